@@ -1,0 +1,41 @@
+//! Time, read in one place.
+//!
+//! The time of record is the database's (`cogo.now()` in SQL); what this module gives is for
+//! measuring how long something took and for deciding when to look again. Nothing read here is ever
+//! compared with a time that another machine wrote.
+
+#![allow(clippy::disallowed_methods)] // the one module that may read the clocks
+
+use std::time::{Duration, Instant};
+
+use chrono::{DateTime, Utc};
+
+/// The wall clock, for names of files and lines of logs; never for leases or schedules.
+#[must_use]
+pub fn utc_now() -> DateTime<Utc> {
+    Utc::now()
+}
+
+/// A running measurement of elapsed time.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch(Instant);
+
+impl Stopwatch {
+    /// Starts measuring now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    /// The time since [`Stopwatch::start`].
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// The time since [`Stopwatch::start`] in whole milliseconds.
+    #[must_use]
+    pub fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}

@@ -1,0 +1,48 @@
+//! The way to Postgres: pools, migrations, and (feature `embedded-postgres`) a server of our own.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+#[cfg(feature = "embedded-postgres")]
+pub mod embedded;
+
+/// The schema, compiled in. Forward-only; see `migrations/README.md`.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// How to connect.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where to.
+    pub connect: PgConnectOptions,
+    /// The most connections that are held at once.
+    pub max_connections: u32,
+    /// How long to wait for a free connection before giving up.
+    pub acquire_timeout: Duration,
+}
+
+impl Options {
+    /// The defaults for `connect`.
+    #[must_use]
+    pub fn new(connect: PgConnectOptions) -> Self {
+        Self {
+            connect: connect.application_name("cogo"),
+            // A worker needs one connection for claims and settles, one for leases, one for LISTEN;
+            // the rest serves reads. Past ten, Postgres on two cores only queues them itself.
+            max_connections: 10,
+            acquire_timeout: Duration::from_secs(10),
+        }
+    }
+
+    /// Opens a pool. Connections are made when they are first needed.
+    #[must_use]
+    pub fn pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(self.acquire_timeout)
+            // A ping at each acquire would double the round trips; a broken connection shows itself
+            // at its next use, and every caller retries.
+            .test_before_acquire(false)
+            .connect_lazy_with(self.connect.clone())
+    }
+}

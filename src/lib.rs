@@ -1,0 +1,18 @@
+//! COGO: a durable, event-sourced message bus for AI agents, on Postgres.
+//!
+//! Work is a message in `agent_messages`; everything that happens to it is an event in the
+//! append-only `bus_events`; both change in one transaction, through SQL functions (`bus_*`) that any
+//! language can call. This crate is the platform: the bus client, the worker runtime, the policies
+//! and (feature `hub`) the HTTP server. `ARCHITECTURE.md` has the map and the invariants.
+
+#![deny(unsafe_code)]
+
+pub mod bus;
+pub mod clock;
+pub mod db;
+pub mod error;
+pub mod event;
+pub mod message;
+pub mod retry;
+pub mod shutdown;
+pub mod worker;

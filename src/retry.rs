@@ -1,0 +1,341 @@
+//! Retry policy: what is tried again, how often, and after how long.
+//!
+//! Policies are data (`configs/retry_policy.json`) and pure functions. Nothing here sleeps; the
+//! worker runner sends the delay to the database, whose clock makes a time of it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Why an attempt failed, as far as a policy needs to know.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorClass {
+    /// The target could not be reached; nothing was sent.
+    Connect,
+    /// No answer in time, and a second try does no harm (else it is [`ErrorClass::Ambiguous`]).
+    Timeout,
+    /// The connection closed, and a second try does no harm (else it is [`ErrorClass::Ambiguous`]).
+    Closed,
+    /// The target answered that it failed.
+    ToolError,
+    /// The target, the tool or its arguments are wrong; trying again cannot help.
+    InvalidParams,
+    /// The target answered something that the protocol does not allow.
+    Protocol,
+    /// The work may have been done, and whether it was is unknown (DESIGN, invariant 10).
+    Ambiguous,
+    /// A circuit breaker is open; the work was not tried.
+    CircuitOpen,
+    /// The worker that held the message vanished.
+    LeaseExpired,
+    /// The handler panicked, or failed in a way that is its own defect.
+    Internal,
+}
+
+impl ErrorClass {
+    /// The word that events and configuration use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Closed => "closed",
+            Self::ToolError => "tool_error",
+            Self::InvalidParams => "invalid_params",
+            Self::Protocol => "protocol",
+            Self::Ambiguous => "ambiguous",
+            Self::CircuitOpen => "circuit_open",
+            Self::LeaseExpired => "lease_expired",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+impl fmt::Display for ErrorClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How the delay before the next attempt grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum Backoff {
+    /// The same delay each time.
+    Fixed {
+        /// The delay, in milliseconds.
+        delay_ms: u64,
+    },
+    /// Full jitter: uniformly random between zero and a ceiling that doubles with each attempt, so
+    /// that many failures of one moment do not come back in one moment.
+    Exponential {
+        /// The ceiling after the first attempt, in milliseconds.
+        base_ms: u64,
+        /// The ceiling never exceeds this, in milliseconds.
+        max_ms: u64,
+    },
+}
+
+impl Backoff {
+    /// The delay after the failure of attempt `attempt` (the first is 1), where `random` is uniform
+    /// in `[0, 1)`.
+    #[must_use]
+    pub fn delay(&self, attempt: u32, random: f64) -> Duration {
+        match *self {
+            Self::Fixed { delay_ms } => Duration::from_millis(delay_ms),
+            Self::Exponential { base_ms, max_ms } => {
+                let doublings = attempt.saturating_sub(1).min(63);
+                let ceiling = base_ms.saturating_mul(1u64 << doublings).min(max_ms);
+                Duration::from_millis(ceiling).mul_f64(random.clamp(0.0, 1.0))
+            }
+        }
+    }
+}
+
+/// The policy for one key, complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Policy {
+    /// How many attempts in all, the first included.
+    pub max_attempts: u32,
+    /// How long to wait between them.
+    pub backoff: Backoff,
+    /// How long one attempt may take.
+    pub timeout_ms: u64,
+    /// Which classes of failure are tried again; all others go to the dead-letter queue at once.
+    pub retry_on: Vec<ErrorClass>,
+}
+
+/// What a failure leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Try again after the delay.
+    Retry(Duration),
+    /// No attempt is left.
+    Exhausted,
+    /// The policy does not retry this class.
+    NotRetried,
+}
+
+impl Policy {
+    /// What to do after attempt `attempt` (the first is 1) of at most `max_attempts` failed with
+    /// `class`; `random` is uniform in `[0, 1)`.
+    ///
+    /// `max_attempts` is the message's own limit: it was set from the policy when the message was
+    /// enqueued, unless its sender said otherwise.
+    #[must_use]
+    pub fn decide(
+        &self,
+        class: ErrorClass,
+        attempt: u32,
+        max_attempts: u32,
+        random: f64,
+    ) -> Decision {
+        if !self.retries(class) {
+            Decision::NotRetried
+        } else if attempt >= max_attempts {
+            Decision::Exhausted
+        } else {
+            Decision::Retry(self.backoff.delay(attempt, random))
+        }
+    }
+
+    /// Whether the policy tries a failure of this class again.
+    #[must_use]
+    pub fn retries(&self, class: ErrorClass) -> bool {
+        self.retry_on.contains(&class)
+    }
+
+    /// How long one attempt may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        Duration::from_millis(self.timeout_ms)
+    }
+}
+
+impl Default for Policy {
+    /// What holds where the configuration says nothing.
+    fn default() -> Self {
+        Self {
+            max_attempts: 5,
+            backoff: Backoff::Exponential { base_ms: 500, max_ms: 60_000 },
+            timeout_ms: 60_000,
+            retry_on: vec![
+                ErrorClass::Connect,
+                ErrorClass::Timeout,
+                ErrorClass::Closed,
+                ErrorClass::CircuitOpen,
+            ],
+        }
+    }
+}
+
+/// What `configs/retry_policy.json` says for one key; what it leaves out comes from the next shorter
+/// key that says it, and in the end from `default`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// How many attempts in all, the first included; from 1 to 1000.
+    #[schemars(range(min = 1, max = 1000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_attempts: Option<u32>,
+    /// How long to wait between attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+    /// How long one attempt may take, in milliseconds; from 1 to 86400000 (a day).
+    #[schemars(range(min = 1, max = 86_400_000))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// Which classes of failure are tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_on: Option<Vec<ErrorClass>>,
+}
+
+/// `configs/retry_policy.json`: dotted keys to rules.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Policies {
+    /// Where the file's JSON Schema lies; for editors.
+    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// `default`, and dotted prefixes of keys such as `mcp.call.browser`.
+    #[serde(default)]
+    pub policies: BTreeMap<String, Rule>,
+}
+
+/// A policy file that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct Invalid {
+    /// The path of the field within the file.
+    pub field: String,
+    /// What it must be.
+    pub rule: &'static str,
+}
+
+impl Policies {
+    /// The policy for `key`: the rules of `default` and of every dotted prefix of the key, the
+    /// longest winning field by field.
+    #[must_use]
+    pub fn resolve(&self, key: &str) -> Policy {
+        let mut policy = Policy::default();
+        let ends = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
+        let keys = ["default"].into_iter().chain(ends.map(|end| &key[..end]));
+        for rule in keys.filter_map(|key| self.policies.get(key)) {
+            if let Some(attempts) = rule.max_attempts {
+                policy.max_attempts = attempts;
+            }
+            if let Some(backoff) = rule.backoff {
+                policy.backoff = backoff;
+            }
+            if let Some(timeout_ms) = rule.timeout_ms {
+                policy.timeout_ms = timeout_ms;
+            }
+            if let Some(classes) = &rule.retry_on {
+                policy.retry_on.clone_from(classes);
+            }
+        }
+        policy
+    }
+
+    /// Checks what the types cannot.
+    ///
+    /// # Errors
+    /// Names the first field that breaks its rule.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        for (key, rule) in &self.policies {
+            let refuse = |field: &str, rule: &'static str| {
+                Err(Invalid { field: format!("policies.{key}{field}"), rule })
+            };
+            if key.is_empty() || key.split('.').any(str::is_empty) {
+                return refuse("", "the key must be words joined by single dots");
+            }
+            if rule.max_attempts.is_some_and(|n| !(1..=1000).contains(&n)) {
+                return refuse(".max_attempts", "must be from 1 to 1000");
+            }
+            if rule.timeout_ms.is_some_and(|ms| !(1..=86_400_000).contains(&ms)) {
+                return refuse(".timeout_ms", "must be from 1 to 86400000 (a day)");
+            }
+            let longest = match rule.backoff {
+                Some(Backoff::Fixed { delay_ms }) => delay_ms,
+                Some(Backoff::Exponential { base_ms, max_ms }) if base_ms > max_ms => {
+                    return refuse(".backoff.base_ms", "must not exceed max_ms");
+                }
+                Some(Backoff::Exponential { max_ms, .. }) => max_ms,
+                None => 0,
+            };
+            if longest > 86_400_000 {
+                return refuse(".backoff", "must not exceed 86400000 ms (a day)");
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policies(json: serde_json::Value) -> Policies {
+        serde_json::from_value(json).expect("a good policy file")
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_field_by_field() {
+        let policies = policies(serde_json::json!({"policies": {
+            "default": {"max_attempts": 2, "timeout_ms": 1000},
+            "mcp.call": {"timeout_ms": 2000},
+            "mcp.call.browser": {"max_attempts": 7},
+            "mcp.call.browser.get_title": {"timeout_ms": 9000},
+        }}));
+        let of = |key: &str| {
+            let policy = policies.resolve(key);
+            (policy.max_attempts, policy.timeout_ms)
+        };
+        assert_eq!(of("echo"), (2, 1000));
+        assert_eq!(of("mcp.call.figma.x.0"), (2, 2000));
+        assert_eq!(of("mcp.call.browser.click.0"), (7, 2000));
+        assert_eq!(of("mcp.call.browser.get_title.0"), (7, 9000));
+        // A prefix ends at a dot, not in the middle of a word.
+        assert_eq!(of("mcp.call.browser2.x"), (2, 2000));
+    }
+
+    #[test]
+    fn the_ceiling_doubles_and_stops_at_the_cap() {
+        let backoff = Backoff::Exponential { base_ms: 100, max_ms: 1000 };
+        let ceilings: Vec<_> = (1..=6).map(|n| backoff.delay(n, 1.0).as_millis()).collect();
+        assert_eq!(ceilings, [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(backoff.delay(400, 1.0).as_millis(), 1000);
+        assert_eq!(backoff.delay(3, 0.0), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_attempt_beyond_the_limit_is_never_scheduled() {
+        let policy = Policy::default();
+        let decide = |class, attempt| policy.decide(class, attempt, 3, 0.5);
+        assert!(matches!(decide(ErrorClass::Connect, 2), Decision::Retry(_)));
+        assert_eq!(decide(ErrorClass::Connect, 3), Decision::Exhausted);
+        assert_eq!(decide(ErrorClass::Ambiguous, 1), Decision::NotRetried);
+    }
+
+    #[test]
+    fn a_bad_policy_names_its_field() {
+        let bad = |json| policies(serde_json::json!({"policies": json})).validate();
+        let field = |json| bad(json).expect_err("refused").field;
+        assert_eq!(
+            field(serde_json::json!({"a.b": {"max_attempts": 0}})),
+            "policies.a.b.max_attempts"
+        );
+        assert_eq!(field(serde_json::json!({"a..b": {}})), "policies.a..b");
+        assert_eq!(
+            field(serde_json::json!({"a": {"backoff":
+                {"kind": "exponential", "base_ms": 2, "max_ms": 1}}})),
+            "policies.a.backoff.base_ms"
+        );
+    }
+}

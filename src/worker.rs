@@ -1,0 +1,149 @@
+//! What a worker role implements, and what it is given.
+//!
+//! A role is a crate that exports one [`Role`]. Most roles implement [`Handler`] and let the
+//! runner do the rest: claim, keep the lease, time out, retry by policy, settle, drain.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::Bus;
+use crate::message::Message;
+use crate::retry::{ErrorClass, Policies};
+use crate::shutdown::Shutdown;
+
+/// Does the work of a role, one message at a time.
+///
+/// Delivery is at least once: a handler may see a message again after a crash or a lost lease, and
+/// must bear it (the message's id and `idempotency_key` stay the same).
+pub trait Handler: Send + Sync + 'static {
+    /// Handles one delivery. What it returns is settled; while it runs, the lease is kept alive.
+    ///
+    /// The future is dropped when the lease is lost or the time is up, at whatever `await` it is.
+    fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<Output, Failure>> + Send;
+
+    /// The key under which policies are looked up; by default `<intent>.<service>`.
+    fn policy_key(&self, message: &Message) -> String {
+        format!("{}.{}", message.intent, message.service)
+    }
+}
+
+/// One delivery of a message to a handler.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message, as it was when it was claimed.
+    pub message: Arc<Message>,
+    /// How long the handler may take. The runner cuts it off somewhat later, so that a handler which
+    /// watches the time itself can still say what the timeout means.
+    pub timeout: Duration,
+    /// Cancelled when the lease is lost: whatever the handler still does, its result is refused.
+    pub cancelled: CancellationToken,
+    pub(crate) progress: watch::Sender<Option<Value>>,
+}
+
+impl Delivery {
+    /// Reports how far the work is. Recorded as a `*_progress` event, at most one a second; the
+    /// latest report wins.
+    pub fn progress(&self, report: Value) {
+        self.progress.send_replace(Some(report));
+    }
+}
+
+/// What a handler gives when the work is done.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Output {
+    /// The result that the sender reads.
+    pub result: Value,
+    /// What else the log should hold, such as the paths of artifacts; a JSON object.
+    pub meta: Value,
+}
+
+impl From<Value> for Output {
+    fn from(result: Value) -> Self {
+        Self { result, meta: json!({}) }
+    }
+}
+
+/// Why a handler could not do the work.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{class}: {message}")]
+pub struct Failure {
+    /// What the retry policy decides by.
+    pub class: ErrorClass,
+    /// One sentence for a person.
+    pub message: String,
+    /// What the target said, if it said anything.
+    pub detail: Option<Value>,
+    /// What else the log should hold, such as the paths of artifacts; a JSON object.
+    pub meta: Value,
+}
+
+impl Failure {
+    /// A failure of `class`, explained by `message`.
+    #[must_use]
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), detail: None, meta: json!({}) }
+    }
+
+    /// Adds what the target said.
+    #[must_use]
+    pub fn with_detail(mut self, detail: Value) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    /// Adds what else the log should hold.
+    #[must_use]
+    pub fn with_meta(mut self, meta: Value) -> Self {
+        self.meta = meta;
+        self
+    }
+}
+
+/// A future without a name.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Why a role could not start, or stopped before it was asked to.
+pub type RoleError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A worker role: what `cogo worker <name>` starts.
+#[derive(Debug, Clone, Copy)]
+pub struct Role {
+    /// The name, as on the command line and in `agent_messages.role`.
+    pub name: &'static str,
+    /// One line for `--help`.
+    pub about: &'static str,
+    /// Runs the role until [`Context::shutdown`] says stop.
+    pub start: fn(Context) -> BoxFuture<Result<(), RoleError>>,
+}
+
+/// What a role is given to run with.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// The bus.
+    pub bus: Bus,
+    /// Who this worker is, unique among all workers.
+    pub worker_id: String,
+    /// How many messages it handles at once.
+    pub concurrency: usize,
+    /// How long a claim is held without being extended.
+    pub lease: Duration,
+    /// How long to wait for running handlers when stopping.
+    pub drain: Duration,
+    /// The retry policies.
+    pub retry: Arc<Policies>,
+    /// Where the configuration files are.
+    pub config_dir: PathBuf,
+    /// Where artifacts go.
+    pub artifacts_dir: PathBuf,
+    /// When to stop.
+    pub shutdown: Shutdown,
+    /// Set to true once the role claims messages; the hub's `/readyz` waits for it.
+    pub ready: watch::Sender<bool>,
+}
