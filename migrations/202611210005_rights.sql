@@ -39,6 +39,19 @@ create policy bus_reads on public.agent_messages for select to cogo_bus using (t
 create policy bus_reads on public.bus_events for select to cogo_bus using (true);
 create policy bus_reads on public.workers for select to cogo_bus using (true);
 
+-- The newest migration that has been applied, for clients that may not read the migrator's table; null
+-- where the schema was loaded by other means.
+create function public.bus_schema_version() returns bigint
+    language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+    as $$
+begin
+    if to_regclass('public._sqlx_migrations') is null then
+        return null;
+    end if;
+    return (select max(version) from public._sqlx_migrations where success);
+end
+$$;
+
 -- Functions are executable by everybody unless it is taken away.
 do $$
 declare
@@ -67,7 +80,8 @@ grant execute on function
     public.bus_append_event(jsonb),
     public.bus_worker_seen(jsonb),
     public.bus_worker_gone(text, text, text),
-    public.bus_stats()
+    public.bus_stats(),
+    public.bus_schema_version()
     to cogo_bus;
 
 grant execute on function
