@@ -15,4 +15,6 @@ pub mod event;
 pub mod message;
 pub mod retry;
 pub mod shutdown;
+#[cfg(feature = "test-util")]
+pub mod testing;
 pub mod worker;
