@@ -2,6 +2,8 @@
 //! clock that jumps, against a model of what must hold. The seed is printed when it fails;
 //! `COGO_SCHEDULE_SEED=<seed>` runs that one again, `COGO_SCHEDULES=<n>` runs more.
 
+#![allow(clippy::print_stderr)] // the seed
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -70,7 +72,6 @@ async fn the_protocol_holds_under_random_schedules() {
     };
     for seed in seeds {
         // On stderr, which a failing test shows.
-        #[allow(clippy::print_stderr)]
         eprintln!("schedule {seed}: COGO_SCHEDULE_SEED={seed} runs it again");
         run(seed).await;
     }
