@@ -20,13 +20,12 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use cogo::clock::Stopwatch;
-use cogo::error::chain;
 use cogo::retry::ErrorClass;
 use cogo::shutdown::{Shutdown, Tasks};
 use serde::Serialize;
 use tokio::sync::Semaphore;
 
-use self::connection::Connection;
+use self::connection::{Connection, plain};
 use self::supervisor::Link;
 use crate::config::Toolset;
 use crate::secret::{Resolved, Secret};
@@ -167,7 +166,7 @@ impl Upstream {
             let clock = Stopwatch::start();
             let answer = connection.ping().await;
             answer.map_err(|error| {
-                let message = format!("{}: no answer to a ping: {}", self.name(), chain(&error));
+                let message = format!("{}: no answer to a ping: {}", self.name(), plain(&error));
                 CallError::unsent(ErrorClass::Closed, message)
             })?;
             Ok(PingReport {

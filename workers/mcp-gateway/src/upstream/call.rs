@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::clock::Stopwatch;
-use cogo::error::chain;
 use cogo::retry::ErrorClass;
 use cogo::shutdown::Tasks;
 use rmcp::RoleClient;
@@ -17,7 +16,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::Upstream;
-use super::connection::{Connection, ProgressSink, Server, Sinks};
+use super::connection::{Connection, ProgressSink, Server, Sinks, plain};
 use super::error::CallError;
 use super::tools::Tool;
 use super::wire::Probe;
@@ -167,7 +166,7 @@ impl Request {
             )
             .await
             .map_err(|error| {
-                CallError::unsent(ErrorClass::Connect, format!("cannot send: {}", chain(&error)))
+                CallError::unsent(ErrorClass::Connect, format!("cannot send: {}", plain(&error)))
             })?;
         sinks.insert(handle.progress_token.clone(), (f64::NEG_INFINITY, call.progress));
         drop(sinks);
@@ -218,7 +217,7 @@ impl Request {
                 Err(self.unanswered(ErrorClass::Closed, safe, message))
             }
             Err(error) => {
-                let message = format!("no answer from {name}: {}", chain(&error));
+                let message = format!("no answer from {name}: {}", plain(&error));
                 Err(self.unanswered(ErrorClass::Closed, safe, message))
             }
         }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use cogo::error::chain;
 use cogo::shutdown::Tasks;
 use rmcp::model::{
     ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestMethod,
@@ -14,7 +15,7 @@ use rmcp::model::{
 };
 use rmcp::service::{
     ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, PeerRequestOptions,
-    RequestContext, RunningService, ServiceError, serve_client_with_lifecycle_and_ct,
+    RequestContext, RunningService, ServiceError, Subscription, serve_client_with_lifecycle_and_ct,
 };
 use rmcp::transport::IntoTransport;
 use rmcp::{ClientHandler, RoleClient};
@@ -57,6 +58,7 @@ pub(super) struct Connection {
     changed: Arc<Notify>,
     legacy: bool,
     announces_changes: bool,
+    subscription: Mutex<Option<Subscription>>,
     _closes: DropGuard,
 }
 
@@ -135,7 +137,11 @@ impl Connection {
         let running = tokio::time::timeout(within, serve)
             .await
             .map_err(|_| Error::HandshakeTimeout(within))?
-            .map_err(|error| Error::Handshake(Box::new(error)))?;
+            .map_err(|error| match error {
+                // What HTTP calls a connection begins with its first request.
+                ClientInitializeError::TransportError { error, .. } => Error::Connect(error.error),
+                error => Error::Handshake(Box::new(error)),
+            })?;
         let peer = running.peer().clone();
         tasks.spawn(run(running, Arc::clone(&wire)));
         let info = peer.peer_info();
@@ -155,6 +161,7 @@ impl Connection {
             changed,
             legacy: protocol.has_initialize(),
             announces_changes: tools.is_some_and(|tools| tools.list_changed == Some(true)),
+            subscription: Mutex::new(None),
             _closes: closes,
         });
         tokio::time::timeout(within, connection.refresh())
@@ -180,9 +187,8 @@ impl Connection {
         let mut cursor = None;
         for _ in 0..MAX_PAGES {
             // Not `Peer::list_tools`: its cache may give an older list, even when the server fails.
-            let mut request = ListToolsRequest::default();
-            request.params = Some(PaginatedRequestParams::default().with_cursor(cursor.take()));
-            let request = ClientRequest::ListToolsRequest(request);
+            let page = PaginatedRequestParams::default().with_cursor(cursor.take());
+            let request = ClientRequest::ListToolsRequest(ListToolsRequest::with_param(page));
             match self.peer.send_request(request).await {
                 Ok(ServerResult::ListToolsResult(page)) => {
                     tools.extend(page.tools.into_iter().map(Tool::from));
@@ -206,15 +212,20 @@ impl Connection {
         if self.legacy || !self.announces_changes {
             return self.changed.notified().await;
         }
-        // From MCP 2026-07-28 on, changes are told to those who asked.
-        let filter = SubscriptionFilter::builder().tools_list_changed().build();
-        match self.peer.listen(filter).await {
-            Ok(mut subscription) => {
-                while let Ok(Some(_)) = subscription.next().await {
-                    return;
-                }
+        // From MCP 2026-07-28 on, changes are told to those who asked. The subscription is kept:
+        // what changes while the list is read again must not be missed.
+        let mut subscription = self.subscription.lock().await;
+        if subscription.is_none() {
+            let filter = SubscriptionFilter::builder().tools_list_changed().build();
+            match self.peer.listen(filter).await {
+                Ok(taken) => *subscription = Some(taken),
+                Err(error) => tracing::debug!(error = %plain(&error), "No subscription was given"),
             }
-            Err(error) => tracing::debug!(%error, "The server takes no subscription"),
+        }
+        if let Some(changes) = subscription.as_mut()
+            && let Ok(Some(_)) = changes.next().await
+        {
+            return;
         }
         self.changed.notified().await;
     }
@@ -243,6 +254,14 @@ impl Connection {
             object.insert(key.clone(), value.clone());
         }
         PeerRequestOptions::no_options().with_meta(object)
+    }
+}
+
+/// What `error` says, without rmcp's names of Rust types.
+pub(super) fn plain(error: &ServiceError) -> String {
+    match error {
+        ServiceError::TransportSend(error) => chain(&*error.error).to_string(),
+        other => chain(other).to_string(),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Keeps one connection to a server: connects, watches, backs off, connects again.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -254,7 +253,7 @@ async fn open(
                 args: &toolset.args,
                 env: &resolved.env,
                 secrets: &resolved.secrets,
-                cwd: toolset.cwd.as_ref().map(PathBuf::as_path),
+                cwd: toolset.cwd.as_deref(),
                 limit,
             };
             let transport = stdio::start(program, shared, tasks)
