@@ -1,23 +1,542 @@
-//! The bus client.
+//! The bus client: publish, claim, settle, read the log.
+//!
+//! Every transition is one round trip to a `bus_*` function, and every call is safe to repeat: the
+//! sender chooses a message's id, and settles name the claim that they end. Concurrent publishes and
+//! settles are grouped (`group.rs`); wake-ups carry nothing (`wake.rs`).
 
+mod claim;
+pub mod dead_letter;
+mod error;
+mod feed;
+mod group;
+mod json;
+mod queries;
+mod wake;
+
+use std::time::Duration;
+
+use metrics::counter;
+use rand::RngExt as _;
+use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 
-/// The bus, over a pool of connections. Cheap to clone.
+pub use claim::{Claim, ClaimRequest, Settle, Settled};
+pub use error::Error;
+pub use feed::Feed;
+pub use json::MAX_PAYLOAD_BYTES;
+pub use queries::{Depth, Reaped, WorkerRow};
+pub use wake::{Signal, Waker};
+
+use crate::error::{Code, chain};
+use crate::event::{Cursor, Event};
+use crate::message::{Message, MessageId, NewMessage, TraceId};
+use crate::metrics::{BUS_RETRIES_TOTAL, PUBLISHED_TOTAL};
+use crate::shutdown::Tasks;
+use group::Grouper;
+use wake::Wake;
+
+/// How often a call is tried when the database does not answer, before the caller is told.
+const TRIES: u32 = 4;
+
+/// The bus, over a pool of connections. Cheap to clone; its tasks end with the last clone.
 #[derive(Debug, Clone)]
 pub struct Bus {
+    core: Core,
+    publishes: Grouper<NewMessage, Receipt>,
+    settles: Grouper<Settle, Settled>,
+}
+
+/// What the groupers' tasks need; apart from [`Bus`], or they would keep themselves alive.
+#[derive(Debug, Clone)]
+struct Core {
     pool: PgPool,
+    wake: Wake,
+}
+
+/// The bus's answer to a publish: the message is committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Receipt {
+    /// The message; an earlier one if the idempotency key was known.
+    pub id: MessageId,
+    /// Its trace.
+    pub trace_id: TraceId,
+    /// Whether the message was there already.
+    pub duplicate: bool,
+}
+
+/// What one [`Bus::step`] did.
+#[derive(Debug)]
+pub struct Step {
+    /// What became of each settle, in order.
+    pub outcomes: Vec<Settled>,
+    /// The messages that were claimed.
+    pub claims: Vec<Claim>,
 }
 
 impl Bus {
-    /// A bus over `pool`.
+    /// A bus over `pool`. Call within a Tokio runtime.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        Self { pool }
+        // Not the process' tasks: these end with the bus, and nobody needs to wait for them, since
+        // every call waits for its own answer.
+        let tasks = Tasks::new();
+        let wake = Wake::new();
+        wake.start_telling(&tasks, pool.clone());
+        wake.start_listening(&tasks, pool.clone());
+        let core = Core { pool, wake };
+        let publishing = core.clone();
+        let settling = core.clone();
+        Self {
+            publishes: Grouper::start(&tasks, move |messages: Vec<NewMessage>| {
+                let core = publishing.clone();
+                async move { core.enqueue(&messages).await }
+            }),
+            settles: Grouper::start(&tasks, move |settles: Vec<Settle>| {
+                let core = settling.clone();
+                async move { core.settle(&settles).await }
+            }),
+            core,
+        }
     }
 
     /// The pool.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
-        &self.pool
+        &self.core.pool
     }
+
+    /// A waker for `signal`, armed from now on.
+    #[must_use]
+    pub fn waker(&self, signal: Signal) -> Waker {
+        self.core.wake.waker(signal)
+    }
+
+    pub(crate) fn wake(&self, signal: Signal) {
+        self.core.wake.wake(signal);
+    }
+
+    /// Publishes one message; concurrent calls share a round trip. When it returns, the message is
+    /// committed.
+    ///
+    /// # Errors
+    /// [`Error::Name`], [`Error::Field`] and [`Error::Refused`] mean that nothing was written;
+    /// [`Error::Database`] that it is unknown: publishing the same [`NewMessage`] again is safe.
+    pub async fn publish(&self, message: NewMessage) -> Result<Receipt, Error> {
+        check(&message)?;
+        self.publishes.call(message).await
+    }
+
+    /// Publishes a batch in one transaction: all or nothing. Answers in the batch's order.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_all(&self, messages: &[NewMessage]) -> Result<Vec<Receipt>, Error> {
+        messages.iter().try_for_each(check)?;
+        self.core.enqueue(messages).await
+    }
+
+    /// Claims what waits, up to `request.max`.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the field; [`Error::Database`].
+    pub async fn claim(&self, request: &ClaimRequest) -> Result<Vec<Claim>, Error> {
+        Ok(self.step(&[], request).await?.claims)
+    }
+
+    /// Settles one claim; concurrent calls share a round trip.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the field; [`Error::Database`]. A stale claim is no error here.
+    pub async fn settle(&self, settle: Settle) -> Result<Settled, Error> {
+        self.settles.call(settle).await
+    }
+
+    /// Settles a batch and claims the next in one round trip.
+    ///
+    /// Not tried again by itself: if the answer is lost, claims may have been made that nobody knows of,
+    /// and they come back when their leases run out. The settles are safe to send again.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the field; [`Error::Database`].
+    pub async fn step(&self, settles: &[Settle], request: &ClaimRequest) -> Result<Step, Error> {
+        let (outcomes, messages) = self.core.step(settles, request).await?;
+        let claims =
+            messages.into_iter().map(|message| Claim::new(self.clone(), *message)).collect();
+        Ok(Step { outcomes, claims })
+    }
+
+    /// Keeps claims alive: their leases end `lease` from now. Gives those that are no longer in force.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn extend(
+        &self,
+        claims: &[(MessageId, i64)],
+        lease: Duration,
+    ) -> Result<Vec<(MessageId, i64)>, Error> {
+        let batch: Value =
+            claims.iter().map(|(id, claim_no)| json!({"id": id, "claim_no": claim_no})).collect();
+        let rows = self
+            .core
+            .retry("bus_extend", || queries::extend(self.pool(), &batch, millis(lease)))
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter(|row| row.code.is_some())
+            .map(|row| (row.id, row.claim_no))
+            .collect())
+    }
+
+    /// Promotes what has become due and takes back what was lost, at most `max` of each.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn reap(&self, max: u32) -> Result<Reaped, Error> {
+        let max = i32::try_from(max).unwrap_or(i32::MAX);
+        let reaped = self.core.once("bus_reap", queries::reap(self.pool(), max)).await?;
+        if reaped.promoted > 0 || reaped.expired > reaped.dead {
+            self.wake(Signal::Work);
+        }
+        if reaped.expired > 0 {
+            self.wake(Signal::Log);
+        }
+        Ok(reaped)
+    }
+
+    /// The message as it stands.
+    ///
+    /// # Errors
+    /// [`Error::NoMessage`]; [`Error::Database`].
+    pub async fn message(&self, id: MessageId) -> Result<Message, Error> {
+        let found = self.core.retry("message", || queries::message(self.pool(), id)).await?;
+        found.ok_or(Error::NoMessage(id))
+    }
+
+    /// What happened to one message, oldest first, at most `max` events.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn message_events(&self, id: MessageId, max: u32) -> Result<Vec<Event>, Error> {
+        let max = i64::from(max);
+        self.core.retry("message_events", || queries::message_events(self.pool(), id, max)).await
+    }
+
+    /// What happened within one trace, oldest first, at most `max` events.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn trace_events(&self, trace: TraceId, max: u32) -> Result<Vec<Event>, Error> {
+        let max = i64::from(max);
+        self.core.retry("trace_events", || queries::trace_events(self.pool(), trace, max)).await
+    }
+
+    /// The next events after `after`, at most `max`; `filter` as `bus_read_events` takes it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the field; [`Error::Database`].
+    pub async fn read_events(
+        &self,
+        after: Cursor,
+        max: u32,
+        filter: &Value,
+    ) -> Result<Vec<Event>, Error> {
+        let max = i32::try_from(max).unwrap_or(i32::MAX);
+        let call = || queries::read_events(self.pool(), after, max, filter);
+        self.core.retry("bus_read_events", call).await
+    }
+
+    /// The end of the log: reading on from here gives what happens from now on.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn log_end(&self) -> Result<Cursor, Error> {
+        let text = self.core.retry("bus_log_end", || queries::log_end(self.pool())).await?;
+        text.parse().map_err(|_| Error::Refused {
+            code: Code::Internal,
+            message: format!("bus_log_end: {text:?} is not a cursor"),
+        })
+    }
+
+    /// Appends an event that is no transition, such as progress; an object as `bus_append_event` takes it.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the field; [`Error::Database`].
+    pub async fn append_event(&self, event: Value) -> Result<(), Error> {
+        let events = json!([json::storable(event)]);
+        self.core.once("bus_append_event", queries::append_events(self.pool(), &events)).await?;
+        self.wake(Signal::Log);
+        Ok(())
+    }
+
+    /// Says that a worker is there; an object as `bus_worker_seen` takes it. Whether it was new.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the field; [`Error::Database`].
+    pub async fn worker_seen(&self, worker: &Value) -> Result<bool, Error> {
+        let call = queries::worker_seen(self.pool(), worker);
+        let new = self.core.once("bus_worker_seen", call).await?;
+        if new {
+            self.wake(Signal::Log);
+        }
+        Ok(new)
+    }
+
+    /// Says that a worker goes. Whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn worker_gone(
+        &self,
+        worker: &str,
+        reason: &str,
+        tenant: &str,
+    ) -> Result<bool, Error> {
+        let call = queries::worker_gone(self.pool(), worker, reason, tenant);
+        let was = self.core.once("bus_worker_gone", call).await?;
+        self.wake(Signal::Log);
+        Ok(was)
+    }
+
+    /// How much waits, is held or is dead, by role, service and status.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn stats(&self) -> Result<Vec<Depth>, Error> {
+        self.core.once("bus_stats", queries::stats(self.pool())).await
+    }
+
+    /// The workers, those online first, the last seen first, at most `max`.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn workers(&self, max: u32) -> Result<Vec<WorkerRow>, Error> {
+        self.core.once("workers", queries::workers(self.pool(), i64::from(max))).await
+    }
+
+    /// The newest migration that the database has.
+    ///
+    /// # Errors
+    /// [`Error::Database`], also where the schema was never loaded.
+    pub async fn schema_version(&self) -> Result<Option<i64>, Error> {
+        self.core.once("bus_schema_version", queries::schema_version(self.pool())).await
+    }
+
+    /// Lets finished messages go, at most `max`; how many went.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the role may not; [`Error::Database`].
+    pub async fn retain(
+        &self,
+        done_for: Duration,
+        failed_for: Option<Duration>,
+        max: u32,
+    ) -> Result<u32, Error> {
+        let max = i32::try_from(max).unwrap_or(i32::MAX);
+        let failed_for = failed_for.map(|keep| keep.as_secs_f64());
+        let call = queries::retain(self.pool(), done_for.as_secs_f64(), failed_for, max);
+        let gone = self.core.once("bus_retain", call).await?;
+        Ok(u32::try_from(gone).unwrap_or(0))
+    }
+
+    /// Makes the log's coming partitions and drops those older than `keep`; their names and what was done.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] where the role may not; [`Error::Database`].
+    pub async fn partition(
+        &self,
+        ahead_weeks: u32,
+        keep: Duration,
+    ) -> Result<Vec<(String, String)>, Error> {
+        let ahead = i32::try_from(ahead_weeks).unwrap_or(i32::MAX);
+        let call = queries::partition(self.pool(), ahead, keep.as_secs_f64());
+        self.core.once("bus_partition", call).await
+    }
+}
+
+impl Core {
+    async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<Receipt>, Error> {
+        if messages.is_empty() {
+            return Ok(Vec::new());
+        }
+        let batch = serde_json::to_string(messages).map_err(|error| Error::Refused {
+            code: Code::InvalidArgument,
+            message: format!("messages: {error}"),
+        })?;
+        let mut tried = 0;
+        let rows = self
+            .retry("bus_enqueue", || {
+                tried += 1;
+                queries::enqueue(&self.pool, &batch)
+            })
+            .await?;
+        self.wake.wake(Signal::Work);
+        self.wake.wake(Signal::Log);
+        let receipts = messages.iter().zip(rows).map(|(message, row)| {
+            // When the first answer was lost, our own message comes back as known; it is not a duplicate
+            // to its sender.
+            let own = tried > 1 && row.id == message.id;
+            let duplicate = row.duplicate && !own;
+            if !duplicate {
+                counter!(PUBLISHED_TOTAL, "role" => message.role.clone()).increment(1);
+            }
+            Receipt { id: row.id, trace_id: row.trace_id, duplicate }
+        });
+        Ok(receipts.collect())
+    }
+
+    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>, Error> {
+        let nothing = ClaimRequest {
+            worker: "settle".to_owned(),
+            tenant: crate::message::DEFAULT_TENANT.to_owned(),
+            topics: Vec::new(),
+            max: 0,
+            lease: Duration::from_secs(1),
+        };
+        let (outcomes, _) = self.step_retried(settles, &nothing).await?;
+        Ok(outcomes)
+    }
+
+    /// Only for steps that claim nothing.
+    async fn step_retried(
+        &self,
+        settles: &[Settle],
+        request: &ClaimRequest,
+    ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
+        let mut pause = Pause::new();
+        loop {
+            match self.step(settles, request).await {
+                Err(error) if error.is_transient() && pause.next("bus_step", &error).await => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn step(
+        &self,
+        settles: &[Settle],
+        request: &ClaimRequest,
+    ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
+        let batch: Value = settles.iter().map(Settle::to_json).collect();
+        let rows = queries::step(
+            &self.pool,
+            &batch.to_string(),
+            &request.worker,
+            &request.topics,
+            i32::try_from(request.max).unwrap_or(i32::MAX),
+            millis(request.lease),
+            &request.tenant,
+        )
+        .await
+        .map_err(|error| Error::from_sqlx("bus_step", error))?;
+        let mut outcomes = vec![Settled::Stale; settles.len()];
+        let mut messages = Vec::new();
+        for row in rows {
+            match row {
+                queries::StepRow::Claimed(message) => messages.push(message),
+                queries::StepRow::Outcome { ord, outcome } => {
+                    let place = usize::try_from(ord - 1).ok().and_then(|at| outcomes.get_mut(at));
+                    if let Some(place) = place {
+                        *place = match outcome.as_str() {
+                            "settled" => Settled::Settled,
+                            "repeated" => Settled::Repeated,
+                            _ => Settled::Stale,
+                        };
+                    }
+                }
+            }
+        }
+        if !settles.is_empty() {
+            self.wake.wake(Signal::Log);
+            if settles.iter().any(Settle::makes_work) {
+                self.wake.wake(Signal::Work);
+            }
+        }
+        Ok((outcomes, messages))
+    }
+
+    async fn once<T>(
+        &self,
+        call: &'static str,
+        answer: impl Future<Output = sqlx::Result<T>>,
+    ) -> Result<T, Error> {
+        answer.await.map_err(|error| Error::from_sqlx(call, error))
+    }
+
+    /// Makes a call that is safe to repeat, a few times if the database does not answer.
+    async fn retry<T, Fut>(
+        &self,
+        call: &'static str,
+        mut attempt: impl FnMut() -> Fut,
+    ) -> Result<T, Error>
+    where
+        Fut: Future<Output = sqlx::Result<T>>,
+    {
+        let mut pause = Pause::new();
+        loop {
+            match self.once(call, attempt()).await {
+                Err(error) if error.is_transient() && pause.next(call, &error).await => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// The pauses between the tries of one call: 50, 100, 200 ms, each with jitter.
+struct Pause {
+    tried: u32,
+}
+
+impl Pause {
+    fn new() -> Self {
+        Self { tried: 1 }
+    }
+
+    /// Waits before the next try; false when there is to be none.
+    async fn next(&mut self, call: &'static str, error: &Error) -> bool {
+        if self.tried >= TRIES {
+            return false;
+        }
+        counter!(BUS_RETRIES_TOTAL, "call" => call).increment(1);
+        tracing::debug!(error = %chain(error), "Trying {call} again");
+        let ceiling = Duration::from_millis(50) * 2u32.pow(self.tried - 1);
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(ceiling.mul_f64(jitter)).await;
+        self.tried += 1;
+        true
+    }
+}
+
+fn millis(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
+}
+
+fn check(message: &NewMessage) -> Result<(), Error> {
+    message.validate()?;
+    let refuse = |field, rule, code| Err(Error::Field { field, rule, code });
+    if json::holds_nul(&message.payload) {
+        let rule = "must not hold the character U+0000, which Postgres cannot store";
+        return refuse("payload", rule, Code::InvalidArgument);
+    }
+    if let Some(key) = &message.idempotency_key
+        && (key.is_empty() || key.chars().count() > 255 || key.contains('\0'))
+    {
+        return refuse(
+            "idempotency_key",
+            "must be 1 to 255 characters, none of them U+0000",
+            Code::InvalidArgument,
+        );
+    }
+    if !(-100..=100).contains(&message.priority) {
+        return refuse("priority", "must be from -100 to 100", Code::InvalidArgument);
+    }
+    if !(0..=99_999).contains(&message.shard) {
+        return refuse("shard", "must be from 0 to 99999", Code::InvalidArgument);
+    }
+    if message.max_attempts.is_some_and(|attempts| !(1..=1000).contains(&attempts)) {
+        return refuse("max_attempts", "must be from 1 to 1000", Code::InvalidArgument);
+    }
+    if message.delay > Duration::from_secs(365 * 24 * 3600) {
+        return refuse("delay_ms", "must be at most a year", Code::InvalidArgument);
+    }
+    Ok(())
 }

@@ -13,6 +13,7 @@ pub mod db;
 pub mod error;
 pub mod event;
 pub mod message;
+pub mod metrics;
 pub mod retry;
 pub mod shutdown;
 pub mod worker;

@@ -1,7 +1,12 @@
 //! What a worker role implements, and what it is given.
 //!
 //! A role is a crate that exports one [`Role`]. Most roles implement [`Handler`] and let the
-//! runner do the rest: claim, keep the lease, time out, retry by policy, settle, drain.
+//! [`runner`] do the rest: claim, keep the lease, time out, retry by policy, settle, drain.
+
+mod execution;
+mod in_flight;
+mod lease;
+pub mod runner;
 
 use std::future::Future;
 use std::path::PathBuf;

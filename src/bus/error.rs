@@ -1,0 +1,109 @@
+//! What can go wrong between a client and the bus.
+
+use crate::error::Code;
+use crate::message::{InvalidName, MessageId};
+
+/// Why a call to the bus failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name does not fit its rule; nothing was sent.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// A field is over its limit or holds what cannot be stored; nothing was sent.
+    #[error("{field}: {rule}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// What it must be.
+        rule: &'static str,
+        /// The code that fits.
+        code: Code,
+    },
+    /// The bus refused the call; its message names the field. Nothing was changed.
+    #[error("{message}")]
+    Refused {
+        /// What kind of refusal.
+        code: Code,
+        /// What the bus said.
+        message: String,
+    },
+    /// The claim is not the one in force: its lease ran out, or the message was cancelled.
+    #[error("message {id}: claim {claim_no} is no longer in force")]
+    StaleClaim {
+        /// The message.
+        id: MessageId,
+        /// The claim that was refused.
+        claim_no: i64,
+    },
+    /// There is no such message.
+    #[error("message {0}: not found")]
+    NoMessage(MessageId),
+    /// The database could not be reached, or gave up on the call; whether it was carried out is unknown.
+    #[error("{call}: the database did not answer")]
+    Database {
+        /// Which call.
+        call: &'static str,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// The bus client is shutting down.
+    #[error("the bus client is closed")]
+    Closed,
+}
+
+impl Error {
+    /// The stable code.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Name(_) => Code::InvalidArgument,
+            Self::Field { code, .. } | Self::Refused { code, .. } => *code,
+            Self::StaleClaim { .. } => Code::Conflict,
+            Self::NoMessage(_) => Code::NotFound,
+            Self::Database { source, .. } if is_transient(source) => Code::Unavailable,
+            Self::Database { .. } => Code::Internal,
+            Self::Closed => Code::Unavailable,
+        }
+    }
+
+    /// Whether the same call may succeed later. Every call of the bus is safe to repeat: ids are chosen
+    /// by the sender, and settles are fenced.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Database { source, .. } if is_transient(source))
+    }
+
+    pub(crate) fn from_sqlx(call: &'static str, source: sqlx::Error) -> Self {
+        if let sqlx::Error::Database(error) = &source {
+            let state = error.code();
+            let state = state.as_deref().unwrap_or_default();
+            if let Some(code) = Code::from_sqlstate(state) {
+                return Self::Refused { code, message: error.message().to_owned() };
+            }
+            // Class 22: data that Postgres cannot take, such as a number out of range.
+            if state.starts_with("22") {
+                return Self::Refused {
+                    code: Code::InvalidArgument,
+                    message: error.message().to_owned(),
+                };
+            }
+        }
+        Self::Database { call, source }
+    }
+}
+
+/// Whether a failure of the database passes by itself: lost connections (class 08), a server that stops
+/// or starts (57P01 to 57P03), no free connection (53300), and transactions that lost to others (class 40).
+pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
+        sqlx::Error::Database(error) => error.code().is_some_and(|state| {
+            state.starts_with("08")
+                || state.starts_with("40")
+                || matches!(state.as_ref(), "57P01" | "57P02" | "57P03" | "53300" | "55P03")
+        }),
+        _ => false,
+    }
+}

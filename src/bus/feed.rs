@@ -1,0 +1,157 @@
+//! The log as a feed: one reader tails it, and whoever waits for a message is told.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::counter;
+use tokio::sync::Notify;
+
+use crate::bus::error::Error;
+use crate::bus::{Bus, Signal};
+use crate::error::chain;
+use crate::event::{Cursor, Event};
+use crate::message::{Message, MessageId};
+use crate::metrics::EVENTS_TOTAL;
+use crate::shutdown::{Shutdown, Tasks};
+
+/// How often the log is looked at when nothing wakes us, and how often a waiter looks for itself: a
+/// foreign transaction that stays open holds back the log, but not the message.
+const POLL: Duration = Duration::from_secs(1);
+/// Events a round trip; as many as fit well into one answer.
+const BATCH: u32 = 500;
+
+/// Tells waiters of what happens to their messages. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    bus: Bus,
+    waiters: Arc<Mutex<Waiters>>,
+}
+
+#[derive(Debug, Default)]
+struct Waiters {
+    by_message: HashMap<MessageId, Waiting>,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    told: Arc<Notify>,
+    count: usize,
+}
+
+/// A place among the waiters, given up when dropped.
+struct Place<'a> {
+    feed: &'a Feed,
+    id: MessageId,
+    told: Arc<Notify>,
+}
+
+impl Feed {
+    /// Starts to tail the log from its present end, until `shutdown` drains.
+    #[must_use]
+    pub fn start(bus: Bus, tasks: &Tasks, shutdown: &Shutdown) -> Self {
+        let feed = Self { bus, waiters: Arc::default() };
+        let (tail, stop) = (feed.clone(), shutdown.draining().clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = tail.tail() => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        feed
+    }
+
+    /// Waits until the message is finished, at most for `deadline`, and gives it as it then is.
+    ///
+    /// # Errors
+    /// [`Error::NoMessage`], or when the database does not answer.
+    pub async fn wait(&self, id: MessageId, deadline: Duration) -> Result<Message, Error> {
+        let place = self.take_place(id);
+        let deadline = tokio::time::sleep(deadline);
+        tokio::pin!(deadline);
+        loop {
+            // Armed before looking, so that what happens in between is not missed.
+            let told = place.told.notified();
+            tokio::pin!(told);
+            told.as_mut().enable();
+            let message = self.bus.message(id).await?;
+            if message.status.is_final() {
+                return Ok(message);
+            }
+            tokio::select! {
+                () = told => {}
+                () = tokio::time::sleep(POLL) => {}
+                () = &mut deadline => return Ok(message),
+            }
+        }
+    }
+
+    async fn tail(&self) {
+        let mut woken = self.bus.waker(Signal::Log);
+        let mut cursor = None;
+        loop {
+            let more = match self.read_on(&mut cursor).await {
+                Ok(more) => more,
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "Could not read the log; trying again");
+                    false
+                }
+            };
+            if !more {
+                tokio::select! {
+                    () = woken.woken() => {}
+                    () = tokio::time::sleep(POLL) => {}
+                }
+            }
+        }
+    }
+
+    async fn read_on(&self, cursor: &mut Option<Cursor>) -> Result<bool, Error> {
+        let after = match *cursor {
+            Some(cursor) => cursor,
+            None => *cursor.insert(self.bus.log_end().await?),
+        };
+        let events = self.bus.read_events(after, BATCH, &serde_json::json!({})).await?;
+        for event in &events {
+            *cursor = Some(event.cursor);
+            self.tell(event);
+        }
+        Ok(events.len() == BATCH as usize)
+    }
+
+    fn tell(&self, event: &Event) {
+        counter!(EVENTS_TOTAL, "event_type" => event.event_type.clone()).increment(1);
+        if let Some(id) = event.message_id
+            && let Some(waiting) = self.waiters().by_message.get(&id)
+        {
+            waiting.told.notify_waiters();
+        }
+    }
+
+    fn take_place(&self, id: MessageId) -> Place<'_> {
+        let mut waiters = self.waiters();
+        let waiting = waiters
+            .by_message
+            .entry(id)
+            .or_insert_with(|| Waiting { told: Arc::default(), count: 0 });
+        waiting.count += 1;
+        Place { feed: self, id, told: Arc::clone(&waiting.told) }
+    }
+
+    fn waiters(&self) -> MutexGuard<'_, Waiters> {
+        // Nothing that can panic happens under the lock, so a poisoned one is still whole.
+        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        let mut waiters = self.feed.waiters();
+        if let Some(waiting) = waiters.by_message.get_mut(&self.id) {
+            waiting.count -= 1;
+            if waiting.count == 0 {
+                waiters.by_message.remove(&self.id);
+            }
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Group commit: what is waiting goes in one round trip.
+//!
+//! One row a commit costs many times a row in a batch of a hundred. So calls are queued, and whoever
+//! flushes takes all that wait, up to a limit; it never waits for a group to form, so a lone call is
+//! as fast as without.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::bus::error::Error;
+use crate::shutdown::Tasks;
+
+/// Past a hundred in a batch, latency grows and throughput hardly does.
+const MAX_GROUP: usize = 100;
+/// Two flushes under way keep the connection busy while the next group forms; more would only make the
+/// groups smaller.
+const MAX_FLUSHES: usize = 2;
+/// Callers beyond this wait before they are queued.
+const MAX_QUEUED: usize = 10_000;
+
+struct Pending<T, R> {
+    item: T,
+    answer: oneshot::Sender<Result<R, Error>>,
+}
+
+/// Groups concurrent calls with one item each into calls with many.
+#[derive(Debug)]
+pub(crate) struct Grouper<T, R> {
+    queue: mpsc::Sender<Pending<T, R>>,
+}
+
+impl<T, R> Clone for Grouper<T, R> {
+    fn clone(&self) -> Self {
+        Self { queue: self.queue.clone() }
+    }
+}
+
+impl<T, R> Grouper<T, R>
+where
+    T: Clone + Send + 'static,
+    R: Send + 'static,
+{
+    /// Starts a grouper whose groups are carried out by `flush`, which answers in the group's order.
+    /// It ends when the last clone is dropped.
+    pub(crate) fn start<F, Fut>(tasks: &Tasks, flush: F) -> Self
+    where
+        F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Vec<R>, Error>> + Send,
+    {
+        let (queue, mut waiting) = mpsc::channel::<Pending<T, R>>(MAX_QUEUED);
+        let flush = Arc::new(flush);
+        let flushes = Arc::new(Semaphore::new(MAX_FLUSHES));
+        let spawner = tasks.clone();
+        tasks.spawn(async move {
+            while let Some(first) = waiting.recv().await {
+                let Ok(permit) = Arc::clone(&flushes).acquire_owned().await else { return };
+                // While we waited for the permit, more may have come.
+                let mut group = vec![first];
+                while group.len() < MAX_GROUP {
+                    match waiting.try_recv() {
+                        Ok(next) => group.push(next),
+                        Err(_) => break,
+                    }
+                }
+                let flush = Arc::clone(&flush);
+                spawner.spawn(async move {
+                    carry_out(&*flush, group).await;
+                    drop(permit);
+                });
+            }
+        });
+        Self { queue }
+    }
+
+    /// Carries out one call within whatever group it falls into.
+    pub(crate) async fn call(&self, item: T) -> Result<R, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.queue.send(Pending { item, answer }).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)?
+    }
+}
+
+async fn carry_out<T, R, F, Fut>(flush: &F, group: Vec<Pending<T, R>>)
+where
+    T: Clone,
+    F: Fn(Vec<T>) -> Fut,
+    Fut: Future<Output = Result<Vec<R>, Error>>,
+{
+    let (items, mut answers): (Vec<_>, Vec<_>) =
+        group.into_iter().map(|pending| (pending.item, pending.answer)).unzip();
+    match flush(items.clone()).await {
+        Ok(results) => {
+            for (answer, result) in answers.into_iter().zip(results) {
+                drop(answer.send(Ok(result))); // the caller may have gone; the call was made
+            }
+        }
+        Err(error) if answers.len() == 1 => {
+            let alone = answers.pop();
+            drop(alone.map(|answer| answer.send(Err(error))));
+        }
+        Err(error) => {
+            // One bad item must not fail its neighbours, so each goes alone; all were refused together,
+            // and calls are safe to repeat.
+            tracing::debug!(error = %error, "A group of {} was refused; sending one by one", answers.len());
+            for (item, answer) in items.into_iter().zip(answers) {
+                let result = flush(vec![item]).await;
+                let result = result.and_then(|mut results| results.pop().ok_or(Error::Closed));
+                drop(answer.send(result));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::error::Code;
+
+    #[tokio::test]
+    async fn what_waits_goes_together_and_a_bad_item_fails_alone() {
+        let groups = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&groups);
+        let grouper = Grouper::start(&Tasks::new(), move |items: Vec<u32>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                seen.lock().expect("not poisoned").push(items.len());
+                tokio::task::yield_now().await;
+                if items.contains(&7) {
+                    return Err(Error::Field {
+                        field: "x",
+                        rule: "y",
+                        code: Code::InvalidArgument,
+                    });
+                }
+                Ok(items.into_iter().map(|n| n * 2).collect())
+            }
+        });
+        let calls = (0..50u32).map(|n| {
+            let grouper = grouper.clone();
+            async move { grouper.call(n).await }
+        });
+        let results = futures_util::future::join_all(calls).await;
+        for (n, result) in (0..50u32).zip(results) {
+            match result {
+                Ok(doubled) => assert_eq!(doubled, n * 2),
+                Err(_) => assert_eq!(n, 7, "only the bad one fails"),
+            }
+        }
+        let groups = groups.lock().expect("not poisoned");
+        assert!(groups.iter().any(|&len| len > 1), "something was grouped: {groups:?}");
+    }
+}

@@ -1,0 +1,51 @@
+//! What `jsonb` can hold, which is a little less than JSON.
+
+use serde_json::Value;
+
+/// The largest payload that a message may carry; the `bus_*` functions have the same limit.
+pub const MAX_PAYLOAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Whether `value` holds the character U+0000, which RFC 8259 allows and `jsonb` does not.
+pub(crate) fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => {
+            fields.iter().any(|(key, value)| key.contains('\0') || holds_nul(value))
+        }
+        _ => false,
+    }
+}
+
+/// `value` with every U+0000 replaced by U+FFFD: for results, which come from tools that nobody asked to
+/// avoid it, and which must not be lost for one character.
+pub(crate) fn storable(value: Value) -> Value {
+    if !holds_nul(&value) {
+        return value;
+    }
+    match value {
+        Value::String(text) => Value::String(text.replace('\0', "\u{fffd}")),
+        Value::Array(items) => Value::Array(items.into_iter().map(storable).collect()),
+        Value::Object(fields) => Value::Object(
+            fields
+                .into_iter()
+                .map(|(key, value)| (key.replace('\0', "\u{fffd}"), storable(value)))
+                .collect(),
+        ),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_nul_is_found_and_replaced_wherever_it_is() {
+        let value = json!({"a\0": ["x\0y", {"b": 1}]});
+        assert!(holds_nul(&value));
+        assert_eq!(storable(value), json!({"a\u{fffd}": ["x\u{fffd}y", {"b": 1}]}));
+        assert!(!holds_nul(&json!({"a": [1, "x", null]})));
+    }
+}

@@ -1,0 +1,397 @@
+//! All SQL of the bus client: one function a statement, each taking an executor.
+//!
+//! Transitions are the `bus_*` functions of `migrations/`; what is here calls them and reads tables.
+
+use serde_json::Value;
+use sqlx::postgres::PgExecutor;
+
+use crate::event::{Cursor, Event};
+use crate::message::{Message, MessageId, Status, TraceId};
+
+/// What `bus_enqueue` answers for one message.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct Enqueued {
+    pub(crate) id: MessageId,
+    pub(crate) trace_id: TraceId,
+    pub(crate) duplicate: bool,
+}
+
+pub(crate) async fn enqueue(
+    db: impl PgExecutor<'_>,
+    messages: &str,
+) -> sqlx::Result<Vec<Enqueued>> {
+    sqlx::query_as("select id, trace_id, duplicate from bus_enqueue($1::jsonb)")
+        .bind(messages)
+        .fetch_all(db)
+        .await
+}
+
+/// The columns of a message, for a row named `m` or a composite `(m)`.
+macro_rules! message_columns {
+    ($row:literal) => {
+        concat!(
+            $row,
+            ".id, ",
+            $row,
+            ".tenant, ",
+            $row,
+            ".role, ",
+            $row,
+            ".service, ",
+            $row,
+            ".shard, ",
+            $row,
+            ".intent, ",
+            $row,
+            ".payload, ",
+            $row,
+            ".trace_id, ",
+            $row,
+            ".parent_id, ",
+            $row,
+            ".idempotency_key, ",
+            $row,
+            ".priority, ",
+            $row,
+            ".status, ",
+            $row,
+            ".attempts, ",
+            $row,
+            ".max_attempts, ",
+            $row,
+            ".claim_no, ",
+            $row,
+            ".run_at, ",
+            $row,
+            ".claimed_by, ",
+            $row,
+            ".claimed_at, ",
+            $row,
+            ".lease_until, ",
+            $row,
+            ".result, ",
+            $row,
+            ".error, ",
+            $row,
+            ".created_at, ",
+            $row,
+            ".updated_at, ",
+            $row,
+            ".done_at"
+        )
+    };
+}
+
+/// One row of `bus_step`: the outcome of a settle, or a claimed message.
+#[derive(Debug)]
+pub(crate) enum StepRow {
+    Outcome { ord: i64, outcome: String },
+    Claimed(Box<Message>),
+}
+
+impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for StepRow {
+    fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+        use sqlx::Row as _;
+        match row.try_get::<Option<i64>, _>("ord")? {
+            Some(ord) => Ok(Self::Outcome { ord, outcome: row.try_get("outcome")? }),
+            None => Message::from_row(row).map(Box::new).map(Self::Claimed),
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // the function's own arguments
+pub(crate) async fn step(
+    db: impl PgExecutor<'_>,
+    settles: &str,
+    worker: &str,
+    topics: &[String],
+    max: i32,
+    lease_ms: i32,
+    tenant: &str,
+) -> sqlx::Result<Vec<StepRow>> {
+    const SQL: &str = concat!(
+        "select s.ord, s.outcome, ",
+        message_columns!("(s.message)"),
+        " from bus_step($1::jsonb, $2, $3, $4, $5, $6) s"
+    );
+    sqlx::query_as(SQL)
+        .bind(settles)
+        .bind(worker)
+        .bind(topics)
+        .bind(max)
+        .bind(lease_ms)
+        .bind(tenant)
+        .fetch_all(db)
+        .await
+}
+
+/// What `bus_extend` answers for one claim.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Extended {
+    pub(crate) id: MessageId,
+    pub(crate) claim_no: i64,
+    pub(crate) code: Option<String>,
+}
+
+pub(crate) async fn extend(
+    db: impl PgExecutor<'_>,
+    claims: &Value,
+    lease_ms: i32,
+) -> sqlx::Result<Vec<Extended>> {
+    sqlx::query_as("select id, claim_no, code from bus_extend($1, $2)")
+        .bind(claims)
+        .bind(lease_ms)
+        .fetch_all(db)
+        .await
+}
+
+/// What `bus_reap` answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+pub struct Reaped {
+    /// Delayed messages that became due.
+    pub promoted: i32,
+    /// Claims whose lease ran out.
+    pub expired: i32,
+    /// Of these, how many had no attempt left.
+    pub dead: i32,
+    /// When there will be something to do again, in milliseconds, if anything is foreseen.
+    pub next_due_ms: Option<i64>,
+}
+
+pub(crate) async fn reap(db: impl PgExecutor<'_>, max: i32) -> sqlx::Result<Reaped> {
+    sqlx::query_as("select promoted, expired, dead, next_due_ms from bus_reap($1)")
+        .bind(max)
+        .fetch_one(db)
+        .await
+}
+
+/// What an operator's call did to one message.
+#[derive(Debug, Clone, sqlx::FromRow)]
+pub(crate) struct Operated {
+    pub(crate) id: MessageId,
+    pub(crate) code: Option<String>,
+}
+
+pub(crate) async fn requeue(
+    db: impl PgExecutor<'_>,
+    messages: &Value,
+    reason: Option<&str>,
+) -> sqlx::Result<Vec<Operated>> {
+    sqlx::query_as("select id, code from bus_requeue($1, $2)")
+        .bind(messages)
+        .bind(reason)
+        .fetch_all(db)
+        .await
+}
+
+pub(crate) async fn cancel(
+    db: impl PgExecutor<'_>,
+    messages: &Value,
+    reason: Option<&str>,
+) -> sqlx::Result<Vec<Operated>> {
+    sqlx::query_as("select id, code from bus_cancel($1, $2)")
+        .bind(messages)
+        .bind(reason)
+        .fetch_all(db)
+        .await
+}
+
+pub(crate) async fn drop_dead(
+    db: impl PgExecutor<'_>,
+    messages: &Value,
+    reason: Option<&str>,
+) -> sqlx::Result<Vec<Operated>> {
+    sqlx::query_as("select id, code from bus_drop($1, $2)")
+        .bind(messages)
+        .bind(reason)
+        .fetch_all(db)
+        .await
+}
+
+pub(crate) async fn message(
+    db: impl PgExecutor<'_>,
+    id: MessageId,
+) -> sqlx::Result<Option<Message>> {
+    const SQL: &str =
+        concat!("select ", message_columns!("m"), " from agent_messages m where m.id = $1");
+    sqlx::query_as(SQL).bind(id).fetch_optional(db).await
+}
+
+pub(crate) async fn dead_letters(
+    db: impl PgExecutor<'_>,
+    role: Option<&str>,
+    service: Option<&str>,
+    class: Option<&str>,
+    max: i64,
+) -> sqlx::Result<Vec<Message>> {
+    const SQL: &str = concat!(
+        "select ",
+        message_columns!("m"),
+        " from agent_messages m where m.status = 'failed'
+            and ($1::text is null or m.role = $1) and ($2::text is null or m.service = $2)
+            and ($3::text is null or m.error ->> 'class' = $3)
+            order by m.done_at desc, m.id desc limit $4"
+    );
+    sqlx::query_as(SQL).bind(role).bind(service).bind(class).bind(max).fetch_all(db).await
+}
+
+const EVENT_COLUMNS: &str =
+    "e.xid::text || '.' || e.seq as cursor, e.id, e.event_type, e.message_id,
+    e.trace_id, e.tenant, e.service, e.role, e.shard, e.attempt, e.worker_id, e.reason, e.payload,
+    e.created_at";
+
+/// The events of one message, in the order in which they happened to it, without waiting for foreign
+/// transactions: a message's own events are ordered by its row's locks.
+pub(crate) async fn message_events(
+    db: impl PgExecutor<'_>,
+    id: MessageId,
+    max: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let sql = format!(
+        "select {EVENT_COLUMNS} from bus_events e where e.message_id = $1 order by e.seq limit $2"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(max).fetch_all(db).await
+}
+
+/// The events of one trace, by time and number.
+pub(crate) async fn trace_events(
+    db: impl PgExecutor<'_>,
+    trace: TraceId,
+    max: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let sql = format!(
+        "select {EVENT_COLUMNS} from bus_events e where e.trace_id = $1 order by e.seq limit $2"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(trace).bind(max).fetch_all(db).await
+}
+
+pub(crate) async fn read_events(
+    db: impl PgExecutor<'_>,
+    after: Cursor,
+    max: i32,
+    filter: &Value,
+) -> sqlx::Result<Vec<Event>> {
+    sqlx::query_as("select * from bus_read_events($1, $2, $3)")
+        .bind(after.to_string())
+        .bind(max)
+        .bind(filter)
+        .fetch_all(db)
+        .await
+}
+
+pub(crate) async fn log_end(db: impl PgExecutor<'_>) -> sqlx::Result<String> {
+    sqlx::query_scalar("select bus_log_end()").fetch_one(db).await
+}
+
+pub(crate) async fn append_events(db: impl PgExecutor<'_>, events: &Value) -> sqlx::Result<i32> {
+    sqlx::query_scalar("select bus_append_event($1)").bind(events).fetch_one(db).await
+}
+
+pub(crate) async fn worker_seen(db: impl PgExecutor<'_>, worker: &Value) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select bus_worker_seen($1)").bind(worker).fetch_one(db).await
+}
+
+pub(crate) async fn worker_gone(
+    db: impl PgExecutor<'_>,
+    worker: &str,
+    reason: &str,
+    tenant: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query_scalar("select bus_worker_gone($1, $2, $3)")
+        .bind(worker)
+        .bind(reason)
+        .bind(tenant)
+        .fetch_one(db)
+        .await
+}
+
+/// How many messages of a role and service have a status.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+pub struct Depth {
+    /// The worker role.
+    pub role: String,
+    /// The service within the role.
+    pub service: String,
+    /// `delayed`, `queued`, `claimed` or `failed`.
+    pub status: Status,
+    /// How many.
+    pub messages: i64,
+    /// How long the oldest has been due (queued), enqueued (delayed), held (claimed) or dead (failed).
+    pub oldest_ms: Option<i64>,
+}
+
+pub(crate) async fn stats(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Depth>> {
+    sqlx::query_as("select * from bus_stats() order by role, service, status").fetch_all(db).await
+}
+
+/// A row of `workers`.
+#[derive(Debug, Clone, serde::Serialize, sqlx::FromRow)]
+pub struct WorkerRow {
+    /// Who it is.
+    pub id: String,
+    /// What it does.
+    pub role: String,
+    /// Where it runs.
+    pub host: String,
+    /// Which version it is.
+    pub version: String,
+    /// What it claims.
+    pub topics: Vec<String>,
+    /// `online` or `offline`.
+    pub status: String,
+    /// Since when it has been online.
+    pub started_at: chrono::DateTime<chrono::Utc>,
+    /// When it was last seen.
+    pub last_seen_at: chrono::DateTime<chrono::Utc>,
+}
+
+pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<Vec<WorkerRow>> {
+    sqlx::query_as(
+        "select id, role, host, version, topics, status, started_at, last_seen_at from workers
+            order by status desc, last_seen_at desc limit $1",
+    )
+    .bind(max)
+    .fetch_all(db)
+    .await
+}
+
+pub(crate) async fn retain(
+    db: impl PgExecutor<'_>,
+    done_for_s: f64,
+    failed_for_s: Option<f64>,
+    max: i32,
+) -> sqlx::Result<i32> {
+    sqlx::query_scalar(
+        "select bus_retain(make_interval(secs => $1), make_interval(secs => $2), $3)",
+    )
+    .bind(done_for_s)
+    .bind(failed_for_s)
+    .bind(max)
+    .fetch_one(db)
+    .await
+}
+
+pub(crate) async fn partition(
+    db: impl PgExecutor<'_>,
+    ahead_weeks: i32,
+    keep_s: f64,
+) -> sqlx::Result<Vec<(String, String)>> {
+    sqlx::query_as("select partition, what from bus_partition($1, make_interval(secs => $2))")
+        .bind(ahead_weeks)
+        .bind(keep_s)
+        .fetch_all(db)
+        .await
+}
+
+pub(crate) async fn notify(db: impl PgExecutor<'_>, channels: &[&str]) -> sqlx::Result<()> {
+    sqlx::query("select pg_notify(channel, '') from unnest($1::text[]) as channel")
+        .bind(channels)
+        .execute(db)
+        .await
+        .map(drop)
+}
+
+/// The newest migration that the database has, or none.
+pub(crate) async fn schema_version(db: impl PgExecutor<'_>) -> sqlx::Result<Option<i64>> {
+    sqlx::query_scalar("select bus_schema_version()").fetch_one(db).await
+}

@@ -1,0 +1,51 @@
+//! Every metric name of the library, described once.
+//!
+//! Labels are bounded: roles, services, statuses, event types, outcomes; never ids.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+/// Messages that wait, are held or are dead, by `role`, `service` and `status`.
+pub const QUEUE_MESSAGES: &str = "cogo_queue_messages";
+/// How long the oldest queued message has been due, by `role` and `service`.
+pub const QUEUE_OLDEST_SECONDS: &str = "cogo_queue_oldest_seconds";
+/// From due to claimed, by the database's clock, by `role`.
+pub const CLAIM_LATENCY_MS: &str = "cogo_claim_latency_ms";
+/// From the handler's end to the settle's commit, by `role`.
+pub const SETTLE_LATENCY_MS: &str = "cogo_settle_latency_ms";
+/// How long handlers ran, by `role`.
+pub const HANDLER_LATENCY_MS: &str = "cogo_handler_latency_ms";
+/// Settles by `role` and `outcome` (done, retried, dead_lettered, released, stale).
+pub const SETTLES_TOTAL: &str = "cogo_settles_total";
+/// Handlers running now, by `role`.
+pub const IN_FLIGHT: &str = "cogo_handlers_in_flight";
+/// Events seen in the log since this hub started, by `event_type`.
+pub const EVENTS_TOTAL: &str = "cogo_bus_events_total";
+/// Leases lost while a handler ran, by `role`.
+pub const LEASES_LOST_TOTAL: &str = "cogo_leases_lost_total";
+/// Round trips to the database that failed and were tried again, by `call`.
+pub const BUS_RETRIES_TOTAL: &str = "cogo_bus_retries_total";
+/// Messages published by this process, by `role`.
+pub const PUBLISHED_TOTAL: &str = "cogo_messages_published_total";
+
+/// Tells the recorder what each metric means. Call it once, after installing the recorder.
+pub fn describe() {
+    describe_gauge!(QUEUE_MESSAGES, "Messages that wait, are held or are dead");
+    describe_gauge!(
+        QUEUE_OLDEST_SECONDS,
+        Unit::Seconds,
+        "How long the oldest queued message has been due"
+    );
+    describe_histogram!(CLAIM_LATENCY_MS, Unit::Milliseconds, "From due to claimed");
+    describe_histogram!(
+        SETTLE_LATENCY_MS,
+        Unit::Milliseconds,
+        "From the handler's end to the settle's commit"
+    );
+    describe_histogram!(HANDLER_LATENCY_MS, Unit::Milliseconds, "How long handlers ran");
+    describe_counter!(SETTLES_TOTAL, "Settled claims by outcome");
+    describe_gauge!(IN_FLIGHT, "Handlers running now");
+    describe_counter!(EVENTS_TOTAL, "Events seen in the log since this hub started");
+    describe_counter!(LEASES_LOST_TOTAL, "Leases lost while a handler ran");
+    describe_counter!(BUS_RETRIES_TOTAL, "Round trips to the database that were tried again");
+    describe_counter!(PUBLISHED_TOTAL, "Messages published by this process");
+}

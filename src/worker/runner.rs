@@ -1,0 +1,374 @@
+//! The loop that runs a role: wake, claim, handle, settle, in one round trip a turn.
+//!
+//! Handlers run as tasks and hand their settles back; each turn sends what has gathered and claims as
+//! many messages as there are free places. While one turn is under way the next one's settles gather, so
+//! batches grow with the load by themselves. No connection is held while handlers run.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{gauge, histogram};
+use rand::RngExt as _;
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+
+use crate::bus::{Bus, Claim, ClaimRequest, Error, Settle, Settled, Signal};
+use crate::clock::Stopwatch;
+use crate::error::chain;
+use crate::message::Topic;
+use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
+use crate::retry::Policies;
+use crate::shutdown::{Shutdown, Tasks};
+use crate::worker::execution::Execution;
+use crate::worker::in_flight::InFlight;
+use crate::worker::{Context, Failure, Handler, RoleError, lease};
+
+/// How often to look for work when nothing wakes us.
+const POLL: Duration = Duration::from_secs(1);
+/// How often a worker shows itself in `workers`.
+const SEEN_PERIOD: Duration = Duration::from_secs(10);
+/// The shortest pause between two looks at what time has changed.
+const REAP_PERIOD_MIN: Duration = Duration::from_millis(20);
+/// How many messages one such look takes.
+const REAP_MAX: u32 = 1000;
+/// Pauses after a turn that failed, doubled up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Who runs, what it claims and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Who this worker is, unique among all workers.
+    pub worker_id: String,
+    /// Whose work it does.
+    pub tenant: String,
+    /// What it claims.
+    pub topics: Vec<Topic>,
+    /// How many messages it handles at once.
+    pub concurrency: usize,
+    /// How long a claim is held without being extended; at least 100 ms.
+    pub lease: Duration,
+    /// What others may see of it, for `workers.info`.
+    pub info: serde_json::Value,
+}
+
+/// Runs `handler` on the messages of `topics` until `context` says stop. What a role's `start` calls.
+///
+/// # Errors
+/// When the bus refuses what the worker is (a bad name), which no retry can mend.
+pub async fn run<H: Handler>(
+    handler: H,
+    topics: Vec<Topic>,
+    context: &Context,
+) -> Result<(), RoleError> {
+    let options = Options {
+        worker_id: context.worker_id.clone(),
+        tenant: crate::message::DEFAULT_TENANT.to_owned(),
+        topics,
+        concurrency: context.concurrency,
+        lease: context.lease,
+        info: json!({}),
+    };
+    let runner = Runner::new(handler, options, context.bus.clone(), Arc::clone(&context.retry));
+    Ok(runner.run(&context.shutdown, &context.ready).await?)
+}
+
+/// A worker, ready to run.
+#[derive(Debug)]
+pub struct Runner<H> {
+    handler: Arc<H>,
+    options: Options,
+    bus: Bus,
+    retry: Arc<Policies>,
+}
+
+/// A settle that waits to be sent, and since when.
+struct Ready {
+    settle: Settle,
+    since: Stopwatch,
+}
+
+impl<H: Handler> Runner<H> {
+    /// A worker that runs `handler` as `options` say.
+    pub fn new(handler: H, options: Options, bus: Bus, retry: Arc<Policies>) -> Self {
+        Self { handler: Arc::new(handler), options, bus, retry }
+    }
+
+    /// Runs until `shutdown`: when it drains, nothing more is claimed; when it is cancelled, running
+    /// handlers are dropped and their messages released. `ready` becomes true with the first claim call
+    /// that the bus answered.
+    ///
+    /// # Errors
+    /// When the bus refuses what the worker is, which no retry can mend.
+    pub async fn run(self, shutdown: &Shutdown, ready: &watch::Sender<bool>) -> Result<(), Error> {
+        let side = Tasks::new();
+        let stop_side = tokio_util::sync::CancellationToken::new();
+        let in_flight = InFlight::default();
+        side.spawn(lease::keep(
+            self.bus.clone(),
+            in_flight.clone(),
+            self.options.lease,
+            self.role(),
+            stop_side.clone(),
+        ));
+        side.spawn(reap(self.bus.clone(), stop_side.clone()));
+        side.spawn(show(self.bus.clone(), self.options.clone(), stop_side.clone()));
+
+        let ended = self.turns(shutdown, ready, &in_flight).await;
+
+        ready.send_replace(false);
+        stop_side.cancel();
+        side.join(Duration::from_secs(5)).await;
+        let Options { worker_id, tenant, .. } = &self.options;
+        let reason = if ended.is_ok() { "shutdown" } else { "refused" };
+        let gone = self.bus.worker_gone(worker_id, reason, tenant);
+        match tokio::time::timeout(Duration::from_secs(2), gone).await {
+            Ok(Err(error)) => tracing::debug!(error = %chain(&error), "Could not say goodbye"),
+            Err(_) => tracing::debug!("Could not say goodbye in time"),
+            Ok(Ok(_)) => {}
+        }
+        ended
+    }
+
+    async fn turns(
+        &self,
+        shutdown: &Shutdown,
+        ready: &watch::Sender<bool>,
+        in_flight: &InFlight,
+    ) -> Result<(), Error> {
+        let handlers = Tasks::new();
+        // Bounded by the places; a handler's task never waits to hand in its settle.
+        let (hand_in, mut handed_in) =
+            mpsc::channel::<Option<Ready>>(self.options.concurrency.max(1));
+        let mut woken = self.bus.waker(Signal::Work);
+        let mut settles: Vec<Ready> = Vec::new();
+        let mut running = 0usize;
+        let mut look = true;
+        let mut backoff = BACKOFF.0;
+        loop {
+            let draining = shutdown.draining().is_cancelled();
+            look &= !draining;
+            if draining && running == 0 && settles.is_empty() {
+                return Ok(());
+            }
+            if shutdown.cancelled().is_cancelled() && settles.is_empty() && in_flight.is_empty() {
+                return Ok(());
+            }
+            let free = self.options.concurrency.saturating_sub(running);
+            if settles.is_empty() && !(look && free > 0) {
+                tokio::select! {
+                    handed = handed_in.recv() => {
+                        running -= 1;
+                        settles.extend(handed.flatten());
+                    }
+                    () = woken.woken(), if !draining => look = true,
+                    () = tokio::time::sleep(jittered(POLL)), if !draining => look = true,
+                    () = shutdown.draining().cancelled(), if !draining => {}
+                }
+            }
+            while let Ok(handed) = handed_in.try_recv() {
+                running -= 1;
+                settles.extend(handed);
+            }
+            #[allow(clippy::cast_precision_loss)] // a handful
+            gauge!(IN_FLIGHT, "role" => self.role()).set(in_flight.running() as f64);
+            let draining = shutdown.draining().is_cancelled();
+            let free = self.options.concurrency.saturating_sub(running);
+            let want = if look && !draining { free } else { 0 };
+            if settles.is_empty() && want == 0 {
+                continue;
+            }
+            let began = Stopwatch::start();
+            match self.step(&settles, want).await {
+                Ok((outcomes, claims)) => {
+                    ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+                    backoff = BACKOFF.0;
+                    self.settled(&settles, &outcomes, in_flight);
+                    settles.clear();
+                    // Fewer than there was room for: nothing more waits, until someone says so.
+                    look = want > 0 && claims.len() == want || want == 0 && look;
+                    for claim in claims {
+                        running += 1;
+                        self.start(claim, began, &handlers, &hand_in, in_flight, shutdown);
+                    }
+                }
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+                    if shutdown.cancelled().is_cancelled() {
+                        // The leases will run out; nobody waits for the database to come back.
+                        return Ok(());
+                    }
+                    look = true;
+                    tokio::select! {
+                        () = tokio::time::sleep(jittered(backoff)) => {}
+                        () = shutdown.cancelled().cancelled() => {}
+                    }
+                    backoff = (backoff * 2).min(BACKOFF.1);
+                }
+                Err(error) if settles.is_empty() => return Err(error),
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "The bus refused a batch of settles");
+                    self.settle_one_by_one(std::mem::take(&mut settles), in_flight).await;
+                }
+            }
+        }
+    }
+
+    async fn step(
+        &self,
+        settles: &[Ready],
+        want: usize,
+    ) -> Result<(Vec<Settled>, Vec<Claim>), Error> {
+        let batch: Vec<Settle> = settles.iter().map(|ready| ready.settle.clone()).collect();
+        let request = ClaimRequest {
+            worker: self.options.worker_id.clone(),
+            tenant: self.options.tenant.clone(),
+            topics: self.options.topics.iter().map(Topic::to_string).collect(),
+            max: want,
+            lease: self.options.lease,
+        };
+        let step = self.bus.step(&batch, &request).await?;
+        Ok((step.outcomes, step.claims))
+    }
+
+    fn start(
+        &self,
+        claim: Claim,
+        began: Stopwatch,
+        handlers: &Tasks,
+        hand_in: &mpsc::Sender<Option<Ready>>,
+        in_flight: &InFlight,
+        shutdown: &Shutdown,
+    ) {
+        let message = claim.into_message();
+        if let Some(claimed_at) = message.claimed_at {
+            // Both times are the database's.
+            let waited = (claimed_at - message.run_at).num_milliseconds().max(0);
+            #[allow(clippy::cast_precision_loss)] // milliseconds
+            histogram!(CLAIM_LATENCY_MS, "role" => self.role()).record(waited as f64);
+        }
+        let claim = (message.id, message.claim_no);
+        let lost = in_flight.add(claim, began);
+        let execution = Execution {
+            policy: self.retry.resolve(&self.handler.policy_key(&message)),
+            handler: Arc::clone(&self.handler),
+            message,
+            bus: self.bus.clone(),
+            worker_id: self.options.worker_id.clone(),
+            lost,
+            stop: shutdown.cancelled().clone(),
+        };
+        let (hand_in, in_flight) = (hand_in.clone(), in_flight.clone());
+        // On shutdown the task ends by the execution's own `stop`; an error is a settle like any other.
+        handlers.spawn(async move {
+            let settle = execution.run().await;
+            if settle.is_some() {
+                in_flight.handled(claim)
+            } else {
+                in_flight.remove(claim)
+            }
+            let ready = settle.map(|settle| Ready { settle, since: Stopwatch::start() });
+            drop(hand_in.send(ready).await); // the runner outlives its handlers, but for a crash
+        });
+    }
+
+    fn settled(&self, settles: &[Ready], outcomes: &[Settled], in_flight: &InFlight) {
+        for (ready, outcome) in settles.iter().zip(outcomes) {
+            let id = ready.settle.id;
+            in_flight.remove((id, ready.settle.claim_no));
+            #[allow(clippy::cast_precision_loss)] // milliseconds
+            histogram!(SETTLE_LATENCY_MS, "role" => self.role())
+                .record(ready.since.elapsed_ms() as f64);
+            if *outcome == Settled::Stale {
+                tracing::warn!(
+                    message.id = %id,
+                    "Message {id} was settled too late: claim {} is no longer in force",
+                    ready.settle.claim_no
+                );
+            }
+        }
+    }
+
+    /// After a refused batch: each settle alone, so that one which cannot be stored fails alone, as a
+    /// dead letter that says why.
+    async fn settle_one_by_one(&self, settles: Vec<Ready>, in_flight: &InFlight) {
+        for ready in settles {
+            let (id, claim_no) = (ready.settle.id, ready.settle.claim_no);
+            if let Err(error) = self.bus.settle(ready.settle).await {
+                let failure = Failure::new(
+                    crate::retry::ErrorClass::Internal,
+                    format!("the result could not be stored: {error}"),
+                );
+                let verdict = json!({"class": failure.class, "message": failure.message});
+                let settle = Settle::refused(id, claim_no, verdict);
+                if let Err(error) = self.bus.settle(settle).await {
+                    tracing::error!(
+                        message.id = %id, error = %chain(&error),
+                        "Message {id} could not be settled; its lease will run out"
+                    );
+                }
+            }
+            in_flight.remove((id, claim_no));
+        }
+    }
+
+    fn role(&self) -> String {
+        self.options.topics.first().map_or_else(String::new, |topic| topic.role().to_owned())
+    }
+}
+
+/// Looks after what time changes: due messages and lost leases. Every worker does; it is cheap, and then
+/// no worker depends on another being there.
+async fn reap(bus: Bus, stop: tokio_util::sync::CancellationToken) {
+    loop {
+        let pause = match bus.reap(REAP_MAX).await {
+            Ok(reaped) => reaped
+                .next_due_ms
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map_or(POLL, Duration::from_millis)
+                .clamp(REAP_PERIOD_MIN, POLL),
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "Could not reap; trying again");
+                POLL
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Shows the worker in `workers`, again and again.
+async fn show(bus: Bus, options: Options, stop: tokio_util::sync::CancellationToken) {
+    let worker = json!({
+        "id": options.worker_id,
+        "tenant": options.tenant,
+        "role": options.topics.first().map_or("", Topic::role),
+        "host": host_name(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "topics": options.topics.iter().map(Topic::to_string).collect::<Vec<_>>(),
+        "info": options.info,
+    });
+    loop {
+        if let Err(error) = bus.worker_seen(&worker).await {
+            tracing::debug!(error = %chain(&error), "Could not show this worker");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(jittered(SEEN_PERIOD)) => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+fn host_name() -> String {
+    std::env::var("HOSTNAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// Between three quarters of the duration and all of it, so that workers do not move in step.
+fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(rand::rng().random_range(0.75..1.0))
+}
