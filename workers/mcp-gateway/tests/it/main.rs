@@ -1,0 +1,8 @@
+//! The gateway against real MCP servers that nobody here wrote, and against a sick one.
+
+mod api;
+mod demo;
+mod handler;
+mod real;
+mod sick;
+mod support;
