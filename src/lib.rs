@@ -12,6 +12,8 @@ pub mod clock;
 pub mod db;
 pub mod error;
 pub mod event;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod message;
 pub mod metrics;
 pub mod retry;
