@@ -12,8 +12,12 @@ pub mod clock;
 pub mod db;
 pub mod error;
 pub mod event;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod message;
 pub mod metrics;
 pub mod retry;
 pub mod shutdown;
+#[cfg(feature = "test-util")]
+pub mod testing;
 pub mod worker;

@@ -8,7 +8,7 @@ use cogo::message::{MessageId, Status};
 use cogo::testing::TestDb;
 use serde_json::{Value, json};
 
-use crate::support::{echo, publish, replay_differences, request};
+use crate::fixtures::{echo, publish, replay_differences, request};
 
 const LEASE: Duration = Duration::from_secs(30);
 
@@ -154,11 +154,11 @@ async fn a_settle_that_is_sent_again_is_answered_as_such_and_changes_nothing() {
     for settle in &settles {
         assert_eq!(bus.settle(settle.clone()).await.expect("settled"), Settled::Settled);
     }
-    let events = crate::support::count(&db, "bus_events").await;
+    let events = crate::fixtures::count(&db, "bus_events").await;
     for settle in &settles {
         assert_eq!(bus.settle(settle.clone()).await.expect("answered"), Settled::Repeated);
     }
-    assert_eq!(crate::support::count(&db, "bus_events").await, events);
+    assert_eq!(crate::fixtures::count(&db, "bus_events").await, events);
     // A different verb for the same claim is no repetition.
     let other = Settle::fail(&messages[0], error(), None, None, json!({}));
     assert_eq!(bus.settle(other).await.expect("answered"), Settled::Stale);
@@ -281,7 +281,8 @@ async fn a_dead_letter_is_requeued_with_all_its_attempts_or_dropped_for_good() {
         claim.fail(error(), None).await.expect("failed");
     }
     let unknown = MessageId::new();
-    let dead = bus.dead_letters(&cogo::bus::dead_letter::Filter::default(), 10).await.expect("listed");
+    let dead =
+        bus.dead_letters(&cogo::bus::dead_letter::Filter::default(), 10).await.expect("listed");
     assert_eq!(dead.len(), 2);
 
     let answer = bus.requeue(&[ids[0], unknown], Some("fixed")).await.expect("requeued");
@@ -374,9 +375,11 @@ async fn sixty_four_claimers_never_hold_one_message_twice() {
     for worker in workers {
         worker.await.expect("no claimer fails");
     }
-    let handled = handled.lock().expect("not poisoned");
-    assert_eq!(handled.len(), MESSAGES);
-    assert!(handled.values().all(|times| *times == 1), "no message is handled twice");
+    {
+        let handled = handled.lock().expect("not poisoned");
+        assert_eq!(handled.len(), MESSAGES);
+        assert!(handled.values().all(|times| *times == 1), "no message is handled twice");
+    }
     let stats = bus.stats().await.expect("stats");
     assert_eq!(stats, [], "nothing waits and nothing is held");
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());

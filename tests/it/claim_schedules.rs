@@ -2,6 +2,8 @@
 //! clock that jumps, against a model of what must hold. The seed is printed when it fails;
 //! `COGO_SCHEDULE_SEED=<seed>` runs that one again, `COGO_SCHEDULES=<n>` runs more.
 
+#![allow(clippy::print_stderr)] // the seed
+
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -13,7 +15,7 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng, RngExt as _, SeedableRng as _};
 use serde_json::json;
 
-use crate::support::{echo, replay_differences, request};
+use crate::fixtures::{echo, replay_differences, request};
 
 const STEPS: usize = 120;
 const WORKERS: [&str; 4] = ["a", "b", "c", "d"];
@@ -63,7 +65,8 @@ async fn the_protocol_holds_under_random_schedules() {
     let seeds: Vec<u64> = match std::env::var("COGO_SCHEDULE_SEED") {
         Ok(seed) => vec![seed.parse().expect("COGO_SCHEDULE_SEED: a number")],
         Err(_) => {
-            let schedules = std::env::var("COGO_SCHEDULES").map_or(12, |n| n.parse().expect("a number"));
+            let schedules =
+                std::env::var("COGO_SCHEDULES").map_or(12, |n| n.parse().expect("a number"));
             (0..schedules).map(|_| rand::random()).collect()
         }
     };
@@ -109,7 +112,11 @@ async fn run(seed: u64) {
                 let claim = (message.id, message.claim_no);
                 let stale = bus.extend(&[claim], Duration::from_secs(30)).await.expect("extended");
                 let in_force = model.in_force.get(&message.id) == Some(&message.claim_no);
-                assert_eq!(stale.is_empty(), in_force, "an extend says whether the claim is in force");
+                assert_eq!(
+                    stale.is_empty(),
+                    in_force,
+                    "an extend says whether the claim is in force"
+                );
             }
             78..90 => {
                 db.advance(Duration::from_secs(rng.random_range(1..25))).await;

@@ -6,13 +6,14 @@ use cogo::message::{MessageId, Status};
 use cogo::testing::TestDb;
 use serde_json::{Value, json};
 
-use crate::support::{count, echo, replay_differences};
+use crate::fixtures::{count, echo, replay_differences};
 
 #[tokio::test]
 async fn a_published_message_waits_and_its_event_carries_it_whole() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
-    let message = echo(json!({"n": 1})).with_priority(7).with_max_attempts(3).with_idempotency_key("k");
+    let message =
+        echo(json!({"n": 1})).with_priority(7).with_max_attempts(3).with_idempotency_key("k");
 
     let receipt = bus.publish(message.clone()).await.expect("published");
 
@@ -52,10 +53,13 @@ async fn fifty_concurrent_enqueues_with_one_key_make_one_message() {
     let db = TestDb::new().await;
     // Several clients, so that they really race in the database and not in one client's group.
     let buses: Vec<_> = (0..5).map(|_| Bus::new(db.pool().clone())).collect();
-    let calls = (0..50).map(|n| {
-        let bus = buses[n % buses.len()].clone();
-        async move { bus.publish(echo(json!(n)).with_idempotency_key("once")).await.expect("published") }
-    });
+    let calls =
+        (0..50).map(|n| {
+            let bus = buses[n % buses.len()].clone();
+            async move {
+                bus.publish(echo(json!(n)).with_idempotency_key("once")).await.expect("published")
+            }
+        });
     let receipts = futures_util::future::join_all(calls).await;
 
     assert_eq!(receipts.iter().filter(|receipt| !receipt.duplicate).count(), 1);
@@ -170,7 +174,11 @@ async fn bad_messages_are_refused_by_name_and_write_nothing() {
         (without("service"), "CG400", "messages[0].service: "),
         (without("intent"), "CG400", "messages[0].intent: "),
         (without("payload"), "CG400", "messages[0].payload: is missing"),
-        (with("payload", json!("x".repeat(5 << 20))), "CG413", "messages[1].payload: at most 4 MiB"),
+        (
+            with("payload", json!("x".repeat(5 << 20))),
+            "CG413",
+            "messages[1].payload: at most 4 MiB",
+        ),
         (Value::Array(vec![good(); 10_001]), "CG413", "messages: at most 10000"),
     ];
     for (batch, state, text) in cases {

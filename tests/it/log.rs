@@ -9,7 +9,7 @@ use cogo::shutdown::{Shutdown, Tasks};
 use cogo::testing::TestDb;
 use serde_json::{Value, json};
 
-use crate::support::{SOON, count, echo, eventually, publish, replay_differences, request};
+use crate::fixtures::{SOON, count, echo, eventually, publish, replay_differences, request};
 
 async fn read(bus: &Bus, after: Cursor) -> Vec<cogo::event::Event> {
     bus.read_events(after, 1000, &json!({})).await.expect("read")
@@ -31,7 +31,8 @@ async fn a_reader_waits_for_what_commits_late_instead_of_skipping_it() {
     let payloads = eventually("both are read", async || {
         // Other tests' transactions may hold the horizon for a moment.
         let events = read(&bus, Cursor::START).await;
-        (events.len() == 2).then(|| events.into_iter().map(|e| e.payload["payload"].clone()).collect())
+        (events.len() == 2)
+            .then(|| events.into_iter().map(|e| e.payload["payload"].clone()).collect())
     });
     let payloads: Vec<Value> = payloads.await;
     assert_eq!(payloads, [json!(1), json!(2)]);
@@ -81,16 +82,14 @@ async fn a_filter_narrows_and_a_bad_one_is_refused_by_name() {
         let wanted = if filter.get("types").is_some() { 2 } else { 1 };
         eventually("the events are visible", async || {
             let events = bus.read_events(Cursor::START, 10, &filter).await.expect("read");
-            (events.len() >= wanted).then(|| events.iter().map(|e| e.message_id).collect::<Vec<_>>())
+            (events.len() >= wanted)
+                .then(|| events.iter().map(|e| e.message_id).collect::<Vec<_>>())
         })
         .await
     };
     assert_eq!(ids(json!({"message_id": second.id})).await, [Some(second.id)]);
     assert_eq!(ids(json!({"worker_id": "w"})).await, [Some(first.id)]);
-    assert_eq!(
-        ids(json!({"types": ["echo_scheduled"]})).await,
-        [Some(first.id), Some(second.id)]
-    );
+    assert_eq!(ids(json!({"types": ["echo_scheduled"]})).await, [Some(first.id), Some(second.id)]);
     for (filter, text) in [
         (json!({"colour": 1}), "filter.colour: "),
         (json!({"trace_id": "x"}), "filter.trace_id: "),
@@ -145,15 +144,23 @@ async fn what_a_transition_writes_cannot_be_appended_by_hand() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
     let append = async |event: Value| bus.append_event(event).await;
-    append(json!({"event_type": "mcp_call_progress", "payload": {"done": 0.5}})).await.expect("appended");
+    append(json!({"event_type": "mcp_call_progress", "payload": {"done": 0.5}}))
+        .await
+        .expect("appended");
     for (event, text) in [
-        (json!({"event_type": "mcp_call_succeeded"}), "events[0].event_type: mcp_call_succeeded is written"),
+        (
+            json!({"event_type": "mcp_call_succeeded"}),
+            "events[0].event_type: mcp_call_succeeded is written",
+        ),
         (json!({"event_type": "mcp_call_retry_scheduled"}), "events[0].event_type: mcp_call_retry"),
         (json!({"event_type": "messages_purged"}), "events[0].event_type: messages_purged is"),
         (json!({"event_type": "Bad"}), "events[0].event_type: must be"),
         (json!({"event_type": "a", "payload": 1}), "events[0].payload: "),
         (json!({"event_type": "a", "trace_id": "x"}), "events[0].trace_id: "),
-        (json!({"event_type": "a", "payload": {"x": "y".repeat(70_000)}}), "events[0]: at most 64 KiB"),
+        (
+            json!({"event_type": "a", "payload": {"x": "y".repeat(70_000)}}),
+            "events[0]: at most 64 KiB",
+        ),
     ] {
         let error = append(event).await.expect_err(text);
         assert!(error.to_string().starts_with(text), "expected {text:?}, got {error}");
@@ -179,7 +186,11 @@ async fn finished_messages_leave_by_retention_and_the_log_says_which() {
     db.advance(day + Duration::from_secs(1)).await;
     assert_eq!(bus.retain(day, None, 100).await.expect("retained"), 1, "the one that is done");
     assert_eq!(count(&db, "agent_messages").await, 2, "what waits and what is dead stays");
-    assert_eq!(bus.retain(day, Some(day), 100).await.expect("retained"), 1, "the dead one, if asked");
+    assert_eq!(
+        bus.retain(day, Some(day), 100).await.expect("retained"),
+        1,
+        "the dead one, if asked"
+    );
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());
 }
 
@@ -205,7 +216,11 @@ async fn partitions_are_made_ahead_and_dropped_when_all_in_them_is_old() {
     assert_eq!(did.len(), 5, "{did:?}");
     assert!(did.iter().all(|(_, what)| what == "dropped"));
     assert_eq!(count(&db, "bus_events").await, 1);
-    assert_eq!(replay_differences(&db).await, Vec::<String>::new(), "what the log still holds is proven");
+    assert_eq!(
+        replay_differences(&db).await,
+        Vec::<String>::new(),
+        "what the log still holds is proven"
+    );
 }
 
 #[tokio::test]

@@ -1,9 +1,13 @@
-//! The library's tests: one binary, real Postgres.
+//! The one test binary of the library: real Postgres, real processes.
 
 mod claim;
 mod claim_schedules;
+mod embedded;
 mod enqueue;
+mod fixtures;
+mod layers;
 mod log;
 mod rights;
 mod runner;
 mod support;
+mod testing;

@@ -6,7 +6,10 @@ use sqlx::{Connection as _, Executor as _, PgConnection};
 async fn as_role(db: &TestDb, role: &str) -> PgConnection {
     let mut connection =
         PgConnection::connect_with(&db.connect_options()).await.expect("connected");
-    connection.execute(sqlx::AssertSqlSafe(format!("set role {role}"))).await.expect("the role is there");
+    connection
+        .execute(sqlx::AssertSqlSafe(format!("set role {role}")))
+        .await
+        .expect("the role is there");
     connection
 }
 
@@ -16,7 +19,8 @@ async fn refused(connection: &mut PgConnection, sql: &'static str) {
     assert_eq!(state.as_deref(), Some("42501"), "{sql}: {error}");
 }
 
-const MESSAGE: &str = "select bus_enqueue('[{\"role\":\"r\",\"service\":\"s\",\"intent\":\"i\",\"payload\":1}]')";
+const MESSAGE: &str =
+    "select bus_enqueue('[{\"role\":\"r\",\"service\":\"s\",\"intent\":\"i\",\"payload\":1}]')";
 
 #[tokio::test]
 async fn a_worker_calls_the_functions_and_writes_no_table() {

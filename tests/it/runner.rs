@@ -13,7 +13,7 @@ use cogo::worker::{Delivery, Failure, Handler, Output};
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 
-use crate::support::{SOON, echo, eventually, publish, replay_differences, topic};
+use crate::fixtures::{SOON, echo, eventually, publish, replay_differences, topic};
 
 /// Does what the payload says.
 struct Scripted {
@@ -114,10 +114,8 @@ async fn a_thousand_messages_are_each_handled_once() {
     let bus = Bus::new(db.pool().clone());
     let running = Running::start(&bus, json!({}), LEASE, 32).await;
     publish(&bus, 1000).await;
-    eventually("all is done", async || {
-        bus.stats().await.expect("stats").is_empty().then_some(())
-    })
-    .await;
+    eventually("all is done", async || bus.stats().await.expect("stats").is_empty().then_some(()))
+        .await;
     running.stop().await;
     let done: i64 = sqlx::query_scalar(
         "select count(*) from bus_events where event_type = 'echo_succeeded' and payload ->> 'note' = 'kept'",
@@ -133,7 +131,8 @@ async fn a_thousand_messages_are_each_handled_once() {
 async fn a_failure_is_retried_by_policy_and_then_dead() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
-    let policies = json!({"echo": {"backoff": {"kind": "fixed", "delay_ms": 5}, "retry_on": ["connect"]}});
+    let policies =
+        json!({"echo": {"backoff": {"kind": "fixed", "delay_ms": 5}, "retry_on": ["connect"]}});
     let running = Running::start(&bus, policies, LEASE, 4).await;
     let send = async |class: &str| {
         let payload = json!({"do": "fail", "class": class});
@@ -192,7 +191,8 @@ async fn a_lease_is_kept_alive_while_its_handler_runs() {
     let first = until(&bus, id, |message| message.status == Status::Claimed).await;
     // Three leases later it is still the same claim.
     let late = first.claimed_at.expect("claimed") + 3 * lease;
-    let held = until(&bus, id, |message| message.lease_until.is_some_and(|until| until > late)).await;
+    let held =
+        until(&bus, id, |message| message.lease_until.is_some_and(|until| until > late)).await;
     assert_eq!(held.claim_no, first.claim_no);
     running.gate.add_permits(1);
     let done = finished(&bus, id).await;

@@ -1,73 +1,77 @@
-//! What the tests of the bus share.
+//! What several tests need.
 
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use cogo::bus::{Bus, ClaimRequest};
-use cogo::message::{NewMessage, Topic};
-use cogo::testing::TestDb;
-use serde_json::Value;
+use anyhow::{Context, Result};
 
-/// Long enough for anything that should happen, on a machine that is busy with other tests.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
-
-/// The topic of the tests' messages.
-pub(crate) fn topic() -> Topic {
-    Topic::new("echo", "default").expect("a good topic")
-}
-
-/// A message with this payload.
-pub(crate) fn echo(payload: Value) -> NewMessage {
-    NewMessage::new(&topic(), "echo", payload)
-}
-
-/// A claim of up to `max` messages for `worker`, with a lease of 30 s.
-pub(crate) fn request(worker: &str, max: usize) -> ClaimRequest {
-    ClaimRequest {
-        worker: worker.to_owned(),
-        tenant: "default".to_owned(),
-        topics: vec![topic().to_string()],
-        max,
-        lease: Duration::from_secs(30),
-    }
-}
-
-/// Publishes `n` messages, whose payloads count from 0.
-pub(crate) async fn publish(bus: &Bus, n: usize) {
-    for chunk in (0..n).collect::<Vec<_>>().chunks(1000) {
-        let batch: Vec<_> = chunk.iter().map(|n| echo(Value::from(*n))).collect();
-        bus.publish_all(&batch).await.expect("published");
-    }
-}
-
-/// How many rows a table has.
-pub(crate) async fn count(db: &TestDb, table: &str) -> i64 {
-    let sql = format!("select count(*) from {table}");
-    sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(db.pool()).await.expect("counted")
-}
-
-/// Where the table and the folded log disagree; empty is the proof that they agree.
-pub(crate) async fn replay_differences(db: &TestDb) -> Vec<String> {
-    sqlx::query_scalar(
-        "select format('%s: %s is %s in the table and %s in the log', id, field, in_table, in_log)
-            from cogo.replay_diff()",
-    )
-    .fetch_all(db.pool())
-    .await
-    .expect("the log folds")
-}
-
-/// Waits until `check` gives something, or fails after [`SOON`].
-pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut check: impl FnMut() -> F,
-) -> T {
-    let looking = async {
-        loop {
-            if let Some(found) = check().await {
-                return found;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
+/// Waits until `condition` holds. The deadline is for machines that are busy with something else.
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) -> Result<()> {
+    let holds = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(SOON, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+    tokio::time::timeout(Duration::from_secs(60), holds).await.with_context(|| what.to_owned())
+}
+
+/// Another process of this test binary, which runs one `#[ignore]`d test. Killed when dropped.
+#[derive(Debug)]
+pub(crate) struct Other {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Other {
+    /// Runs the test `name` with `variables` in its environment, in a test run of its own.
+    pub(crate) fn run(name: &str, variables: &[(&str, &str)]) -> Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(["--exact", name, "--ignored", "--nocapture"])
+            .env_remove("NEXTEST_RUN_ID")
+            .envs(variables.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let stdout = child.stdout.take().context("no stdout")?;
+        Ok(Self { child, stdout: BufReader::new(stdout) })
+    }
+
+    /// What the other process says after `word`, which it is waited for to say.
+    pub(crate) fn says(&mut self, word: &str) -> Result<String> {
+        let mut line = String::new();
+        while self.stdout.read_line(&mut line)? > 0 {
+            // The test harness writes `test <name> ... ` in front.
+            if let Some((_, rest)) = line.split_once(word) {
+                return Ok(rest.trim().to_owned());
+            }
+            line.clear();
+        }
+        anyhow::bail!("the other process ended without saying {word}")
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+/// Says `word` and `rest` to the test that runs this process.
+pub(crate) fn say(word: &str, rest: impl std::fmt::Display) -> Result<()> {
+    use std::io::Write;
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{word} {rest}")?;
+    Ok(stdout.flush()?)
 }
