@@ -5,6 +5,7 @@ mod claim_schedules;
 mod embedded;
 mod enqueue;
 mod fixtures;
+mod hub;
 mod layers;
 mod log;
 mod rights;
