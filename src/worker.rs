@@ -33,6 +33,12 @@ pub trait Handler: Send + Sync + 'static {
     /// The future is dropped when the lease is lost or the time is up, at whatever `await` it is.
     fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<Output, Failure>> + Send;
 
+    /// Whether a handler that was dropped in the middle, because its time was up or the worker stopped, may
+    /// simply run again. Where it may not, the outcome is [`ErrorClass::Ambiguous`], and the policy decides.
+    fn may_repeat(&self, _message: &Message) -> bool {
+        true
+    }
+
     /// The key under which policies are looked up; by default `<intent>.<service>`.
     fn policy_key(&self, message: &Message) -> String {
         format!("{}.{}", message.intent, message.service)

@@ -137,14 +137,24 @@ impl<H: Handler> Execution<H> {
             }
             End::TimedOut => {
                 let text = format!("the handler took longer than {} ms", self.policy.timeout_ms);
-                Some(self.fail(Failure::new(ErrorClass::Timeout, text), elapsed_ms))
+                let class =
+                    if self.may_repeat() { ErrorClass::Timeout } else { ErrorClass::Ambiguous };
+                Some(self.fail(Failure::new(class, text), elapsed_ms))
             }
-            End::Stopped => Some(self.release()),
+            End::Stopped if self.may_repeat() => Some(self.release()),
+            End::Stopped => {
+                let text = "the worker stopped in the middle of the work";
+                Some(self.fail(Failure::new(ErrorClass::Ambiguous, text), elapsed_ms))
+            }
             End::Lost => {
                 self.count("lost");
                 None
             }
         }
+    }
+
+    fn may_repeat(&self) -> bool {
+        self.handler.may_repeat(&self.message)
     }
 
     fn release(&self) -> Settle {

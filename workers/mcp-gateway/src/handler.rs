@@ -60,6 +60,11 @@ impl Handler for McpHandler {
         self.attempt(&message, Attempt { timeout, cancelled, progress }).await
     }
 
+    /// What was dropped in the middle of a call may have been done (DESIGN, invariant 10).
+    fn may_repeat(&self, _message: &Message) -> bool {
+        false
+    }
+
     /// `mcp.call.<toolset>.<tool>.<shard>`, so that policies may go as deep as they like.
     fn policy_key(&self, message: &Message) -> String {
         let tool = message.payload.get("tool").and_then(Value::as_str).unwrap_or(metrics::UNKNOWN);
