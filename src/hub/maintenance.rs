@@ -16,6 +16,9 @@ use crate::shutdown::{Shutdown, Tasks};
 const PARTITION_PERIOD: Duration = Duration::from_secs(3600);
 /// How many weeks of them are there in advance: a hub may be away for that long.
 const PARTITIONS_AHEAD: u32 = 4;
+/// How soon what failed is tried again; doubled up to its period. Dropping a partition takes locks that
+/// may deadlock with whoever writes to the log, and then Postgres picks a victim.
+const RETRY: Duration = Duration::from_secs(1);
 /// How often finished messages are let go.
 const RETAIN_PERIOD: Duration = Duration::from_secs(60);
 /// How many in one transaction: a few milliseconds of locks.
@@ -43,11 +46,24 @@ where
     F: Future<Output = Result<(), Error>>,
 {
     let run = async {
+        let mut retry = RETRY;
         loop {
-            if let Err(error) = work().await {
-                tracing::warn!(error = %chain(&error), "Maintenance failed; trying again later");
-            }
-            tokio::time::sleep(jittered(period)).await;
+            let pause = match work().await {
+                Ok(()) => {
+                    retry = RETRY;
+                    period
+                }
+                Err(error) => {
+                    let pause = retry.min(period);
+                    retry = pause * 2;
+                    tracing::warn!(
+                        error = %chain(&error),
+                        "Maintenance failed; trying again within {} s", pause.as_secs()
+                    );
+                    pause
+                }
+            };
+            tokio::time::sleep(jittered(pause)).await;
         }
     };
     tokio::select! {

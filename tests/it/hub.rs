@@ -7,7 +7,7 @@ mod messages;
 mod waiting;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -20,6 +20,7 @@ use cogo::hub::{self, AdminToken, Options, Readiness};
 use cogo::message::{MessageId, NewMessage, Topic};
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::testing::TestDb;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use serde_json::{Value, json};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tower::ServiceExt as _;
@@ -105,19 +106,16 @@ impl TestHub {
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let bus = Bus::new(pool);
         let readiness = Readiness::new();
+        metrics_handle(); // before anything is measured
         let artifacts = tempfile::tempdir()?;
         setup.options.validate()?;
-        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
-        let handle = recorder.handle();
-        // Under nextest a test is a process; else the first hub has them, and only its test looks.
-        let _ = metrics::set_global_recorder(recorder);
         let state = hub::State {
             bus: bus.clone(),
             feed: Feed::start(bus.clone(), &tasks, &shutdown),
             readiness: readiness.clone(),
             options: setup.options,
             token: AdminToken::new(TOKEN)?,
-            metrics: Arc::new(move || handle.render()),
+            metrics: Arc::new(|| metrics_handle().render()),
             listen: setup.listen,
             artifacts_dir: artifacts.path().to_owned(),
         };
@@ -166,6 +164,17 @@ impl TestHub {
         let sql = "select (select count(*) from agent_messages), (select count(*) from bus_events)";
         Ok(sqlx::query_as(sql).fetch_one(self.bus.pool()).await?)
     }
+}
+
+/// The process' metrics: one recorder for all tests that share it.
+fn metrics_handle() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        metrics::set_global_recorder(recorder).expect("no other recorder in this process");
+        handle
+    })
 }
 
 fn topic() -> Result<Topic> {
