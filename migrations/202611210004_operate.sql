@@ -441,12 +441,15 @@ $$;
 -- ones, and drops those whose every event is older than `keep` (null: none). Rows that fell into the
 -- rest because their week had no partition are moved. Answers with what was made and dropped.
 --
--- Locks: attaching takes share update exclusive on bus_events and, for the moment that it takes,
--- access exclusive on the rest, which is empty but after a long absence; dropping takes access
--- exclusive on bus_events for a moment. One call at a time.
+-- Locks, parent before partition, as every query takes them: to drop, access exclusive on bus_events; to
+-- attach, share update exclusive on bus_events and access exclusive on the rest, which is empty but after a
+-- long absence. Each is held for a moment. Whoever waits for such a lock holds up all who come later, so it
+-- is not waited for longer than two seconds: behind a backup the call fails (55P03), to be made again later.
+-- One call at a time.
 create function public.bus_partition(ahead integer default 4, keep interval default '35 days')
     returns table (partition text, what text)
-    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    language plpgsql volatile security definer
+    set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
     as $$
 #variable_conflict use_column
 declare
@@ -455,7 +458,7 @@ declare
     week timestamp;
     lower_end timestamptz;
     upper_end timestamptz;
-    moved bigint;
+    old text[];
 begin
     if coalesce(ahead, -1) not between 0 and 520 then
         raise exception 'ahead: must be from 0 to 520 weeks' using errcode = 'CG400';
@@ -464,6 +467,16 @@ begin
         raise exception 'keep: must be at least a day' using errcode = 'CG400';
     end if;
     perform pg_advisory_xact_lock(hashtext('cogo.bus_partition'));
+    old := array(
+        select c.relname::text
+        from pg_inherits i join pg_class c on c.oid = i.inhrelid
+        where i.inhparent = 'public.bus_events'::regclass and c.relname ~ '^bus_events_[0-9]{8}$'
+            and (to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp + interval '1 week')
+                at time zone 'utc' < moment - keep
+        order by 1);
+    if old <> '{}' then
+        lock table public.bus_events in access exclusive mode;
+    end if;
 
     -- The weeks to come, and those of rows that found no partition.
     for week in
@@ -489,17 +502,10 @@ begin
         return next;
     end loop;
 
-    for partition, week in
-        select c.relname, to_date(right(c.relname, 8), 'YYYYMMDD')::timestamp
-        from pg_inherits i join pg_class c on c.oid = i.inhrelid
-        where i.inhparent = 'public.bus_events'::regclass and c.relname ~ '^bus_events_[0-9]{8}$'
-        order by 1
-    loop
-        if (week + interval '1 week') at time zone 'utc' < moment - keep then
-            execute format('drop table cogo.%I', partition);
-            what := 'dropped';
-            return next;
-        end if;
+    foreach partition in array old loop
+        execute format('drop table cogo.%I', partition);
+        what := 'dropped';
+        return next;
     end loop;
 end
 $$;
