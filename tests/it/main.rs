@@ -1,0 +1,3 @@
+//! The library's tests, one binary.
+
+mod config;
