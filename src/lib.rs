@@ -17,4 +17,6 @@ pub mod message;
 pub mod metrics;
 pub mod retry;
 pub mod shutdown;
+#[cfg(feature = "test-util")]
+pub mod testing;
 pub mod worker;

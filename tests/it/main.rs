@@ -1,3 +1,7 @@
-//! The library's tests, one binary.
+//! The one test binary of the library.
 
 mod config;
+mod embedded;
+mod layers;
+mod support;
+mod testing;
