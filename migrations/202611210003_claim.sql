@@ -3,6 +3,10 @@
 -- Lock order. Whatever waits for rows of agent_messages locks them in the order of their ids; whatever
 -- picks rows to work on (bus_claim, bus_reap, bus_retain) skips locked ones and so never waits. Events
 -- are appended last and lock nothing. So no two calls wait for each other in a circle.
+--
+-- Plans. A function's plan is kept, and may have been made when the tables were empty. So rows are looked
+-- up one by one by their id, in a lateral subquery that `limit` fences off: a join would be free to scan
+-- the index of all claims instead, which is best when there are none and terrible when there are many.
 
 -- Takes up to `max` messages that wait on the topics ('role/service'), the highest priority first,
 -- then the earliest due, then the oldest, and holds them for `lease_ms`. A claim burns an attempt
@@ -65,7 +69,7 @@ $$;
 -- Turns a batch of claims into rows. Errors: CG400 names the field.
 create function cogo.read_claims(claims jsonb)
     returns table (ord bigint, id uuid, claim_no bigint, item jsonb)
-    language plpgsql immutable parallel safe
+    language plpgsql immutable parallel safe rows 50
     as $$
 #variable_conflict use_column
 declare
@@ -121,11 +125,13 @@ begin
         with input as materialized (
             select * from cogo.read_claims(claims)
         ), locked as materialized (
-            select i.ord, m.id
-            from input i join public.agent_messages m on m.id = i.id
+            select i.ord, i.id
+            from (select * from input order by id) i
+            cross join lateral (
+                select a.status, a.claim_no from public.agent_messages a
+                where a.id = i.id limit 1 for update
+            ) m
             where m.status = 'claimed' and m.claim_no = i.claim_no
-            order by m.id
-            for update of m
         ), extended as (
             update public.agent_messages m set lease_until = greatest(m.lease_until, until)
             from locked l where m.id = l.id
@@ -169,10 +175,13 @@ begin
             i.op = 'fail' and i.retry_in_ms is not null and m.attempts < m.max_attempts as again,
             moment + make_interval(secs => coalesce(i.retry_in_ms, 0) / 1000.0) as due,
             m.claimed_by
-        from input i join public.agent_messages m on m.id = i.id
+        from (select * from input order by id) i
+        cross join lateral (
+            select a.status, a.claim_no, a.attempts, a.max_attempts, a.claimed_by
+            from public.agent_messages a
+            where a.id = i.id limit 1 for update
+        ) m
         where m.status = 'claimed' and m.claim_no = i.claim_no
-        order by m.id
-        for update of m
     ), changed as (
         update public.agent_messages m
         set status = case

@@ -4,7 +4,7 @@
 -- The rows that a batch of ids names, or an error. Errors: CG400.
 create function cogo.read_ids(messages jsonb)
     returns table (ord bigint, id uuid, item jsonb)
-    language plpgsql immutable parallel safe
+    language plpgsql immutable parallel safe rows 50
     as $$
 #variable_conflict use_column
 declare
@@ -413,15 +413,18 @@ begin
     if done_for < interval '0' or failed_for < interval '0' then
         raise exception 'done_for, failed_for: must not be negative' using errcode = 'CG400';
     end if;
-    with old as materialized (
-        (select id from public.agent_messages
-            where status in ('done', 'cancelled') and done_at < moment - done_for
-            order by done_at, id limit max for update skip locked)
-        union all
-        (select id from public.agent_messages
-            where status = 'failed' and done_at < moment - failed_for
-            order by done_at, id limit max for update skip locked)
-        limit max
+    with old_done as materialized (
+        select id from public.agent_messages
+        where status in ('done', 'cancelled') and done_at < moment - done_for
+        order by done_at, id limit max
+        for update skip locked
+    ), old_failed as materialized (
+        select id from public.agent_messages
+        where status = 'failed' and done_at < moment - failed_for
+        order by done_at, id limit max
+        for update skip locked
+    ), old as (
+        select id from old_done union all select id from old_failed limit max
     ), purged as (
         delete from public.agent_messages m using old where m.id = old.id returning m.id, m.tenant
     ), logged as (

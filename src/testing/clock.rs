@@ -7,8 +7,8 @@ use sqlx::{ConnectOptions, Connection, Executor};
 
 use super::Error;
 
-/// Replaces `cogo.now()`, the one place where the schema reads the time. Everyone may read the table,
-/// because everyone may call the function.
+/// Replaces `cogo.now()`, the one place where the schema reads the time. Everyone may read the table, so
+/// that no test depends on who calls.
 const INSTALL: &str = "
 create schema if not exists cogo_test;
 create table if not exists cogo_test.clock (

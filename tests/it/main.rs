@@ -1,7 +1,14 @@
-//! The one test binary of the library.
+//! The one test binary of the library: real Postgres, real processes.
 
+mod claim;
+mod claim_schedules;
 mod config;
 mod embedded;
+mod enqueue;
+mod fixtures;
 mod layers;
+mod log;
+mod rights;
+mod runner;
 mod support;
 mod testing;

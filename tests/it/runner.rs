@@ -1,0 +1,332 @@
+//! The worker runtime: handlers that succeed, fail, panic, hang, and are cut off.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cogo::bus::Bus;
+use cogo::message::{Message, MessageId, Status};
+use cogo::retry::Policies;
+use cogo::shutdown::{Shutdown, Tasks};
+use cogo::testing::TestDb;
+use cogo::worker::runner::{Options, Runner};
+use cogo::worker::{Delivery, Failure, Handler, Output};
+use serde_json::{Value, json};
+use tokio::sync::{Semaphore, watch};
+
+use crate::fixtures::{SOON, echo, eventually, publish, replay_differences, topic};
+
+/// Does what the payload says.
+struct Scripted {
+    /// Handlers told to wait take a permit from here.
+    gate: Arc<Semaphore>,
+}
+
+impl Handler for Scripted {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        let payload = &delivery.message.payload;
+        match payload.get("do").and_then(Value::as_str) {
+            Some("panic") => panic!("on purpose"),
+            Some("fail") => {
+                let class = serde_json::from_value(payload["class"].clone()).expect("a class");
+                Err(Failure::new(class, "on purpose").with_detail(json!({"why": "a test"})))
+            }
+            Some("nul") => Ok(json!("a\0b").into()),
+            Some("progress") => {
+                delivery.progress(json!({"done": 0.5}));
+                drop(self.gate.acquire().await);
+                Ok(json!("done").into())
+            }
+            Some("wait") => {
+                drop(self.gate.acquire().await);
+                Ok(json!("waited").into())
+            }
+            Some("polite") => {
+                delivery.cancelled.cancelled().await;
+                let class = serde_json::from_value(payload["class"].clone()).expect("a class");
+                Err(Failure::new(class, "cut off"))
+            }
+            Some("forever") => std::future::pending().await,
+            _ => Ok(Output { result: payload.clone(), meta: json!({"note": "kept"}) }),
+        }
+    }
+}
+
+struct Running {
+    shutdown: Shutdown,
+    tasks: Tasks,
+    gate: Arc<Semaphore>,
+}
+
+impl Running {
+    async fn start(bus: &Bus, policies: Value, lease: Duration, concurrency: usize) -> Self {
+        let policies: Policies =
+            serde_json::from_value(json!({"policies": policies})).expect("a good policy");
+        let gate = Arc::new(Semaphore::new(0));
+        let options = Options {
+            worker_id: "w1".to_owned(),
+            tenant: "default".to_owned(),
+            topics: vec![topic()],
+            concurrency,
+            lease,
+            info: json!({}),
+        };
+        let handler = Scripted { gate: Arc::clone(&gate) };
+        let runner = Runner::new(handler, options, bus.clone(), Arc::new(policies));
+        let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+        let (ready, mut is_ready) = watch::channel(false);
+        let stop = shutdown.clone();
+        tasks.spawn(async move { runner.run(&stop, &ready).await.expect("runs") });
+        tokio::time::timeout(SOON, is_ready.wait_for(|ready| *ready))
+            .await
+            .expect("ready in time")
+            .expect("running");
+        Self { shutdown, tasks, gate }
+    }
+
+    async fn stop(self) {
+        self.shutdown.drain();
+        assert!(self.tasks.join(SOON).await, "the runner ends");
+    }
+}
+
+async fn finished(bus: &Bus, id: MessageId) -> Message {
+    until(bus, id, |message| message.status.is_final()).await
+}
+
+async fn until(bus: &Bus, id: MessageId, wanted: impl Fn(&Message) -> bool) -> Message {
+    eventually("the message is as wanted", async || {
+        let message = bus.message(id).await.expect("found");
+        wanted(&message).then_some(message)
+    })
+    .await
+}
+
+async fn types(bus: &Bus, id: MessageId) -> Vec<String> {
+    let events = bus.message_events(id, 100).await.expect("events");
+    events.into_iter().map(|event| event.event_type).collect()
+}
+
+const LEASE: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn a_thousand_messages_are_each_handled_once() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 32).await;
+    publish(&bus, 1000).await;
+    eventually("all is done", async || bus.stats().await.expect("stats").is_empty().then_some(()))
+        .await;
+    running.stop().await;
+    let done: i64 = sqlx::query_scalar(
+        "select count(*) from bus_events where event_type = 'echo_succeeded' and payload ->> 'note' = 'kept'",
+    )
+    .fetch_one(db.pool())
+    .await
+    .expect("counted");
+    assert_eq!(done, 1000);
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_failure_is_retried_by_policy_and_then_dead() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let policies =
+        json!({"echo": {"backoff": {"kind": "fixed", "delay_ms": 5}, "retry_on": ["connect"]}});
+    let running = Running::start(&bus, policies, LEASE, 4).await;
+    let send = async |class: &str| {
+        let payload = json!({"do": "fail", "class": class});
+        bus.publish(echo(payload).with_max_attempts(3)).await.expect("published").id
+    };
+    let (retried, hopeless) = (send("connect").await, send("invalid_params").await);
+
+    let dead = finished(&bus, retried).await;
+    assert_eq!((dead.status, dead.attempts), (Status::Failed, 3));
+    let error = dead.error.expect("an error");
+    assert_eq!((&error["class"], &error["detail"]["why"]), (&json!("connect"), &json!("a test")));
+    let failed = types(&bus, retried).await.iter().filter(|t| *t == "echo_failed").count();
+    assert_eq!(failed, 3);
+    let dead = finished(&bus, hopeless).await;
+    assert_eq!((dead.status, dead.attempts), (Status::Failed, 1));
+    let last = bus.message_events(hopeless, 10).await.expect("events").pop().expect("one");
+    assert_eq!(last.reason.as_deref(), Some("not_retried"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failure_and_the_worker_goes_on() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 1).await;
+    let bad = bus.publish(echo(json!({"do": "panic"}))).await.expect("published").id;
+    let good = bus.publish(echo(json!({}))).await.expect("published").id;
+    let dead = finished(&bus, bad).await;
+    assert_eq!(dead.status, Status::Failed);
+    let error = dead.error.expect("an error");
+    assert_eq!(error["class"], "internal");
+    assert!(error["message"].as_str().expect("text").contains("on purpose"), "{error}");
+    assert_eq!(finished(&bus, good).await.status, Status::Done);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_that_hangs_is_timed_out() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running =
+        Running::start(&bus, json!({"echo": {"timeout_ms": 50, "retry_on": []}}), LEASE, 1).await;
+    let id = bus.publish(echo(json!({"do": "forever"}))).await.expect("published").id;
+    let dead = finished(&bus, id).await;
+    assert_eq!(dead.error.expect("an error")["class"], "timeout");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_lease_is_kept_alive_while_its_handler_runs() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let lease = Duration::from_millis(300);
+    let running = Running::start(&bus, json!({}), lease, 1).await;
+    let id = bus.publish(echo(json!({"do": "wait"}))).await.expect("published").id;
+    let first = until(&bus, id, |message| message.status == Status::Claimed).await;
+    // Three leases later it is still the same claim.
+    let late = first.claimed_at.expect("claimed") + 3 * lease;
+    let held =
+        until(&bus, id, |message| message.lease_until.is_some_and(|until| until > late)).await;
+    assert_eq!(held.claim_no, first.claim_no);
+    running.gate.add_permits(1);
+    let done = finished(&bus, id).await;
+    assert_eq!((done.status, done.attempts), (Status::Done, 1));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_handler_whose_claim_is_taken_away_is_cancelled() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), Duration::from_millis(300), 1).await;
+    let id = bus.publish(echo(json!({"do": "forever"}))).await.expect("published").id;
+    until(&bus, id, |message| message.status == Status::Claimed).await;
+    bus.cancel(&[id], None).await.expect("cancelled");
+    // Its only place is free again, so another message is handled.
+    let next = bus.publish(echo(json!({}))).await.expect("published").id;
+    assert_eq!(finished(&bus, next).await.status, Status::Done);
+    assert_eq!(bus.message(id).await.expect("found").status, Status::Cancelled);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_drain_finishes_what_runs_and_takes_nothing_new() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 1).await;
+    let id = bus.publish(echo(json!({"do": "wait"}))).await.expect("published").id;
+    until(&bus, id, |message| message.status == Status::Claimed).await;
+    running.shutdown.drain();
+    let waiting = bus.publish(echo(json!({}))).await.expect("published").id;
+    running.gate.add_permits(1);
+    assert!(running.tasks.join(SOON).await, "the runner ends");
+    assert_eq!(bus.message(id).await.expect("found").status, Status::Done);
+    assert_eq!(bus.message(waiting).await.expect("found").status, Status::Queued);
+    assert_eq!(bus.workers(10).await.expect("listed")[0].status, "offline");
+}
+
+#[tokio::test]
+async fn when_the_drain_is_over_messages_are_released_with_their_attempts() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 3).await;
+    let send = async |payload| bus.publish(echo(payload)).await.expect("published").id;
+    let deaf = send(json!({"do": "forever"})).await;
+    let polite = send(json!({"do": "polite", "class": "closed"})).await;
+    let ambiguous = send(json!({"do": "polite", "class": "ambiguous"})).await;
+    for id in [deaf, polite, ambiguous] {
+        until(&bus, id, |message| message.status == Status::Claimed).await;
+    }
+    running.shutdown.cancel();
+    assert!(running.tasks.join(SOON).await, "the runner ends");
+    for id in [deaf, polite] {
+        let message = bus.message(id).await.expect("found");
+        assert_eq!((message.status, message.attempts), (Status::Queued, 0));
+        assert_eq!(types(&bus, id).await, ["echo_scheduled", "echo_released"]);
+    }
+    // Whether this one was done is unknown, and a second try might do it twice.
+    assert_eq!(bus.message(ambiguous).await.expect("found").status, Status::Failed);
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn progress_is_recorded() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 1).await;
+    let id = bus.publish(echo(json!({"do": "progress"}))).await.expect("published").id;
+    let event = eventually("the report is in the log", async || {
+        let events = bus.message_events(id, 10).await.expect("events");
+        events.into_iter().find(|event| event.event_type == "echo_progress")
+    })
+    .await;
+    assert_eq!(event.payload, json!({"progress": {"done": 0.5}}));
+    assert_eq!((event.attempt, event.worker_id.as_deref()), (1, Some("w1")));
+    running.gate.add_permits(1);
+    finished(&bus, id).await;
+    running.stop().await;
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_result_that_jsonb_cannot_hold_is_kept_as_far_as_it_can() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 1).await;
+    let id = bus.publish(echo(json!({"do": "nul"}))).await.expect("published").id;
+    assert_eq!(finished(&bus, id).await.result, Some(json!("a\u{fffd}b")));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn polling_alone_finds_work_that_nobody_told_of() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 1).await;
+    let message = echo(json!({}));
+    // Straight to the function: no client, so no wake-up.
+    sqlx::query("select * from bus_enqueue($1)")
+        .bind(json!([message]))
+        .fetch_all(db.pool())
+        .await
+        .expect("written");
+    assert_eq!(finished(&bus, message.id).await.status, Status::Done);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_publish_of_another_process_wakes_the_worker() {
+    let db = TestDb::new().await;
+    let (here, there) = (Bus::new(db.pool().clone()), Bus::new(db.pool().clone()));
+    let mut woken = here.waker(cogo::bus::Signal::Work);
+    // The first wake-up is LISTEN itself, once it is in place.
+    tokio::time::timeout(SOON, woken.woken()).await.expect("listening in time");
+    there.publish(echo(json!({}))).await.expect("published");
+    tokio::time::timeout(SOON, woken.woken()).await.expect("woken in time");
+}
+
+#[tokio::test]
+async fn a_worker_outlives_a_database_that_drops_its_connections() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 4).await;
+    for round in 0..3 {
+        sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+                where datname = current_database() and pid <> pg_backend_pid()",
+        )
+        .execute(db.pool())
+        .await
+        .expect("terminated");
+        let id = bus.publish(echo(json!({"round": round}))).await.expect("published in spite").id;
+        assert_eq!(finished(&bus, id).await.status, Status::Done);
+    }
+    running.stop().await;
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
