@@ -1,1 +1,29 @@
+//! The MCP gateway: messages that ask for a tool call, called at MCP servers.
+//!
+//! | module | job |
+//! |---|---|
+//! | [`config`] | `configs/mcp.json`: which servers there are, and how they are reached |
+//! | [`upstream`] | one server: one connection kept, calls bounded, failures classified |
+//! | [`toolsets`] | all servers, by name |
+//! | [`handler`] | message to call and back, with the rule for redelivered messages |
+//! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
+//! | [`metrics`] | what is counted |
+//! | `demo` (feature) | a real MCP server to try it with |
+//! | `api` (feature) | the routes `/api/mcp/*` |
 
+#![deny(unsafe_code)]
+
+pub mod capture;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;
+mod gateway;
+pub mod handler;
+pub mod metrics;
+pub mod redact;
+mod secret;
+pub mod toolsets;
+pub mod upstream;
+
+pub use gateway::{Gateway, ROLE};
+pub use secret::Secret;

@@ -1,0 +1,74 @@
+//! The role: configuration in, a worker on the bus out.
+
+use std::sync::Arc;
+
+use cogo::message::Topic;
+use cogo::shutdown::Shutdown;
+use cogo::worker::{Context, Role, RoleError};
+
+use crate::config::Config;
+use crate::handler::McpHandler;
+use crate::toolsets::Toolsets;
+
+/// The role `mcp-gateway`.
+pub const ROLE: Role = Role {
+    name: "mcp-gateway",
+    about: "Calls tools at MCP servers, over WebSocket, stdio and streamable HTTP",
+    start: |context| Box::pin(start(context)),
+};
+
+async fn start(context: Context) -> Result<(), RoleError> {
+    let config = Config::load(&context.config_dir)?;
+    let gateway = Gateway::start(config, None, &context.shutdown);
+    let outcome = gateway.work(&context).await;
+    gateway.shutdown().await;
+    outcome
+}
+
+/// The servers of one process, for its worker and its HTTP routes alike.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    toolsets: Arc<Toolsets>,
+}
+
+impl Gateway {
+    /// Starts to connect to the servers of `config` and, if it is given, to the demo server at
+    /// `demo`. Must be called within a tokio runtime.
+    #[must_use]
+    pub fn start(config: Config, demo: Option<String>, shutdown: &Shutdown) -> Self {
+        Self { toolsets: Toolsets::start(config, demo, shutdown) }
+    }
+
+    /// The servers.
+    #[must_use]
+    pub fn toolsets(&self) -> &Arc<Toolsets> {
+        &self.toolsets
+    }
+
+    /// Where messages for these servers wait.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Topic> {
+        let topic = |name| Topic::new(ROLE.name, name).expect("names were checked at loading");
+        self.toolsets.names().into_iter().map(topic).collect()
+    }
+
+    /// Claims messages and calls tools until the context's shutdown says stop. The connections stay.
+    ///
+    /// # Errors
+    /// When the worker cannot start, or stops before it was asked to.
+    pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
+        let (retry, artifacts) = (Arc::clone(&context.retry), &context.artifacts_dir);
+        let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts);
+        run(handler, self.topics(), context).await
+    }
+
+    /// Closes all connections and waits until all is gone.
+    pub async fn shutdown(&self) {
+        self.toolsets.shutdown().await;
+    }
+}
+
+// MERGE: replace this function by `use cogo::worker::runner::run;`.
+async fn run(_: McpHandler, _: Vec<Topic>, _: &Context) -> Result<(), RoleError> {
+    Err("the worker runtime is missing".into())
+}

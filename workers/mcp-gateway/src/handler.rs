@@ -1,0 +1,244 @@
+//! From a message to a tool call and back.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cogo::clock::{Stopwatch, utc_now};
+use cogo::message::Message;
+use cogo::retry::{ErrorClass, Policies};
+use cogo::worker::{Delivery, Failure, Handler, Output};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::capture::{Capture, Record};
+use crate::metrics;
+use crate::toolsets::Toolsets;
+use crate::upstream::{Call, CallError, Reply, Upstream};
+
+/// What the gateway's messages ask for.
+pub const INTENT: &str = "mcp.call";
+
+/// Calls tools: messages of intent `mcp.call`, the toolset as their service, and the payload
+/// `{toolset, tool, params}`.
+#[derive(Debug, Clone)]
+pub struct McpHandler {
+    toolsets: Arc<Toolsets>,
+    policies: Arc<Policies>,
+    capture: Capture,
+}
+
+/// The payload of a message; everything else in it is refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    toolset: String,
+    tool: String,
+    #[serde(default)]
+    params: Option<Map<String, Value>>,
+}
+
+/// What a handler is given beside the message.
+pub struct Attempt {
+    /// How long it may take.
+    pub timeout: Duration,
+    /// Cancelled when nobody wants the result any more.
+    pub cancelled: CancellationToken,
+    /// Takes progress reports.
+    pub progress: Arc<dyn Fn(Value) + Send + Sync>,
+}
+
+impl Handler for McpHandler {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        let message = Arc::clone(&delivery.message);
+        let (timeout, cancelled) = (delivery.timeout, delivery.cancelled.clone());
+        let progress = Arc::new(move |report| delivery.progress(report));
+        self.attempt(&message, Attempt { timeout, cancelled, progress }).await
+    }
+
+    /// `mcp.call.<toolset>.<tool>.<shard>`, so that policies may go as deep as they like.
+    fn policy_key(&self, message: &Message) -> String {
+        let tool = message.payload.get("tool").and_then(Value::as_str).unwrap_or(metrics::UNKNOWN);
+        format!("{}.{}.{tool}.{}", message.intent, message.service, message.shard)
+    }
+}
+
+impl McpHandler {
+    /// A handler that calls `toolsets` and leaves artifacts below `artifacts_dir`. `policies` say
+    /// whether an ambiguous outcome may be tried again.
+    #[must_use]
+    pub fn new(
+        toolsets: Arc<Toolsets>,
+        policies: Arc<Policies>,
+        artifacts_dir: impl Into<PathBuf>,
+    ) -> Self {
+        let capture = Capture::new(artifacts_dir, Arc::clone(toolsets.redactor()));
+        Self { toolsets, policies, capture }
+    }
+
+    /// Makes one attempt at `message`, without a runner around it.
+    ///
+    /// # Errors
+    /// See [`Upstream::call`]; and `invalid_params` for a payload that is not as it should be.
+    pub async fn attempt(&self, message: &Message, attempt: Attempt) -> Result<Output, Failure> {
+        let clock = Stopwatch::start();
+        let (payload, upstream) = match self.accept(message) {
+            Ok(accepted) => accepted,
+            Err(failure) => {
+                let toolset = self.toolsets.get(&message.service).map(|u| u.name());
+                let toolset = toolset.unwrap_or(metrics::UNKNOWN);
+                metrics::call(toolset, metrics::UNKNOWN, clock.elapsed_ms(), Some(failure.class));
+                return Err(failure);
+            }
+        };
+        let started = utc_now();
+        let outcome = match self.may_call(message, &payload, upstream).await {
+            Ok(()) => upstream.call(call(message, &payload, attempt)).await,
+            Err(refusal) => Err(refusal),
+        };
+        let latency_ms = clock.elapsed_ms();
+        let known = upstream.tool(&payload.tool);
+        let label = known.as_ref().map_or(metrics::UNKNOWN, |tool| &tool.name);
+        metrics::call(upstream.name(), label, latency_ms, outcome.as_ref().err().map(|e| e.class));
+
+        let mut record = record(message, &payload, upstream, &outcome);
+        record.summary["started_at"] = json!(started);
+        record.summary["latency_ms"] = latency_ms.into();
+        let mut meta = json!({ "latency_ms": latency_ms });
+        if let Some(path) = self.capture.write(upstream.name(), message.id, record).await {
+            meta["artifacts"] = path.into();
+        }
+        // What leaves for the log must not hold our own secrets either, should a tool give them back.
+        let redactor = self.toolsets.redactor();
+        match outcome {
+            Ok(Reply { result, server, .. }) => {
+                meta["server"] = json!(server);
+                Ok(Output { result: redactor.known(result), meta })
+            }
+            Err(error) => {
+                let failure = Failure::new(error.class, redactor.text(&error.message));
+                let failure = failure.with_meta(meta);
+                Err(match error.detail {
+                    Some(detail) => failure.with_detail(redactor.known(detail)),
+                    None => failure,
+                })
+            }
+        }
+    }
+
+    fn accept(&self, message: &Message) -> Result<(Payload, &Upstream), Failure> {
+        let refuse = |text: String| Failure::new(ErrorClass::InvalidParams, text);
+        if message.intent != INTENT {
+            return Err(refuse(format!("intent: must be {INTENT}, not {}", message.intent)));
+        }
+        let payload: Payload =
+            serde_path_to_error::deserialize(&message.payload).map_err(|error| {
+                match error.path().to_string().as_str() {
+                    "." => refuse(format!("payload: {}", error.inner())),
+                    field => refuse(format!("payload.{field}: {}", error.inner())),
+                }
+            })?;
+        if payload.toolset != message.service {
+            return Err(refuse(format!(
+                "payload.toolset: must be the message's service, {}",
+                message.service
+            )));
+        }
+        let Some(upstream) = self.toolsets.get(&payload.toolset) else {
+            let known = self.toolsets.names().join(", ");
+            let text = format!("payload.toolset: there is no {:?}, only {known}", payload.toolset);
+            return Err(refuse(text));
+        };
+        Ok((payload, upstream))
+    }
+
+    /// Refuses to call again what may have been called (DESIGN, invariant 10): the worker that held
+    /// the message vanished, so nobody knows how far it came.
+    async fn may_call(
+        &self,
+        message: &Message,
+        payload: &Payload,
+        upstream: &Upstream,
+    ) -> Result<(), CallError> {
+        let vanished = message.error.as_ref().and_then(|error| error["class"].as_str())
+            == Some(ErrorClass::LeaseExpired.as_str());
+        let retried =
+            || self.policies.resolve(&self.policy_key(message)).retries(ErrorClass::Ambiguous);
+        if !vanished || retried() {
+            return Ok(());
+        }
+        // If the server cannot be asked, the tool is taken for one that must not be repeated: the
+        // next attempt would no longer know that a lease had expired.
+        if upstream.tool(&payload.tool).is_none() {
+            let _unreachable = upstream.ping().await;
+        }
+        if upstream.tool(&payload.tool).is_some_and(|tool| tool.repeatable()) {
+            return Ok(());
+        }
+        Err(CallError {
+            class: ErrorClass::Ambiguous,
+            sent: false,
+            message: format!(
+                "the worker that held the message vanished, the tool {} may have run, and nothing \
+                 says that it may run twice",
+                payload.tool
+            ),
+            detail: None,
+            latency_ms: 0,
+        })
+    }
+}
+
+fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
+    // W3C Trace Context, section 3.2: the trace, and 64 bits of the message as the parent span.
+    let (trace, span) =
+        (message.trace_id.0.simple().to_string(), message.id.0.simple().to_string());
+    let mut meta = Map::from_iter([
+        ("traceparent".to_owned(), json!(format!("00-{trace}-{}-01", &span[16..]))),
+        ("cogo/message_id".to_owned(), json!(message.id)),
+        ("cogo/trace_id".to_owned(), json!(message.trace_id)),
+        ("cogo/attempt".to_owned(), json!(message.attempts)),
+    ]);
+    if let Some(key) = &message.idempotency_key {
+        meta.insert("cogo/idempotency_key".to_owned(), json!(key));
+    }
+    Call {
+        tool: payload.tool.clone(),
+        params: payload.params.clone().unwrap_or_default(),
+        timeout: attempt.timeout,
+        meta,
+        progress: attempt.progress,
+        cancel: attempt.cancelled,
+    }
+}
+
+fn record(
+    message: &Message,
+    payload: &Payload,
+    upstream: &Upstream,
+    outcome: &Result<Reply, CallError>,
+) -> Record {
+    let request = json!({
+        "toolset": payload.toolset, "tool": payload.tool,
+        "params": payload.params.clone().unwrap_or_default(),
+    });
+    let mut summary = json!({
+        "message_id": message.id, "trace_id": message.trace_id, "tenant": message.tenant,
+        "toolset": payload.toolset, "tool": payload.tool, "shard": message.shard,
+        "attempt": message.attempts, "max_attempts": message.max_attempts,
+        "endpoint": upstream.toolset().endpoint(), "transport": upstream.toolset().transport(),
+        "ok": outcome.is_ok(),
+    });
+    match outcome {
+        Ok(reply) => {
+            summary["server"] = json!(reply.server);
+            Record { request, response: Some(reply.result.clone()), summary, error: None }
+        }
+        Err(error) => {
+            summary["class"] = json!(error.class);
+            let why = json!({ "class": error.class, "message": error.message, "sent": error.sent });
+            Record { request, response: error.detail.clone(), summary, error: Some(why) }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! One MCP server: one connection, kept; calls, bounded; every failure classified.
+//!
+//! The connection is made at once and again after each loss, by a supervisor with backoff; a call
+//! that finds none has it tried now. rmcp has neither default timeouts nor reconnection, so both are
+//! here. Server-initiated requests (sampling, elicitation, roots) are refused as unknown methods:
+//! nobody is there to answer them.
+
+mod call;
+mod connection;
+mod error;
+mod http;
+mod stdio;
+mod supervisor;
+mod tools;
+pub(crate) mod websocket;
+mod wire;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use cogo::clock::Stopwatch;
+use cogo::retry::ErrorClass;
+use cogo::shutdown::{Shutdown, Tasks};
+use serde::Serialize;
+use tokio::sync::Semaphore;
+
+use self::connection::{Connection, plain};
+use self::supervisor::Link;
+use crate::config::Toolset;
+use crate::secret::{Resolved, Secret};
+
+pub use self::call::{Call, Reply};
+pub use self::connection::Server;
+pub use self::error::CallError;
+pub use self::tools::{Tool, Tools};
+
+/// How long a sign of life may take. Nobody waits longer for a health page.
+const PING_WITHIN: Duration = Duration::from_secs(5);
+/// How long closing a connection may take: a child process gets twice 1.5 s to end.
+const CLOSE_WITHIN: Duration = Duration::from_secs(6);
+
+/// One MCP server.
+#[derive(Debug)]
+pub struct Upstream {
+    link: Arc<Link>,
+    slots: Semaphore,
+}
+
+/// Where an upstream stands.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct State {
+    /// Whether there is a connection.
+    pub connected: bool,
+    /// Since when that is so.
+    pub since: DateTime<Utc>,
+    /// Why there is no connection; none while it is being made for the first time.
+    pub error: Option<String>,
+    /// The server, while connected.
+    pub server: Option<Server>,
+}
+
+/// What a ping found out.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PingReport {
+    /// The server.
+    #[serde(flatten)]
+    pub server: Server,
+    /// How long the answer took, in milliseconds; connecting not included.
+    pub latency_ms: u64,
+    /// The names of its tools.
+    pub tools: Vec<String>,
+}
+
+impl Upstream {
+    /// Starts to keep a connection to the server of `toolset`, called `name`. Must be called within
+    /// a tokio runtime; ends with `shutdown`'s cancellation or by [`Upstream::close`].
+    #[must_use]
+    pub fn start(name: &str, toolset: Toolset, shutdown: &Shutdown) -> Arc<Self> {
+        let resolved = crate::secret::resolve(name, &toolset, &|name| std::env::var(name).ok());
+        Self::start_with(name, toolset, shutdown, resolved)
+    }
+
+    pub(crate) fn start_with(
+        name: &str,
+        toolset: Toolset,
+        shutdown: &Shutdown,
+        resolved: Result<Resolved, crate::config::Error>,
+    ) -> Arc<Self> {
+        install_tls();
+        let (resolved, missing) = match resolved {
+            Ok(resolved) => (resolved, None),
+            Err(error) => (Resolved::default(), Some(error.to_string())),
+        };
+        let slots = Semaphore::new(toolset.max_in_flight);
+        let stop = shutdown.cancelled().child_token();
+        let link = Arc::new(Link::new(name.to_owned(), toolset, resolved, stop, Tasks::new()));
+        match missing {
+            None => {
+                link.tasks.spawn(supervisor::run(Arc::clone(&link)));
+            }
+            // Every call fails with this; other toolsets go on.
+            Some(error) => {
+                tracing::error!(mcp.toolset = %name, "Toolset {name} cannot be used: {error}");
+                link.status.send_modify(|status| status.error = Some(error));
+                link.stop.cancel();
+            }
+        }
+        Arc::new(Self { link, slots })
+    }
+
+    /// The toolset's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.link.name
+    }
+
+    /// The toolset's configuration.
+    #[must_use]
+    pub fn toolset(&self) -> &Toolset {
+        &self.link.toolset
+    }
+
+    /// The secrets that were loaded for it.
+    pub(crate) fn secrets(&self) -> &[Secret] {
+        &self.link.resolved.secrets
+    }
+
+    /// Where it stands, without asking the server.
+    #[must_use]
+    pub fn state(&self) -> State {
+        let status = self.link.status.borrow();
+        let live = status.connection.as_ref().filter(|c| !c.wire.closed().is_cancelled());
+        State {
+            connected: live.is_some(),
+            since: status.since,
+            error: status.error.clone(),
+            server: live.map(|connection| connection.server.clone()),
+        }
+    }
+
+    /// The tools, as last listed; none before the first connection.
+    #[must_use]
+    pub fn tools(&self) -> Arc<Tools> {
+        let status = self.link.status.borrow();
+        match &status.connection {
+            Some(connection) => connection.tools(),
+            None => status.tools.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The tool called `name`, as last listed.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<Arc<Tool>> {
+        self.tools().get(name).cloned()
+    }
+
+    /// Asks the server for a sign of life, connecting first if need be, within five seconds in all.
+    /// Never runs a tool.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or does not answer; nothing was done.
+    pub async fn ping(&self) -> Result<PingReport, CallError> {
+        let ping = async {
+            let connection = self.connection(PING_WITHIN).await?;
+            let clock = Stopwatch::start();
+            let answer = connection.ping().await;
+            answer.map_err(|error| {
+                let message = format!("{}: no answer to a ping: {}", self.name(), plain(&error));
+                CallError::unsent(ErrorClass::Closed, message)
+            })?;
+            Ok(PingReport {
+                server: connection.server.clone(),
+                latency_ms: clock.elapsed_ms(),
+                tools: connection.tools().iter().map(|tool| tool.name.clone()).collect(),
+            })
+        };
+        tokio::time::timeout(PING_WITHIN, ping).await.unwrap_or_else(|_| {
+            let message = format!("{}: no answer within {PING_WITHIN:?}", self.name());
+            Err(CallError::unsent(ErrorClass::Timeout, message))
+        })
+    }
+
+    /// Closes the connection and waits until all is gone, child processes too; at most six seconds.
+    pub async fn close(&self) {
+        self.link.stop.cancel();
+        if !self.link.tasks.join(CLOSE_WITHIN).await {
+            tracing::warn!(mcp.toolset = %self.name(), "Toolset {} did not close", self.name());
+        }
+    }
+
+    /// The connection; if there is none, the outcome of the next attempt, which is made now.
+    async fn connection(&self, within: Duration) -> Result<Arc<Connection>, CallError> {
+        let mut status = self.link.status.subscribe();
+        let before = status.borrow().attempt;
+        let wait = async {
+            loop {
+                {
+                    let now = status.borrow_and_update();
+                    let open = now.connection.as_ref();
+                    if let Some(open) = open.filter(|c| !c.wire.retired().is_cancelled()) {
+                        return Ok(Arc::clone(open));
+                    }
+                    let stopped = self.link.stop.is_cancelled();
+                    if stopped || (now.attempt > before && now.connection.is_none()) {
+                        let why = now.error.as_deref().unwrap_or("the gateway is stopping");
+                        return Err(self.unreachable(why));
+                    }
+                }
+                self.link.wanted.notify_one();
+                tokio::select! {
+                    _ = status.changed() => {} // the sender lives in `self`
+                    () = self.link.stop.cancelled() => {}
+                }
+            }
+        };
+        tokio::time::timeout(within, wait)
+            .await
+            .unwrap_or_else(|_| Err(self.unreachable(&format!("no connection within {within:?}"))))
+    }
+
+    fn unreachable(&self, why: &str) -> CallError {
+        let message = format!("cannot reach toolset {}: {why}", self.name());
+        CallError::unsent(ErrorClass::Connect, message)
+    }
+}
+
+/// Gives rustls its provider, once in a process; whoever was first, stays.
+fn install_tls() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+}

@@ -1,0 +1,339 @@
+//! One connection to an MCP server: handshake, list of tools, requests.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use cogo::error::chain;
+use cogo::shutdown::Tasks;
+use rmcp::model::{
+    ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestMethod,
+    ElicitRequestParams, ElicitResult, ElicitationCreateRequestMethod, ErrorCode, ErrorData,
+    Implementation, ListRootsRequestMethod, ListToolsRequest, PaginatedRequestParams, PingRequest,
+    ProgressNotificationParam, ProgressToken, ProtocolVersion, RequestMetaObject, ServerResult,
+    SubscriptionFilter,
+};
+use rmcp::service::{
+    ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, PeerRequestOptions,
+    RequestContext, RunningService, ServiceError, Subscription, serve_client_with_lifecycle_and_ct,
+};
+use rmcp::transport::IntoTransport;
+use rmcp::{ClientHandler, RoleClient};
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::tools::{Tool, Tools};
+use super::wire::Wire;
+
+/// How many pages of tools are read, so that a server whose cursor never ends cannot keep us.
+const MAX_PAGES: usize = 100;
+
+/// What a server says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Server {
+    /// Its name; empty if it does not say.
+    pub name: String,
+    /// Its version; empty if it does not say.
+    pub version: String,
+    /// The MCP revision that was agreed on.
+    pub protocol: String,
+}
+
+/// What takes a call's progress reports.
+pub(super) type ProgressSink = Arc<dyn Fn(Value) + Send + Sync>;
+
+/// Where progress reports go, by token, and the last value that was reported.
+pub(super) type ProgressSinks = Mutex<HashMap<ProgressToken, (f64, ProgressSink)>>;
+
+/// An established connection. Dropping it closes it.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) peer: Peer<RoleClient>,
+    pub(super) wire: Arc<Wire>,
+    pub(super) server: Server,
+    pub(super) progress: Arc<Sinks>,
+    tools: RwLock<Arc<Tools>>,
+    changed: Arc<Notify>,
+    legacy: bool,
+    announces_changes: bool,
+    subscription: Mutex<Option<Subscription>>,
+    _closes: DropGuard,
+}
+
+/// See [`ProgressSinks`].
+#[derive(Default)]
+pub(super) struct Sinks(pub(super) ProgressSinks);
+
+impl std::fmt::Debug for Sinks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sinks")
+    }
+}
+
+/// Why a connection could not be established.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("cannot connect")]
+    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the MCP handshake failed")]
+    Handshake(#[source] Box<ClientInitializeError>),
+    #[error("the MCP handshake took longer than {0:?}")]
+    HandshakeTimeout(Duration),
+    #[error("the list of tools could not be read")]
+    Tools(#[source] ServiceError),
+    #[error("the list of tools took longer than {0:?}")]
+    ToolsTimeout(Duration),
+}
+
+impl Error {
+    /// Whether another way to begin might do.
+    pub(super) fn of_handshake(&self) -> bool {
+        matches!(self, Self::Handshake(_) | Self::HandshakeTimeout(_))
+    }
+}
+
+/// How to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifecycle {
+    /// `server/discover` (MCP 2026-07-28), and `initialize` if the server does not know it.
+    Probe,
+    /// `initialize` (up to MCP 2025-11-25) at once, for servers that `server/discover` silences.
+    Initialize,
+}
+
+impl Lifecycle {
+    fn mode(self) -> ClientLifecycleMode {
+        match self {
+            Self::Initialize => ClientLifecycleMode::Initialize,
+            Self::Probe => ClientLifecycleMode::Auto {
+                preferred_versions: vec![ProtocolVersion::V_2026_07_28],
+                legacy_version: Some(ProtocolVersion::LATEST_WITH_INITIALIZE),
+            },
+        }
+    }
+}
+
+impl Connection {
+    /// Shakes hands over `transport` and reads the list of tools, both within `within`.
+    pub(super) async fn establish<T, E, A>(
+        transport: T,
+        lifecycle: Lifecycle,
+        wire: Arc<Wire>,
+        within: Duration,
+        tasks: &Tasks,
+    ) -> Result<Arc<Self>, Error>
+    where
+        T: IntoTransport<RoleClient, E, A>,
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let (progress, changed) = (Arc::new(Sinks::default()), Arc::new(Notify::new()));
+        let handler = Client { progress: Arc::clone(&progress), changed: Arc::clone(&changed) };
+        let stop = CancellationToken::new();
+        let closes = stop.clone().drop_guard();
+        let serve =
+            serve_client_with_lifecycle_and_ct(handler, transport, lifecycle.mode(), stop.clone());
+        let running = tokio::time::timeout(within, serve)
+            .await
+            .map_err(|_| Error::HandshakeTimeout(within))?
+            .map_err(|error| match error {
+                // What HTTP calls a connection begins with its first request.
+                ClientInitializeError::TransportError { error, .. } => Error::Connect(error.error),
+                error => Error::Handshake(Box::new(error)),
+            })?;
+        let peer = running.peer().clone();
+        tasks.spawn(run(running, Arc::clone(&wire)));
+        let info = peer.peer_info();
+        let implementation = info.as_ref().and_then(|info| info.server_info.clone());
+        let protocol = info.as_ref().map(|info| info.protocol_version.clone()).unwrap_or_default();
+        let tools = info.as_ref().and_then(|info| info.capabilities.tools.clone());
+        let connection = Arc::new(Self {
+            peer,
+            wire,
+            server: Server {
+                name: implementation.as_ref().map(|i| i.name.clone()).unwrap_or_default(),
+                version: implementation.map(|i| i.version).unwrap_or_default(),
+                protocol: protocol.to_string(),
+            },
+            progress,
+            tools: RwLock::default(),
+            changed,
+            legacy: protocol.has_initialize(),
+            announces_changes: tools.is_some_and(|tools| tools.list_changed == Some(true)),
+            subscription: Mutex::new(None),
+            _closes: closes,
+        });
+        tokio::time::timeout(within, connection.refresh())
+            .await
+            .map_err(|_| Error::ToolsTimeout(within))?
+            .map_err(Error::Tools)?;
+        Ok(connection)
+    }
+
+    /// Whether the server was begun with by `initialize`.
+    pub(super) fn is_legacy(&self) -> bool {
+        self.legacy
+    }
+
+    /// The tools, as last listed.
+    pub(super) fn tools(&self) -> Arc<Tools> {
+        Arc::clone(&self.tools.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the list of tools, all its pages.
+    pub(super) async fn refresh(&self) -> Result<(), ServiceError> {
+        let mut tools = Tools::default();
+        let mut cursor = None;
+        for _ in 0..MAX_PAGES {
+            // Not `Peer::list_tools`: its cache may give an older list, even when the server fails.
+            let page = PaginatedRequestParams::default().with_cursor(cursor.take());
+            let request = ClientRequest::ListToolsRequest(ListToolsRequest::with_param(page));
+            match self.peer.send_request(request).await {
+                Ok(ServerResult::ListToolsResult(page)) => {
+                    tools.extend(page.tools.into_iter().map(Tool::from));
+                    cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+                }
+                Ok(_) => return Err(ServiceError::UnexpectedResponse),
+                // A server without tools need not know the method.
+                Err(ServiceError::McpError(e)) if e.code == ErrorCode::METHOD_NOT_FOUND => break,
+                Err(error) => return Err(error),
+            }
+            if cursor.is_none() {
+                break;
+            }
+        }
+        *self.tools.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(tools);
+        Ok(())
+    }
+
+    /// Waits until the server says that its tools have changed.
+    pub(super) async fn tools_changed(&self) {
+        if self.legacy || !self.announces_changes {
+            return self.changed.notified().await;
+        }
+        // From MCP 2026-07-28 on, changes are told to those who asked. The subscription is kept:
+        // what changes while the list is read again must not be missed.
+        let mut subscription = self.subscription.lock().await;
+        if subscription.is_none() {
+            let filter = SubscriptionFilter::builder().tools_list_changed().build();
+            match self.peer.listen(filter).await {
+                Ok(taken) => *subscription = Some(taken),
+                Err(error) => tracing::debug!(error = %plain(&error), "No subscription was given"),
+            }
+        }
+        if let Some(changes) = subscription.as_mut()
+            && let Ok(Some(_)) = changes.next().await
+        {
+            return;
+        }
+        self.changed.notified().await;
+    }
+
+    /// Asks for a sign of life: `ping`, or `server/discover` where that has replaced it. Never runs
+    /// a tool.
+    pub(super) async fn ping(&self) -> Result<(), ServiceError> {
+        let outcome = if self.legacy {
+            let request = ClientRequest::PingRequest(PingRequest::default());
+            self.peer.send_request(request).await.map(drop)
+        } else {
+            let request = rmcp::model::DiscoverRequest::new(Default::default());
+            self.peer.send_request(ClientRequest::DiscoverRequest(request)).await.map(drop)
+        };
+        match outcome {
+            // Also an answer.
+            Err(ServiceError::McpError(e)) if e.code == ErrorCode::METHOD_NOT_FOUND => Ok(()),
+            outcome => outcome,
+        }
+    }
+
+    /// Request options that carry `meta`.
+    pub(super) fn options(meta: &serde_json::Map<String, Value>) -> PeerRequestOptions {
+        let mut object = RequestMetaObject::new();
+        for (key, value) in meta {
+            object.insert(key.clone(), value.clone());
+        }
+        PeerRequestOptions::no_options().with_meta(object)
+    }
+}
+
+/// What `error` says, without rmcp's names of Rust types.
+pub(super) fn plain(error: &ServiceError) -> String {
+    match error {
+        ServiceError::TransportSend(error) => chain(&*error.error).to_string(),
+        other => chain(other).to_string(),
+    }
+}
+
+/// Waits for the end of rmcp's own task, so that nothing of a connection outlives [`Tasks`].
+async fn run(running: RunningService<RoleClient, Client>, wire: Arc<Wire>) {
+    match running.waiting().await {
+        Ok(_) => wire.end("the connection was closed"),
+        Err(error) => wire.end(format!("the connection's task failed: {error}")),
+    }
+}
+
+/// What the server may ask of us: hardly anything.
+struct Client {
+    progress: Arc<Sinks>,
+    changed: Arc<Notify>,
+}
+
+#[allow(deprecated)] // sampling and roots: refused, for servers of older revisions that ask
+impl ClientHandler for Client {
+    fn get_info(&self) -> ClientConfig {
+        let version = env!("CARGO_PKG_VERSION");
+        ClientConfig::new(ClientCapabilities::default(), Implementation::new("cogo", version))
+            // rmcp's default is 2026-07-28, which has no `initialize`.
+            .with_protocol_version(ProtocolVersion::LATEST_WITH_INITIALIZE)
+    }
+
+    async fn list_roots(
+        &self,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<rmcp::model::ListRootsResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListRootsRequestMethod>())
+    }
+
+    async fn create_message(
+        &self,
+        _params: rmcp::model::CreateMessageRequestParams,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<rmcp::model::CreateMessageResult, ErrorData> {
+        Err(ErrorData::method_not_found::<CreateMessageRequestMethod>())
+    }
+
+    async fn create_elicitation(
+        &self,
+        _request: ElicitRequestParams,
+        _context: RequestContext<RoleClient>,
+    ) -> Result<ElicitResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ElicitationCreateRequestMethod>())
+    }
+
+    async fn on_progress(
+        &self,
+        params: ProgressNotificationParam,
+        _context: NotificationContext<RoleClient>,
+    ) {
+        // rmcp runs each notification in a task of its own, so they come in any order; a report's
+        // value must grow (MCP, "Progress"), so what does not is an older one.
+        let mut sinks = self.progress.0.lock().await;
+        let Some((last, sink)) = sinks.get_mut(&params.progress_token) else { return };
+        if params.progress > *last {
+            *last = params.progress;
+            let mut report = json!({ "progress": params.progress });
+            if let Some(total) = params.total {
+                report["total"] = total.into();
+            }
+            if let Some(message) = params.message {
+                report["message"] = message.into();
+            }
+            sink(report);
+        }
+    }
+
+    async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {
+        self.changed.notify_one();
+    }
+}

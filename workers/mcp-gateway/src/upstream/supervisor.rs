@@ -1,0 +1,264 @@
+//! Keeps one connection to a server: connects, watches, backs off, connects again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use cogo::clock::{Stopwatch, utc_now};
+use cogo::error::chain;
+use cogo::retry::Backoff;
+use cogo::shutdown::Tasks;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::connection::{Connection, Error, Lifecycle};
+use super::tools::Tools;
+use super::wire::Wire;
+use super::{http, stdio, websocket};
+use crate::config::{Toolset, Transport};
+use crate::secret::Resolved;
+
+/// The delay between attempts while nobody needs the server.
+const BACKOFF: Backoff = Backoff::Exponential { base_ms: 500, max_ms: 30_000 };
+/// The least delay between attempts, however many calls wait.
+const MIN_GAP: Duration = Duration::from_millis(200);
+/// A connection that lived shorter than this does not count as a success: a server that accepts and
+/// closes would otherwise be asked again at once, for ever.
+const STABLE_AFTER: Duration = Duration::from_secs(5);
+
+/// Where a connection stands. Nothing of it is persisted: a restart begins with `attempt` 0.
+#[derive(Debug, Clone)]
+pub(super) struct Status {
+    /// How many attempts have ended, well or not.
+    pub(super) attempt: u64,
+    /// The connection, while there is one.
+    pub(super) connection: Option<Arc<Connection>>,
+    /// Why there is none, or why the last one ended.
+    pub(super) error: Option<String>,
+    /// Since when.
+    pub(super) since: DateTime<Utc>,
+    /// The tools, as last listed; they outlive the connection.
+    pub(super) tools: Option<Arc<Tools>>,
+}
+
+/// What the supervisor and the callers share.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) name: String,
+    pub(super) toolset: Toolset,
+    pub(super) resolved: Resolved,
+    pub(super) status: watch::Sender<Status>,
+    /// Rung by a call that needs a connection now.
+    pub(super) wanted: Notify,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: Tasks,
+    /// The server was silent after `server/discover`: begin with `initialize`.
+    initialize_first: AtomicBool,
+}
+
+impl Link {
+    pub(super) fn new(
+        name: String,
+        toolset: Toolset,
+        resolved: Resolved,
+        stop: CancellationToken,
+        tasks: Tasks,
+    ) -> Self {
+        let status =
+            Status { attempt: 0, connection: None, error: None, since: utc_now(), tools: None };
+        Self {
+            name,
+            toolset,
+            resolved,
+            status: watch::Sender::new(status),
+            wanted: Notify::new(),
+            stop,
+            tasks,
+            initialize_first: AtomicBool::new(false),
+        }
+    }
+}
+
+/// Runs until [`Link::stop`]; then closes the connection.
+pub(super) async fn run(link: Arc<Link>) {
+    let mut failures = 0;
+    loop {
+        let attempt = Stopwatch::start();
+        let outcome = tokio::select! {
+            outcome = connect(&link) => outcome,
+            () = link.stop.cancelled() => return,
+        };
+        match outcome {
+            Ok(connection) => {
+                let lived = Stopwatch::start();
+                connected(&link, &connection);
+                let stopped = attend(&link, &connection).await;
+                let reason = connection.wire.reason().to_owned();
+                drop(connection);
+                lost(&link, reason, stopped);
+                if stopped {
+                    return;
+                }
+                failures = if lived.elapsed() < STABLE_AFTER { failures + 1 } else { 1 };
+            }
+            Err(error) => {
+                failures += 1;
+                failed(&link, &error, failures);
+            }
+        }
+        let delay = BACKOFF.delay(failures, rand::random()).max(MIN_GAP);
+        let pause = async {
+            tokio::time::sleep(MIN_GAP.saturating_sub(attempt.elapsed())).await;
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                () = link.wanted.notified() => {}
+            }
+        };
+        tokio::select! {
+            () = pause => {}
+            () = link.stop.cancelled() => return,
+        }
+    }
+}
+
+/// Keeps the list of tools fresh until the connection ends; whether we are to stop.
+async fn attend(link: &Link, connection: &Connection) -> bool {
+    loop {
+        tokio::select! {
+            () = link.stop.cancelled() => return true,
+            () = connection.wire.retired().cancelled() => return false,
+            () = connection.tools_changed() => {
+                let within = Duration::from_millis(link.toolset.connect_timeout_ms);
+                match tokio::time::timeout(within, connection.refresh()).await {
+                    Ok(Ok(())) => {
+                        link.status.send_modify(|status| status.tools = Some(connection.tools()));
+                    }
+                    Ok(Err(error)) => tracing::warn!(
+                        mcp.toolset = %link.name, error = %chain(&error),
+                        "Keeping the old list of tools of {}", link.name
+                    ),
+                    Err(_) => tracing::warn!(
+                        mcp.toolset = %link.name,
+                        "Keeping the old list of tools of {}: no answer", link.name
+                    ),
+                }
+            }
+        }
+    }
+}
+
+fn connected(link: &Link, connection: &Arc<Connection>) {
+    let (server, tools) = (&connection.server, connection.tools());
+    tracing::info!(
+        mcp.toolset = %link.name, mcp.protocol = %server.protocol, mcp.tools = tools.len(),
+        "Connected to toolset {} ({} {})", link.name, server.name, server.version
+    );
+    link.status.send_modify(|status| {
+        status.attempt += 1;
+        status.connection = Some(Arc::clone(connection));
+        status.error = None;
+        status.since = utc_now();
+        status.tools = Some(tools);
+    });
+}
+
+fn lost(link: &Link, reason: String, stopped: bool) {
+    if !stopped {
+        tracing::warn!(mcp.toolset = %link.name, "Lost toolset {}: {reason}", link.name);
+    }
+    link.status.send_modify(|status| {
+        status.connection = None;
+        status.error = Some(if stopped { "the gateway is stopping".to_owned() } else { reason });
+        status.since = utc_now();
+    });
+}
+
+fn failed(link: &Link, error: &Error, failures: u32) {
+    let text = chain(error).to_string();
+    // Once per outage; a desktop that is switched off is no news every 30 seconds.
+    if failures == 1 {
+        tracing::warn!(mcp.toolset = %link.name, error = %text, "Cannot reach toolset {}", link.name);
+    } else {
+        tracing::debug!(mcp.toolset = %link.name, error = %text, failures, "Still cannot reach it");
+    }
+    link.status.send_modify(|status| {
+        status.attempt += 1;
+        if status.error.is_none() {
+            status.since = utc_now();
+        }
+        status.error = Some(text);
+    });
+}
+
+/// Connects by the way that the toolset names, within its `connect_timeout_ms` in all.
+async fn connect(link: &Link) -> Result<Arc<Connection>, Error> {
+    let within = Duration::from_millis(link.toolset.connect_timeout_ms);
+    if link.initialize_first.load(Ordering::Relaxed) {
+        let outcome = open(link, Lifecycle::Initialize, within).await;
+        // Another server may be there now.
+        link.initialize_first.store(outcome.is_ok(), Ordering::Relaxed);
+        return outcome;
+    }
+    // Most servers answer the probe at once, those that do not know it with an error. Some say
+    // nothing or hang up; for these some time is kept.
+    match open(link, Lifecycle::Probe, within * 3 / 5).await {
+        Ok(connection) => {
+            link.initialize_first.store(connection.is_legacy(), Ordering::Relaxed);
+            Ok(connection)
+        }
+        Err(error) if error.of_handshake() => {
+            match open(link, Lifecycle::Initialize, within * 2 / 5).await {
+                Ok(connection) => {
+                    link.initialize_first.store(true, Ordering::Relaxed);
+                    Ok(connection)
+                }
+                Err(second) if second.of_handshake() => Err(error),
+                Err(second) => Err(second),
+            }
+        }
+        Err(error) => Err(error),
+    }
+}
+
+async fn open(
+    link: &Link,
+    lifecycle: Lifecycle,
+    within: Duration,
+) -> Result<Arc<Connection>, Error> {
+    let (toolset, resolved, wire) = (&link.toolset, &link.resolved, Arc::new(Wire::default()));
+    let clock = Stopwatch::start();
+    let limit = toolset.max_frame_bytes;
+    let (tasks, shared) = (&link.tasks, Arc::clone(&wire));
+    let left = |clock: Stopwatch| within.saturating_sub(clock.elapsed());
+    match (toolset.transport(), &toolset.url) {
+        (Transport::WebSocket, Some(url)) => {
+            let connecting = websocket::connect(url, &resolved.headers, limit, shared, tasks);
+            let transport = tokio::time::timeout(within, connecting)
+                .await
+                .map_err(|elapsed| Error::Connect(elapsed.into()))?
+                .map_err(|error| Error::Connect(error))?;
+            Connection::establish(transport, lifecycle, wire, left(clock), tasks).await
+        }
+        (Transport::Http, Some(url)) => {
+            let most = toolset.max_in_flight;
+            let transport = http::transport(url, &resolved.headers, limit, most, shared)
+                .map_err(Error::Connect)?;
+            Connection::establish(transport, lifecycle, wire, left(clock), tasks).await
+        }
+        _ => {
+            let program = stdio::Program {
+                name: &link.name,
+                command: toolset.command.as_deref().unwrap_or_default(),
+                args: &toolset.args,
+                env: &resolved.env,
+                secrets: &resolved.secrets,
+                cwd: toolset.cwd.as_deref(),
+                limit,
+            };
+            let transport = stdio::start(program, shared, tasks)
+                .map_err(|error| Error::Connect(error.into()))?;
+            Connection::establish(transport, lifecycle, wire, left(clock), tasks).await
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! What all transports share: which calls are on the wire, and how a frame becomes a message.
+//!
+//! rmcp keeps neither whether a request was written nor the reply as it came: it drops members that
+//! it does not know. Both matter here (DESIGN, invariant 10; the tool's result goes on unchanged),
+//! so a [`Probe`] travels with each call, in the request's extensions, which are never serialized.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use rmcp::model::{
+    ClientJsonRpcMessage, ClientRequest, CustomResult, ErrorCode, ErrorData, JsonRpcMessage,
+    RequestId, ServerJsonRpcMessage, ServerResult,
+};
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+/// What is known of one call, from the side of the transport.
+#[derive(Debug, Default)]
+pub(super) struct Probe {
+    sent: AtomicBool,
+    raw: Mutex<Option<Value>>,
+    fault: OnceLock<String>,
+}
+
+impl Probe {
+    /// Whether the request may have reached the server.
+    pub(super) fn sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// Says that the request is about to be written, or that it surely did not arrive.
+    pub(super) fn set_sent(&self, sent: bool) {
+        self.sent.store(sent, Ordering::Release);
+    }
+
+    /// What the server did that the protocol does not allow, if it did.
+    pub(super) fn fault(&self) -> Option<&str> {
+        self.fault.get().map(String::as_str)
+    }
+
+    pub(super) fn set_fault(&self, fault: String) {
+        let _already_at_fault = self.fault.set(fault);
+    }
+
+    /// The reply's `result` as it came, if the transport could not pass it on.
+    pub(super) fn take_raw(&self) -> Option<Value> {
+        lock(&self.raw).take()
+    }
+
+    pub(super) fn set_raw(&self, result: Value) {
+        *lock(&self.raw) = Some(result);
+    }
+}
+
+/// The probe that travels with `message`, if it is a tool call.
+pub(super) fn probe_of(message: &ClientJsonRpcMessage) -> Option<(i64, Arc<Probe>)> {
+    let JsonRpcMessage::Request(request) = message else { return None };
+    let ClientRequest::CallToolRequest(call) = &request.request else { return None };
+    let RequestId::Number(id) = request.id else { return None };
+    call.extensions.get::<Arc<Probe>>().map(|probe| (id, Arc::clone(probe)))
+}
+
+/// One connection, as its transport sees it. Shared by the transport and the connection's owner.
+#[derive(Debug, Default)]
+pub(super) struct Wire {
+    /// Calls that were written and not answered, by JSON-RPC id. An entry whose call was given up
+    /// goes when its late reply comes, or when the map is next swept.
+    pending: Mutex<HashMap<i64, Weak<Probe>>>,
+    ended: OnceLock<String>,
+    closed: CancellationToken,
+    retired: CancellationToken,
+}
+
+/// How many calls may be given up before the map of pending ones is swept.
+const SWEEP_AT: usize = 4096;
+
+impl Wire {
+    /// Cancelled once nothing more will come.
+    pub(super) fn closed(&self) -> &CancellationToken {
+        &self.closed
+    }
+
+    /// Says that nothing more will come, and why. The first reason stays.
+    pub(super) fn end(&self, reason: impl Into<String>) {
+        let _ended_before = self.ended.set(reason.into());
+        self.retired.cancel();
+        self.closed.cancel();
+    }
+
+    /// Cancelled once a new connection should take over; what is in flight here may still end.
+    pub(super) fn retired(&self) -> &CancellationToken {
+        &self.retired
+    }
+
+    /// Says that a new connection should take over.
+    pub(super) fn retire(&self) {
+        self.retired.cancel();
+    }
+
+    /// Why nothing more will come.
+    pub(super) fn reason(&self) -> &str {
+        self.ended.get().map_or("the connection was closed", String::as_str)
+    }
+
+    /// Notes that `message` is about to be written.
+    pub(super) fn sending(&self, message: &ClientJsonRpcMessage) {
+        if let Some((id, probe)) = probe_of(message) {
+            self.note(id, &probe);
+        }
+    }
+
+    /// Notes that the call `id` is about to be written.
+    pub(super) fn note(&self, id: i64, probe: &Arc<Probe>) {
+        probe.set_sent(true);
+        let mut pending = lock(&self.pending);
+        if pending.len() >= SWEEP_AT {
+            pending.retain(|_, probe| probe.strong_count() > 0);
+        }
+        pending.insert(id, Arc::downgrade(probe));
+    }
+
+    /// The server sent more than is accepted. The frame was not read, so its id is unknown; but when
+    /// one call alone is in flight, it is that call's reply. The connection ends in any case.
+    pub(super) fn oversized(&self, limit: usize) {
+        let fault = format!("the server sent more than max_frame_bytes ({limit}) in one message");
+        let pending: Vec<_> = lock(&self.pending).values().filter_map(Weak::upgrade).collect();
+        if let [only] = pending.as_slice() {
+            only.set_fault(fault.clone());
+        }
+        self.end(fault);
+    }
+
+    /// The messages in one frame: one, none if it cannot be read, several if it is a batch
+    /// (MCP 2025-03-26 allowed those).
+    pub(super) fn read(&self, frame: &[u8]) -> Vec<ServerJsonRpcMessage> {
+        match serde_json::from_slice(frame) {
+            Ok(Value::Array(batch)) => batch.into_iter().filter_map(|m| self.message(m)).collect(),
+            Ok(message) => self.message(message).into_iter().collect(),
+            Err(error) => {
+                // Not the text: it may hold anything.
+                tracing::warn!(bytes = frame.len(), %error, "Skipped a frame that is no JSON");
+                Vec::new()
+            }
+        }
+    }
+
+    fn message(&self, message: Value) -> Option<ServerJsonRpcMessage> {
+        let answers = message.get("method").is_none();
+        match message.get("id").and_then(number).filter(|_| answers) {
+            Some(id) => match lock(&self.pending).remove(&id).and_then(|weak| weak.upgrade()) {
+                Some(probe) => Some(reply(id, &probe, message)),
+                None => typed(message), // of the handshake or a list; or late, or a second one
+            },
+            None => typed(message),
+        }
+    }
+}
+
+/// The reply to a tool call. What does not fit the protocol becomes an error reply, so that the
+/// call ends now and not by its timeout.
+fn reply(id: i64, probe: &Probe, mut message: Value) -> ServerJsonRpcMessage {
+    let error = match (message.get_mut("result").map(Value::take), message.get_mut("error")) {
+        (Some(result @ Value::Object(_)), None) => {
+            let result = ServerResult::CustomResult(CustomResult::new(result));
+            return JsonRpcMessage::response(result, RequestId::Number(id));
+        }
+        (None, Some(error)) => serde_json::from_value(error.take())
+            .map_err(|_| "the reply's error is none of JSON-RPC 2.0 (section 5.1)"),
+        (Some(_), None) => Err("the reply's result is no object"),
+        (Some(_), Some(_)) => Err("the reply has both a result and an error"),
+        (None, None) => Err("the reply has neither a result nor an error"),
+    };
+    let error = error.unwrap_or_else(|fault| {
+        probe.set_fault(fault.to_owned());
+        ErrorData::new(ErrorCode::INVALID_REQUEST, fault, None)
+    });
+    JsonRpcMessage::error(error, Some(RequestId::Number(id)))
+}
+
+fn typed(message: Value) -> Option<ServerJsonRpcMessage> {
+    match serde_json::from_value(message) {
+        Ok(message) => Some(message),
+        Err(error) => {
+            tracing::warn!(%error, "Skipped a message that is none of JSON-RPC 2.0");
+            None
+        }
+    }
+}
+
+/// A JSON-RPC id of ours: a number, which some servers give back as a string.
+fn number(id: &Value) -> Option<i64> {
+    id.as_i64().or_else(|| id.as_str()?.parse().ok())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner) // nothing in here panics half-way
+}

@@ -1,0 +1,7 @@
+//! The gateway against real MCP servers that nobody here wrote, and against a sick one.
+
+mod demo;
+mod handler;
+mod real;
+mod sick;
+mod support;
