@@ -212,6 +212,12 @@ impl Bus {
         found.ok_or(Error::NoMessage(id))
     }
 
+    /// Which of `messages` wait for nothing more: they are finished, or gone.
+    pub(crate) async fn settled_of(&self, messages: &[MessageId]) -> Result<Vec<MessageId>, Error> {
+        let ids: Vec<uuid::Uuid> = messages.iter().map(|id| id.0).collect();
+        self.core.once("settled_of", queries::settled_of(self.pool(), &ids)).await
+    }
+
     /// What happened to one message, oldest first, at most `max` events.
     ///
     /// # Errors

@@ -13,6 +13,8 @@ pub mod config;
 pub mod db;
 pub mod error;
 pub mod event;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod message;
 pub mod metrics;
 pub mod retry;

@@ -28,6 +28,15 @@ pub enum Error {
         /// What the bus said.
         message: String,
     },
+    /// The data holds what Postgres cannot store, such as a number out of its range. Nothing was changed.
+    #[error("{call}: the data holds what the database cannot store")]
+    Data {
+        /// Which call.
+        call: &'static str,
+        /// What Postgres said; for logs, not for callers from outside.
+        #[source]
+        source: sqlx::Error,
+    },
     /// The claim is not the one in force: its lease ran out, or the message was cancelled.
     #[error("message {id}: claim {claim_no} is no longer in force")]
     StaleClaim {
@@ -58,7 +67,7 @@ impl Error {
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Name(_) => Code::InvalidArgument,
+            Self::Name(_) | Self::Data { .. } => Code::InvalidArgument,
             Self::Field { code, .. } | Self::Refused { code, .. } => *code,
             Self::StaleClaim { .. } => Code::Conflict,
             Self::NoMessage(_) => Code::NotFound,
@@ -84,10 +93,7 @@ impl Error {
             }
             // Class 22: data that Postgres cannot take, such as a number out of range.
             if state.starts_with("22") {
-                return Self::Refused {
-                    code: Code::InvalidArgument,
-                    message: error.message().to_owned(),
-                };
+                return Self::Data { call, source };
             }
         }
         Self::Database { call, source }

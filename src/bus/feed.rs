@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 use crate::bus::error::Error;
 use crate::bus::{Bus, Signal};
@@ -15,8 +16,9 @@ use crate::message::{Message, MessageId};
 use crate::metrics::EVENTS_TOTAL;
 use crate::shutdown::{Shutdown, Tasks};
 
-/// How often the log is looked at when nothing wakes us, and how often a waiter looks for itself: a
-/// foreign transaction that stays open holds back the log, but not the message.
+/// How often the log is looked at when nothing wakes us, and how often the waited-for messages are, all
+/// of them in one round trip: a foreign transaction that stays open holds back the log, but not the
+/// message.
 const POLL: Duration = Duration::from_secs(1);
 /// Events a round trip; as many as fit well into one answer.
 const BATCH: u32 = 500;
@@ -26,6 +28,7 @@ const BATCH: u32 = 500;
 pub struct Feed {
     bus: Bus,
     waiters: Arc<Mutex<Waiters>>,
+    stopped: CancellationToken,
 }
 
 #[derive(Debug, Default)]
@@ -50,18 +53,22 @@ impl Feed {
     /// Starts to tail the log from its present end, until `shutdown` drains.
     #[must_use]
     pub fn start(bus: Bus, tasks: &Tasks, shutdown: &Shutdown) -> Self {
-        let feed = Self { bus, waiters: Arc::default() };
-        let (tail, stop) = (feed.clone(), shutdown.draining().clone());
+        let stopped = shutdown.draining().clone();
+        let feed = Self { bus, waiters: Arc::default(), stopped };
+        let running = feed.clone();
         tasks.spawn(async move {
             tokio::select! {
-                () = tail.tail() => {}
-                () = stop.cancelled() => {}
+                () = running.tail() => {}
+                () = running.look_for_waiters() => {}
+                () = running.stopped.cancelled() => {}
             }
         });
         feed
     }
 
-    /// Waits until the message is finished, at most for `deadline`, and gives it as it then is.
+    /// Waits until the message is finished, at most for `deadline` or until the process drains, and
+    /// gives it as it then is. A waiter holds no connection, and costs a round trip only when something
+    /// happened to its message.
     ///
     /// # Errors
     /// [`Error::NoMessage`], or when the database does not answer.
@@ -80,8 +87,26 @@ impl Feed {
             }
             tokio::select! {
                 () = told => {}
-                () = tokio::time::sleep(POLL) => {}
-                () = &mut deadline => return Ok(message),
+                () = &mut deadline => return self.bus.message(id).await,
+                // Nobody tells any more.
+                () = self.stopped.cancelled() => return self.bus.message(id).await,
+            }
+        }
+    }
+
+    /// Looks at the waited-for messages without the log.
+    async fn look_for_waiters(&self) {
+        loop {
+            tokio::time::sleep(POLL).await;
+            let waited: Vec<MessageId> = self.waiters().by_message.keys().copied().collect();
+            if waited.is_empty() {
+                continue;
+            }
+            match self.bus.settled_of(&waited).await {
+                Ok(settled) => settled.into_iter().for_each(|id| self.tell_waiters(id)),
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "Could not look for waiters; trying again");
+                }
             }
         }
     }
@@ -121,9 +146,13 @@ impl Feed {
 
     fn tell(&self, event: &Event) {
         counter!(EVENTS_TOTAL, "event_type" => event.event_type.clone()).increment(1);
-        if let Some(id) = event.message_id
-            && let Some(waiting) = self.waiters().by_message.get(&id)
-        {
+        if let Some(id) = event.message_id {
+            self.tell_waiters(id);
+        }
+    }
+
+    fn tell_waiters(&self, id: MessageId) {
+        if let Some(waiting) = self.waiters().by_message.get(&id) {
             waiting.told.notify_waiters();
         }
     }

@@ -217,6 +217,21 @@ pub(crate) async fn message(
     sqlx::query_as(SQL).bind(id).fetch_optional(db).await
 }
 
+/// Which of `ids` name no message that is still under way.
+pub(crate) async fn settled_of(
+    db: impl PgExecutor<'_>,
+    ids: &[uuid::Uuid],
+) -> sqlx::Result<Vec<MessageId>> {
+    sqlx::query_scalar(
+        "select w.id from unnest($1::uuid[]) as w (id) where not exists (
+            select from agent_messages m
+            where m.id = w.id and m.status in ('delayed', 'queued', 'claimed'))",
+    )
+    .bind(ids)
+    .fetch_all(db)
+    .await
+}
+
 pub(crate) async fn dead_letters(
     db: impl PgExecutor<'_>,
     role: Option<&str>,

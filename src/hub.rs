@@ -1,0 +1,161 @@
+//! The hub: the bus over HTTP, for people, programs and monitoring (feature `hub`).
+//!
+//! Configurable, with defaults, by [`Options`] (the file `hub.json`):
+//!
+//! | field | default | meaning |
+//! |---|---|---|
+//! | `max_body_bytes` | 1 MiB | the largest request body |
+//! | `retention.done_hours` | 24 | how long done and cancelled messages stay |
+//! | `retention.failed_days` | none | how long dead letters stay; none: until someone drops them |
+//! | `retention.log_days` | 35 | how long the log stays, in whole weeks |
+//! | `allowed_hosts` | `[]` | names by which clients may call the hub, beside loopback |
+//! | `wait_max_s` | 60 | the longest `?wait=` |
+//! | `max_waiters` | 1000 | how many may wait at once |
+//! | `request_timeout_s` | 30 | how long any other request may take |
+//! | `open_reads` | on loopback | whether reading needs no token |
+//!
+//! From the environment comes the admin token alone, `COGO_ADMIN_TOKEN`, which the caller reads.
+//!
+//! Every answer that is an error has one shape ([`ApiError`]), whoever gives it: this module, a role's
+//! routes, the router or a panic.
+
+mod artifacts;
+mod auth;
+mod bind;
+mod cached;
+mod dead_letters;
+mod error;
+mod extract;
+mod gauges;
+mod guard;
+mod health;
+mod host;
+pub mod maintenance;
+mod messages;
+mod options;
+mod serve;
+mod shape;
+mod status;
+mod wait;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{get, post};
+use tokio::sync::Semaphore;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::limit::RequestBodyLimitLayer;
+
+pub use auth::{AdminToken, InvalidToken};
+pub use bind::{BindError, bind};
+pub use error::ApiError;
+pub use extract::{PathParams, StrictJson, StrictQuery};
+pub use health::Readiness;
+pub use options::{InvalidOptions, Options, Retention};
+pub use serve::serve;
+
+use crate::bus::{Bus, Depth, Feed};
+use cached::Cached;
+use gauges::Gauges;
+use host::Hosts;
+
+/// Gives all metrics in the Prometheus text format.
+pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the hub serves from.
+#[derive(Clone)]
+pub struct State {
+    /// The bus.
+    pub bus: Bus,
+    /// The feed, on which long polls wait; it ends them when the process drains.
+    pub feed: Feed,
+    /// What must be ready before the hub says that it is.
+    pub readiness: Readiness,
+    /// How it is configured; validated by the caller.
+    pub options: Options,
+    /// Who may write.
+    pub token: AdminToken,
+    /// Renders `/metrics`.
+    pub metrics: RenderMetrics,
+    /// The address that the hub listens on, as the listener gives it.
+    pub listen: SocketAddr,
+    /// The folder behind `/artifacts`.
+    pub artifacts_dir: PathBuf,
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("listen", &self.listen)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// [`State`], and what the hub keeps beside it.
+struct Hub {
+    state: State,
+    hosts: Hosts,
+    open_reads: bool,
+    waiters: Semaphore,
+    gauges: Gauges,
+    schema: Cached<Result<(), String>>,
+    depths: Cached<Option<Arc<[Depth]>>>,
+}
+
+impl Hub {
+    fn new(state: State) -> Self {
+        let ip = state.listen.ip().to_canonical();
+        Self {
+            hosts: Hosts::new(ip, &state.options.allowed_hosts),
+            open_reads: state.options.open_reads.unwrap_or_else(|| ip.is_loopback()),
+            waiters: Semaphore::new(state.options.max_waiters),
+            gauges: Gauges::default(),
+            schema: Cached::default(),
+            depths: Cached::default(),
+            state,
+        }
+    }
+
+    fn request_timeout(&self) -> Duration {
+        Duration::from_secs(self.state.options.request_timeout_s.into())
+    }
+
+    fn wait_max(&self) -> Duration {
+        Duration::from_secs(self.state.options.wait_max_s.into())
+    }
+}
+
+/// Everything that the hub answers: its own routes and `role_routes`. The rules for hosts, tokens,
+/// limits and errors hold for both.
+///
+/// # Panics
+/// When a role's route is one of the hub's own.
+pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
+    let limit = state.options.max_body_bytes;
+    let hub = Arc::new(Hub::new(state));
+    axum::Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(gauges::render))
+        .route("/api/status", get(status::status))
+        .route("/api/messages/{id}", get(messages::message))
+        .route("/api/traces/{trace_id}", get(messages::trace))
+        .route("/api/dead-letters", get(dead_letters::list))
+        .route("/api/dead-letters/requeue", post(dead_letters::requeue))
+        .route("/artifacts/{*path}", get(artifacts::artifact))
+        .with_state(Arc::clone(&hub))
+        .merge(role_routes.reset_fallback())
+        // The body limit that counts is the one below, which holds without a handler's help.
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limit))
+        .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
+        .layer(from_fn_with_state(hub, guard::admit))
+        .layer(CatchPanicLayer::custom(error::of_panic))
+        .layer(from_fn(move |request, next| shape::shape(limit, request, next)))
+}

@@ -1,0 +1,152 @@
+//! `/metrics`, and the gauges of the queue that are read for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::IntoResponse;
+use metrics::gauge;
+
+use crate::bus::{Bus, Depth};
+use crate::error::chain;
+use crate::hub::Hub;
+use crate::message::Status;
+use crate::metrics::{QUEUE_MESSAGES, QUEUE_OLDEST_SECONDS};
+
+/// How old the queue's gauges may be: several scrapers must not cost several counts.
+const AGE: Duration = Duration::from_secs(5);
+/// How long counting may take; a scrape that fails loses everything else as well.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// How many pairs of role and service get labels of their own, over the life of the process. Anybody who
+/// may publish can make up services; a scraper's memory must not grow with them.
+const PAIRS_MAX: usize = 500;
+/// The label of what is over that. No role or service is called so.
+const OTHER: &str = "_other";
+
+const STATUSES: [Status; 4] = [Status::Delayed, Status::Queued, Status::Claimed, Status::Failed];
+
+type Pair = (String, String);
+
+/// Which series there are, so that one that has disappeared goes to 0 and does not stay as it was.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    pairs: Mutex<BTreeSet<Pair>>,
+}
+
+impl Gauges {
+    fn set(&self, depths: &[Depth]) {
+        for ((role, service), sums) in self.sums(depths) {
+            for (status, messages) in STATUSES.iter().zip(sums.messages) {
+                let labels = [
+                    ("role", role.clone()),
+                    ("service", service.clone()),
+                    ("status", status.as_str().to_owned()),
+                ];
+                #[allow(clippy::cast_precision_loss)] // counts of rows
+                gauge!(QUEUE_MESSAGES, &labels).set(messages as f64);
+            }
+            let labels = [("role", role), ("service", service)];
+            gauge!(QUEUE_OLDEST_SECONDS, &labels)
+                .set(Duration::from_millis(sums.oldest_ms).as_secs_f64());
+        }
+    }
+
+    /// What each series is now, those with nothing in them included.
+    fn sums(&self, depths: &[Depth]) -> BTreeMap<Pair, Sums> {
+        let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sums: BTreeMap<Pair, Sums> =
+            pairs.iter().map(|pair| (pair.clone(), Sums::default())).collect();
+        for depth in depths {
+            let mut pair = (depth.role.clone(), depth.service.clone());
+            if !pairs.contains(&pair) {
+                if pairs.len() >= PAIRS_MAX {
+                    pair = (OTHER.to_owned(), OTHER.to_owned());
+                }
+                pairs.insert(pair.clone());
+            }
+            sums.entry(pair).or_default().add(depth);
+        }
+        sums
+    }
+}
+
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sums {
+    messages: [i64; STATUSES.len()],
+    oldest_ms: u64,
+}
+
+impl Sums {
+    fn add(&mut self, depth: &Depth) {
+        for (status, messages) in STATUSES.iter().zip(&mut self.messages) {
+            if *status == depth.status {
+                *messages += depth.messages;
+            }
+        }
+        if depth.status == Status::Queued {
+            let oldest = depth.oldest_ms.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0);
+            self.oldest_ms = self.oldest_ms.max(oldest);
+        }
+    }
+}
+
+/// All metrics, in the Prometheus text format.
+pub(crate) async fn render(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
+    let count = async {
+        let depths = count(&hub.state.bus).await;
+        if let Some(depths) = &depths {
+            hub.gauges.set(depths);
+        }
+        depths
+    };
+    hub.depths.get(AGE, count).await;
+    let text = (hub.state.metrics)();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
+}
+
+async fn count(bus: &Bus) -> Option<Arc<[Depth]>> {
+    match tokio::time::timeout(TIMEOUT, bus.stats()).await {
+        Ok(Ok(depths)) => Some(depths.into()),
+        Ok(Err(error)) => {
+            tracing::warn!(error = %chain(&error), "Could not count the queue; its gauges are old");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("Counting the queue took too long; its gauges are old");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn depth(service: &str, status: Status, messages: i64) -> Depth {
+        let (role, service) = ("r".to_owned(), service.to_owned());
+        Depth { role, service, status, messages, oldest_ms: Some(1500) }
+    }
+
+    #[test]
+    fn a_series_that_disappears_goes_to_zero() {
+        let gauges = Gauges::default();
+        let pair = ("r".to_owned(), "a".to_owned());
+        let sums = gauges.sums(&[depth("a", Status::Queued, 3), depth("a", Status::Failed, 1)]);
+        assert_eq!(sums[&pair], Sums { messages: [0, 3, 0, 1], oldest_ms: 1500 });
+        assert_eq!(gauges.sums(&[])[&pair], Sums::default());
+    }
+
+    #[test]
+    fn made_up_services_do_not_make_series_without_end() {
+        let gauges = Gauges::default();
+        let depths: Vec<Depth> =
+            (0..2000).map(|n| depth(&format!("s{n}"), Status::Queued, 1)).collect();
+        let sums = gauges.sums(&depths);
+        assert_eq!(sums.len(), PAIRS_MAX + 1);
+        let other = &sums[&(OTHER.to_owned(), OTHER.to_owned())];
+        assert_eq!(other.messages[1], 2000 - 500);
+        assert_eq!(gauges.sums(&depths).len(), PAIRS_MAX + 1);
+    }
+}

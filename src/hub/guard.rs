@@ -1,0 +1,64 @@
+//! What stands before every route: who calls, by which name, and for how long.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::error::Code;
+use crate::hub::error::ApiError;
+use crate::hub::extract::BodyLimit;
+use crate::hub::{Hub, auth};
+
+/// The largest sum of all headers; as much as common proxies pass on.
+const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+pub(crate) async fn admit(
+    State(hub): State<Arc<Hub>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    request.extensions_mut().insert(BodyLimit(hub.state.options.max_body_bytes));
+    let headers = request.headers();
+    let admitted =
+        check_size(headers).and_then(|()| hub.hosts.check(request.uri(), headers)).and_then(|()| {
+            let path = request.uri().path();
+            auth::check(&hub.state.token, hub.open_reads, request.method(), path, headers)
+        });
+    match admitted {
+        Ok(()) => next.run(request).await,
+        Err(error) => error.into_response(),
+    }
+}
+
+fn check_size(headers: &HeaderMap) -> Result<(), ApiError> {
+    let size: usize =
+        headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size <= HEADER_BYTES_MAX {
+        return Ok(());
+    }
+    let message = format!("headers: at most {HEADER_BYTES_MAX} bytes in all");
+    Err(ApiError::new(Code::PayloadTooLarge, message)
+        .with_status(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE))
+}
+
+pub(crate) async fn limit_time(
+    State(hub): State<Arc<Hub>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let query = request.uri().query().unwrap_or_default();
+    let waits = query.split('&').any(|pair| pair.starts_with("wait="));
+    // A wait ends by itself; this is only for what it does before and after.
+    let limit = hub.request_timeout() + if waits { hub.wait_max() } else { Duration::ZERO };
+    match tokio::time::timeout(limit, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => {
+            let message = format!("no answer within {} s", limit.as_secs());
+            ApiError::new(Code::Timeout, message).into_response()
+        }
+    }
+}

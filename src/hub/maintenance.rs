@@ -1,0 +1,92 @@
+//! What the database needs done for it from time to time: partitions to come, and the old to go.
+//!
+//! Every hub does it; the SQL functions see to it that two at once do no harm.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, Error};
+use crate::error::chain;
+use crate::hub::options::Retention;
+use crate::shutdown::{Shutdown, Tasks};
+
+/// How often partitions are looked at. They are made weeks ahead, so many failures do no harm.
+const PARTITION_PERIOD: Duration = Duration::from_secs(3600);
+/// How many weeks of them are there in advance: a hub may be away for that long.
+const PARTITIONS_AHEAD: u32 = 4;
+/// How often finished messages are let go.
+const RETAIN_PERIOD: Duration = Duration::from_secs(60);
+/// How many in one transaction: a few milliseconds of locks.
+const RETAIN_MAX: u32 = 1000;
+
+/// Starts to look after the database, at once and then again and again, until `shutdown` drains.
+pub fn start(bus: Bus, retention: Retention, tasks: &Tasks, shutdown: &Shutdown) {
+    let stop = shutdown.draining().clone();
+    let (partition_bus, log_for) = (bus.clone(), retention.log_for());
+    tasks.spawn(again(PARTITION_PERIOD, stop.clone(), move || {
+        let bus = partition_bus.clone();
+        async move { partition(&bus, log_for).await }
+    }));
+    tasks.spawn(again(RETAIN_PERIOD, stop, move || {
+        let (bus, retention) = (bus.clone(), retention.clone());
+        async move { retain(&bus, &retention).await.map(drop) }
+    }));
+}
+
+/// Runs `work` now and every `period`. Stopping drops it at whatever `await` it is: each call is one
+/// transaction, which then happens or does not.
+async fn again<W, F>(period: Duration, stop: CancellationToken, work: W)
+where
+    W: Fn() -> F,
+    F: Future<Output = Result<(), Error>>,
+{
+    let run = async {
+        loop {
+            if let Err(error) = work().await {
+                tracing::warn!(error = %chain(&error), "Maintenance failed; trying again later");
+            }
+            tokio::time::sleep(jittered(period)).await;
+        }
+    };
+    tokio::select! {
+        () = run => {}
+        () = stop.cancelled() => {}
+    }
+}
+
+/// Makes the log's coming partitions and drops those older than `keep`.
+///
+/// # Errors
+/// When the database does not answer, or the role may not.
+pub async fn partition(bus: &Bus, keep: Duration) -> Result<(), Error> {
+    for (partition, what) in bus.partition(PARTITIONS_AHEAD, keep).await? {
+        tracing::info!("Partition {partition} was {what}");
+    }
+    Ok(())
+}
+
+/// Lets go of every message that has been finished for long enough; how many there were.
+///
+/// # Errors
+/// When the database does not answer, or the role may not; what went before that is gone.
+pub async fn retain(bus: &Bus, retention: &Retention) -> Result<u64, Error> {
+    let mut gone = 0;
+    loop {
+        let batch = bus.retain(retention.done_for(), retention.failed_for(), RETAIN_MAX).await?;
+        gone += u64::from(batch);
+        if batch < RETAIN_MAX {
+            break;
+        }
+    }
+    if gone > 0 {
+        tracing::info!("Retention let {gone} finished messages go; their events stay");
+    }
+    Ok(gone)
+}
+
+/// Between three quarters of the period and all of it, so that hubs do not move in step.
+fn jittered(period: Duration) -> Duration {
+    period.mul_f64(rand::rng().random_range(0.75..1.0))
+}

@@ -1,0 +1,155 @@
+//! How a hub is configured.
+
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::hub::host;
+
+/// How a hub is configured; the table in [`crate::hub`] has the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Options {
+    /// The largest request body in bytes, from 1024 to 64 MiB.
+    pub max_body_bytes: usize,
+    /// How long what is finished stays.
+    pub retention: Retention,
+    /// Names by which clients may call the hub, without ports, beside loopback and the address that it
+    /// listens on. A page on the web could otherwise reach it by pointing its own name here.
+    pub allowed_hosts: Vec<String>,
+    /// The longest `?wait=` in seconds, from 1 to 3600.
+    pub wait_max_s: u32,
+    /// How many requests may wait at once, from 1 to 1900; more are answered 429.
+    pub max_waiters: usize,
+    /// How long a request that does not wait may take, in seconds, from 1 to 600.
+    pub request_timeout_s: u32,
+    /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
+    pub open_reads: Option<bool>,
+}
+
+/// How long what is finished stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Hours that done and cancelled messages stay, from 0 to 87600. Their events stay longer.
+    pub done_hours: u32,
+    /// Days that dead letters stay, from 1 to 3650; unset: until someone drops them.
+    pub failed_days: Option<u32>,
+    /// Days that events stay at least, from 1 to 3650; they go by whole weeks.
+    pub log_days: u32,
+}
+
+/// A field of [`Options`] that breaks its rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct InvalidOptions {
+    /// The field.
+    pub field: String,
+    /// What it must be.
+    pub rule: String,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 1024 * 1024,
+            retention: Retention::default(),
+            allowed_hosts: Vec::new(),
+            // What proxies commonly allow a silent request.
+            wait_max_s: 60,
+            // Each is a connection and a few kilobytes; more want the feed itself.
+            max_waiters: 1000,
+            request_timeout_s: 30,
+            open_reads: None,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { done_hours: 24, failed_days: None, log_days: 35 }
+    }
+}
+
+impl Retention {
+    /// How long done and cancelled messages stay.
+    #[must_use]
+    pub fn done_for(&self) -> Duration {
+        Duration::from_secs(u64::from(self.done_hours) * 3600)
+    }
+
+    /// How long dead letters stay, unless for ever.
+    #[must_use]
+    pub fn failed_for(&self) -> Option<Duration> {
+        self.failed_days.map(days)
+    }
+
+    /// How long events stay at least.
+    #[must_use]
+    pub fn log_for(&self) -> Duration {
+        days(self.log_days)
+    }
+}
+
+fn days(days: u32) -> Duration {
+    Duration::from_secs(u64::from(days) * 24 * 3600)
+}
+
+impl Options {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Names the first field that breaks its rule, and the rule.
+    pub fn validate(&self) -> Result<(), InvalidOptions> {
+        let Retention { done_hours, failed_days, log_days } = &self.retention;
+        within("max_body_bytes", self.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
+        within("retention.done_hours", (*done_hours).into(), 0, 87_600)?;
+        within("retention.failed_days", failed_days.unwrap_or(1).into(), 1, 3650)?;
+        within("retention.log_days", (*log_days).into(), 1, 3650)?;
+        within("wait_max_s", self.wait_max_s.into(), 1, 3600)?;
+        // Below what `serve` accepts in connections, so that waiters cannot shut out everybody else.
+        within("max_waiters", self.max_waiters as u64, 1, 1900)?;
+        within("request_timeout_s", self.request_timeout_s.into(), 1, 600)?;
+        for (at, name) in self.allowed_hosts.iter().enumerate() {
+            if !host::is_name(name) {
+                return Err(InvalidOptions {
+                    field: format!("allowed_hosts[{at}]"),
+                    rule: format!("{name:?} must be a host name or an address, without a port"),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(), InvalidOptions> {
+    if (least..=most).contains(&value) {
+        return Ok(());
+    }
+    let rule = format!("must be from {least} to {most}, not {value}");
+    Err(InvalidOptions { field: field.to_owned(), rule })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_a_broken_rule_names_its_field() {
+        assert_eq!(Options::default().validate(), Ok(()));
+        let bad = |json: &str| {
+            let options: Options = serde_json::from_str(json).expect("well-formed options");
+            options.validate().expect_err(json).to_string()
+        };
+        assert_eq!(bad(r#"{"wait_max_s":0}"#), "wait_max_s: must be from 1 to 3600, not 0");
+        assert!(bad(r#"{"retention":{"failed_days":0}}"#).starts_with("retention.failed_days: "));
+        assert!(bad(r#"{"allowed_hosts":["a","b:80"]}"#).starts_with("allowed_hosts[1]: "));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused() {
+        let error = serde_json::from_str::<Options>(r#"{"max_body":1}"#).expect_err("unknown");
+        assert!(error.to_string().contains("unknown field `max_body`"), "{error}");
+    }
+}
