@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cogo::clock::utc_now;
 use cogo::message::MessageId;
@@ -48,12 +49,23 @@ impl Capture {
     }
 
     /// Writes one attempt of `message` at `toolset`, which must be the name of a toolset. Gives the
-    /// directory's path relative to the artifacts directory; `None` if it could not be written,
-    /// which is logged and counted.
-    pub async fn write(&self, toolset: &str, message: MessageId, record: Record) -> Option<String> {
+    /// directory's path relative to the artifacts directory; `None` if it could not be written
+    /// within `patience`, which is logged and counted.
+    pub async fn write(
+        &self,
+        toolset: &str,
+        message: MessageId,
+        record: Record,
+        patience: Duration,
+    ) -> Option<String> {
         let (this, name) = (self.clone(), toolset.to_owned());
         let written = tokio::task::spawn_blocking(move || this.write_now(&name, message, &record));
-        match written.await.map_err(io::Error::other).and_then(|outcome| outcome) {
+        let written = tokio::time::timeout(patience, written).await;
+        let written = match written {
+            Ok(outcome) => outcome.map_err(io::Error::other).and_then(|outcome| outcome),
+            Err(_) => Err(io::ErrorKind::TimedOut.into()), // the thread may still finish
+        };
+        match written {
             Ok(path) => Some(path),
             Err(error) => {
                 metrics::artifact_failed(toolset);

@@ -113,6 +113,7 @@ pub enum EnvValue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Transport {
+    #[serde(rename = "websocket")]
     /// One JSON-RPC message per text frame; no transport of the specification, but widely served.
     WebSocket,
     /// Streamable HTTP (MCP 2025-03-26 and later, "Transports").

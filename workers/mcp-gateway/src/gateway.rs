@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cogo::message::Topic;
 use cogo::shutdown::Shutdown;
-use cogo::worker::{Context, Role, RoleError};
+use cogo::worker::{Context, Role, RoleError, runner};
 
 use crate::config::Config;
 use crate::handler::McpHandler;
@@ -59,16 +59,11 @@ impl Gateway {
     pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
         let (retry, artifacts) = (Arc::clone(&context.retry), &context.artifacts_dir);
         let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts);
-        run(handler, self.topics(), context).await
+        runner::run(handler, self.topics(), context).await
     }
 
     /// Closes all connections and waits until all is gone.
     pub async fn shutdown(&self) {
         self.toolsets.shutdown().await;
     }
-}
-
-// MERGE: replace this function by `use cogo::worker::runner::run;`.
-async fn run(_: McpHandler, _: Vec<Topic>, _: &Context) -> Result<(), RoleError> {
-    Err("the worker runtime is missing".into())
 }

@@ -20,6 +20,9 @@ use crate::upstream::{Call, CallError, Reply, Upstream};
 /// What the gateway's messages ask for.
 pub const INTENT: &str = "mcp.call";
 
+/// How long artifacts may take when the time is up.
+const CAPTURE_GRACE: Duration = Duration::from_millis(500);
+
 /// Calls tools: messages of intent `mcp.call`, the toolset as their service, and the payload
 /// `{toolset, tool, params}`.
 #[derive(Debug, Clone)]
@@ -93,9 +96,14 @@ impl McpHandler {
             }
         };
         let started = utc_now();
-        let outcome = match self.may_call(message, &payload, upstream).await {
-            Ok(()) => upstream.call(call(message, &payload, attempt)).await,
-            Err(refusal) => Err(refusal),
+        let (timeout, cancelled) = (attempt.timeout, attempt.cancelled.clone());
+        let checking = self.may_call(message, &payload, upstream);
+        let outcome = match tokio::time::timeout(timeout, checking).await {
+            Ok(true) => {
+                let timeout = timeout.saturating_sub(clock.elapsed());
+                upstream.call(call(message, &payload, Attempt { timeout, ..attempt })).await
+            }
+            Ok(false) | Err(_) => Err(may_have_run(&payload.tool)),
         };
         let latency_ms = clock.elapsed_ms();
         let known = upstream.tool(&payload.tool);
@@ -106,7 +114,12 @@ impl McpHandler {
         record.summary["started_at"] = json!(started);
         record.summary["latency_ms"] = latency_ms.into();
         let mut meta = json!({ "latency_ms": latency_ms });
-        if let Some(path) = self.capture.write(upstream.name(), message.id, record).await {
+        // The runner waits a second longer than the timeout, and no more once it has cancelled: a slow
+        // disk must not turn an outcome that is known into one that is not.
+        let left = if cancelled.is_cancelled() { Duration::ZERO } else { timeout };
+        let patience = left.saturating_sub(clock.elapsed()) + CAPTURE_GRACE;
+        if let Some(path) = self.capture.write(upstream.name(), message.id, record, patience).await
+        {
             meta["artifacts"] = path.into();
         }
         // What leaves for the log must not hold our own secrets either, should a tool give them back.
@@ -153,40 +166,36 @@ impl McpHandler {
         Ok((payload, upstream))
     }
 
-    /// Refuses to call again what may have been called (DESIGN, invariant 10): the worker that held
-    /// the message vanished, so nobody knows how far it came.
-    async fn may_call(
-        &self,
-        message: &Message,
-        payload: &Payload,
-        upstream: &Upstream,
-    ) -> Result<(), CallError> {
-        let vanished = message.error.as_ref().and_then(|error| error["class"].as_str())
-            == Some(ErrorClass::LeaseExpired.as_str());
+    /// Whether the tool may be called, which it may not where it may have been called before
+    /// (DESIGN, invariant 10): the worker that held the message vanished, so nobody knows how far it
+    /// came. An operator's requeue begins again at attempt 1, and knows what it does.
+    async fn may_call(&self, message: &Message, payload: &Payload, upstream: &Upstream) -> bool {
+        let class = message.error.as_ref().and_then(|error| error["class"].as_str());
+        let vanished = class == Some(ErrorClass::LeaseExpired.as_str()) && message.attempts > 1;
         let retried =
             || self.policies.resolve(&self.policy_key(message)).retries(ErrorClass::Ambiguous);
         if !vanished || retried() {
-            return Ok(());
+            return true;
         }
         // If the server cannot be asked, the tool is taken for one that must not be repeated: the
         // next attempt would no longer know that a lease had expired.
         if upstream.tool(&payload.tool).is_none() {
             let _unreachable = upstream.ping().await;
         }
-        if upstream.tool(&payload.tool).is_some_and(|tool| tool.repeatable()) {
-            return Ok(());
-        }
-        Err(CallError {
-            class: ErrorClass::Ambiguous,
-            sent: false,
-            message: format!(
-                "the worker that held the message vanished, the tool {} may have run, and nothing \
-                 says that it may run twice",
-                payload.tool
-            ),
-            detail: None,
-            latency_ms: 0,
-        })
+        upstream.tool(&payload.tool).is_some_and(|tool| tool.repeatable())
+    }
+}
+
+fn may_have_run(tool: &str) -> CallError {
+    CallError {
+        class: ErrorClass::Ambiguous,
+        sent: false,
+        message: format!(
+            "the worker that held the message vanished, the tool {tool} may have run, and nothing \
+             says that it may run twice"
+        ),
+        detail: None,
+        latency_ms: 0,
     }
 }
 

@@ -13,6 +13,8 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "api")]
+pub mod api;
 pub mod capture;
 pub mod config;
 #[cfg(feature = "demo")]

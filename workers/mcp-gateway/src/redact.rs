@@ -104,7 +104,7 @@ impl Redactor {
 }
 
 /// Whether what stands under `key` is a secret, by the key's name.
-fn is_secret(key: &str) -> bool {
+pub(crate) fn is_secret(key: &str) -> bool {
     let folded: String = key
         .chars()
         .filter(char::is_ascii_alphanumeric)

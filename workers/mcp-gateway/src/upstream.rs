@@ -181,6 +181,25 @@ impl Upstream {
         })
     }
 
+    /// Reads the list of tools again, for servers that do not announce changes; within five seconds.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or does not answer; the old list stands.
+    pub async fn refresh(&self) -> Result<Arc<Tools>, CallError> {
+        let connection = self.connection(PING_WITHIN).await?;
+        match tokio::time::timeout(PING_WITHIN, connection.refresh()).await {
+            Ok(Ok(())) => Ok(connection.tools()),
+            Ok(Err(error)) => {
+                let message = format!("{}: cannot list its tools: {}", self.name(), plain(&error));
+                Err(CallError::unsent(ErrorClass::Closed, message))
+            }
+            Err(_) => {
+                let message = format!("{}: no list within {PING_WITHIN:?}", self.name());
+                Err(CallError::unsent(ErrorClass::Timeout, message))
+            }
+        }
+    }
+
     /// Closes the connection and waits until all is gone, child processes too; at most six seconds.
     pub async fn close(&self) {
         self.link.stop.cancel();

@@ -37,6 +37,21 @@ async fn the_demo_server_answers_by_the_newest_protocol() {
     demo.stopped().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn many_calls_at_once_get_their_own_answers() {
+    let demo = Demo::start(Shutdown::new()).await.expect("a free port");
+    let upstream = upstream(Toolset::at(&demo.url));
+    let calls = (0..2000).map(|number| {
+        let upstream = Arc::clone(&upstream);
+        async move {
+            let message = format!("message {number}");
+            let reply = call(&upstream, "echo", json!({"message": message})).await;
+            assert_eq!(text(&reply.expect("an answer").result), message);
+        }
+    });
+    futures_util::future::join_all(calls).await;
+}
+
 #[tokio::test]
 async fn sleep_reports_progress_and_can_be_cancelled() {
     let demo = Demo::start(Shutdown::new()).await.expect("a free port");

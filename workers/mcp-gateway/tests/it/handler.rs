@@ -162,6 +162,8 @@ async fn after_an_expired_lease_only_what_may_run_twice_runs_again() {
 
     let other = Message { error: Some(json!({"class": "connect"})), ..expired("sick", "healthy") };
     bench.handler.attempt(&other, attempt().0).await.expect("nothing was sent then");
+    let requeued = Message { attempts: 1, ..expired("sick", "healthy") };
+    bench.handler.attempt(&requeued, attempt().0).await.expect("an operator said so");
 }
 
 #[tokio::test]
@@ -169,6 +171,7 @@ async fn after_an_expired_lease_an_unreachable_tool_is_ambiguous() {
     let bench = bench(&[("gone", Toolset::at("ws://127.0.0.1:1"))], json!({})).await;
     let message = Message {
         error: Some(json!({"class": "lease_expired"})),
+        attempts: 2,
         ..message("gone", "anything", json!({}))
     };
     let failure = bench.handler.attempt(&message, attempt().0).await.expect_err("unknown");

@@ -1,5 +1,6 @@
 //! The gateway against real MCP servers that nobody here wrote, and against a sick one.
 
+mod api;
 mod demo;
 mod handler;
 mod real;

@@ -209,6 +209,17 @@ async fn a_closed_upstream_fails_its_calls_at_once() {
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_speak_tls_is_a_matter_of_connecting() {
+    let sick = Sick::start(Discover::Refused).await;
+    for scheme in ["wss", "https"] {
+        let url = sick.url.replacen("ws", scheme, 1);
+        let upstream = upstream(Toolset::at(url));
+        assert_eq!(failure(&upstream, "healthy", 60_000).await, (Connect, false), "{scheme}");
+        upstream.close().await;
+    }
+}
+
+#[tokio::test]
 async fn meta_travels_with_the_request() {
     let (sick, upstream) = sick().await;
     let meta = json!({"cogo/message_id": "m1"}).as_object().cloned().expect("an object");

@@ -1,0 +1,114 @@
+//! The routes `/api/mcp/*`, for the hub to mount. Who may call them is the hub's business.
+//!
+//! | route | job |
+//! |---|---|
+//! | `POST /api/mcp/enqueue` | a tool call onto the bus |
+//! | `GET /api/mcp/config` | the toolsets, without secrets |
+//! | `GET /api/mcp/health` | all toolsets, pinged side by side |
+//! | `GET /api/mcp/ping/{toolset}/{tool}` | the server pinged and the tool found, never run |
+
+mod enqueue;
+mod hub;
+mod view;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Json};
+use axum::routing::{get, post};
+use cogo::bus::{self, Bus, Receipt};
+use cogo::error::Code;
+use cogo::message::NewMessage;
+use cogo::retry::Policies;
+use serde_json::json;
+
+use self::hub::ApiError;
+use crate::gateway::Gateway;
+use crate::toolsets::Toolsets;
+use crate::upstream::{CallError, Upstream};
+
+/// What the routes need of a bus: [`Bus`], or something that stands for it in a test.
+pub trait Publish: Send + Sync + 'static {
+    /// Publishes one message, as [`Bus::publish`].
+    fn publish(
+        &self,
+        message: NewMessage,
+    ) -> impl Future<Output = Result<Receipt, bus::Error>> + Send;
+}
+
+impl Publish for Bus {
+    async fn publish(&self, message: NewMessage) -> Result<Receipt, bus::Error> {
+        Bus::publish(self, message).await
+    }
+}
+
+struct Api<B> {
+    toolsets: Arc<Toolsets>,
+    policies: Arc<Policies>,
+    bus: B,
+}
+
+impl Gateway {
+    /// The routes `/api/mcp/*`. `policies` say how many attempts a message has whose sender does not.
+    pub fn routes<B: Publish>(&self, bus: B, policies: Arc<Policies>) -> Router {
+        let api = Api { toolsets: Arc::clone(self.toolsets()), policies, bus };
+        Router::new()
+            .route("/api/mcp/enqueue", post(enqueue::enqueue::<B>))
+            .route("/api/mcp/config", get(config::<B>))
+            .route("/api/mcp/health", get(health::<B>))
+            .route("/api/mcp/ping/{toolset}/{tool}", get(ping::<B>))
+            .with_state(Arc::new(api))
+    }
+}
+
+impl<B> Api<B> {
+    fn toolset(&self, name: &str) -> Result<&Arc<Upstream>, ApiError> {
+        self.toolsets.get(name).ok_or_else(|| {
+            let known = self.toolsets.names().join(", ");
+            let message = format!("toolset: there is no {name:?}; there are: {known}");
+            ApiError::new(Code::NotFound, message)
+        })
+    }
+}
+
+async fn config<B: Publish>(State(api): State<Arc<Api<B>>>) -> impl IntoResponse {
+    Json(json!({ "ok": true, "toolsets": view::config(&api.toolsets) }))
+}
+
+/// Always 200: that a toolset is down is an answer. `healthy` says whether all are up.
+async fn health<B: Publish>(State(api): State<Arc<Api<B>>>) -> impl IntoResponse {
+    let pings = api.toolsets.ping_all().await;
+    let healthy = pings.values().all(Result::is_ok);
+    let toolsets: serde_json::Map<_, _> = pings
+        .into_iter()
+        .map(|(name, ping)| {
+            let view = view::health(api.toolsets.get(&name).map(|u| u.state()), ping);
+            (name, view)
+        })
+        .collect();
+    Json(json!({ "ok": true, "healthy": healthy, "toolsets": toolsets }))
+}
+
+async fn ping<B: Publish>(
+    State(api): State<Arc<Api<B>>>,
+    Path((toolset, tool)): Path<(String, String)>,
+) -> Result<impl IntoResponse, ApiError> {
+    let upstream = api.toolset(&toolset)?;
+    let down = |error: CallError| ApiError::new(Code::Unavailable, error.message);
+    let report = upstream.ping().await.map_err(down)?;
+    let found = match upstream.tool(&tool) {
+        Some(found) => Some(found),
+        None => upstream.refresh().await.map_err(down)?.get(&tool).cloned(),
+    };
+    let Some(found) = found else {
+        let message =
+            format!("tool: {toolset} has no {tool:?}; it has: {}", report.tools.join(", "));
+        return Err(ApiError::new(Code::NotFound, message));
+    };
+    Ok(Json(json!({
+        "ok": true, "toolset": toolset, "tool": *found, "server": report.server,
+        "latency_ms": report.latency_ms,
+    })))
+}
