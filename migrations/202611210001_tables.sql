@@ -70,17 +70,17 @@ comment on table public.agent_messages is
     'Work, as it stands now. Written by the bus_* functions alone.';
 
 -- Each index holds one status only: a message is in one of them at a time, and those that wait, are
--- delayed or are finished cost a claim nothing.
+-- delayed or are finished cost a claim nothing. What is included lets bus_stats count without the table.
 create index agent_messages_claim on public.agent_messages
     (role, service, tenant, priority desc, run_at, id) where status = 'queued';
 create index agent_messages_due on public.agent_messages
-    (run_at, id) where status = 'delayed';
+    (run_at, id) include (role, service) where status = 'delayed';
 create index agent_messages_lease on public.agent_messages
     (lease_until, id) where status = 'claimed';
 create index agent_messages_finished on public.agent_messages
     (done_at, id) where status in ('done', 'cancelled');
 create index agent_messages_dead on public.agent_messages
-    (done_at, id) where status = 'failed';
+    (done_at, id) include (role, service) where status = 'failed';
 create unique index agent_messages_idempotency on public.agent_messages
     (tenant, idempotency_key) where idempotency_key is not null;
 

@@ -365,7 +365,7 @@ $$;
 
 -- How much waits: a row for each role, service and status that has messages, finished ones but for the
 -- dead-letter queue left out (the log has them, and there may be millions). oldest_ms is how long the
--- oldest has been due (queued), enqueued (delayed), held (claimed) or dead (failed).
+-- oldest has been due (queued), held (claimed) or dead (failed), or how long until it is due (delayed).
 create function public.bus_stats()
     returns table (role text, service text, status text, messages bigint, oldest_ms bigint)
     language plpgsql stable security definer set search_path = pg_catalog, pg_temp
@@ -381,7 +381,7 @@ begin
             from public.agent_messages where status = 'queued' group by 1, 2
         union all
         select role, service, 'delayed', count(*),
-            (extract(epoch from moment - min(created_at)) * 1000)::bigint
+            (extract(epoch from min(run_at) - moment) * 1000)::bigint
             from public.agent_messages where status = 'delayed' group by 1, 2
         union all
         select role, service, 'claimed', count(*),

@@ -331,7 +331,8 @@ pub struct Depth {
     pub status: Status,
     /// How many.
     pub messages: i64,
-    /// How long the oldest has been due (queued), enqueued (delayed), held (claimed) or dead (failed).
+    /// How long the oldest has been due (queued), held (claimed) or dead (failed), or how long until it is
+    /// due (delayed).
     pub oldest_ms: Option<i64>,
 }
 

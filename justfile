@@ -1,0 +1,56 @@
+# What CI runs, and nothing else. `just check` at a desk is exactly CI.
+
+export RUSTDOCFLAGS := "-D warnings"
+
+# The recipes.
+default:
+    @just --list
+
+# All of CI.
+check: fmt lint docs alone sdk-check test
+
+# The format is rustfmt's.
+fmt:
+    cargo fmt --all --check
+
+# Clippy, with warnings denied.
+lint:
+    cargo clippy --workspace --all-features --all-targets --locked -- -D warnings
+
+# The documentation builds without a warning.
+docs:
+    cargo doc --workspace --all-features --no-deps --locked --quiet
+
+# Each crate alone, and the library with each feature alone: the workspace unifies features, so that a
+# crate could lean on one that only its neighbour turns on.
+alone:
+    cargo check --quiet --locked -p cogo-bus --no-default-features
+    cargo check --quiet --locked -p cogo-bus --no-default-features --features hub
+    cargo check --quiet --locked -p cogo-bus --no-default-features --features embedded-postgres
+    cargo check --quiet --locked -p cogo-bus --no-default-features --features download-postgres
+    cargo check --quiet --locked -p cogo-bus --no-default-features --features test-util
+    cargo check --quiet --locked -p cogo-worker-echo
+    cargo check --quiet --locked -p cogo-worker-mcp-gateway
+    cargo check --quiet --locked -p cogo-worker-mcp-gateway --no-default-features
+    cargo check --quiet --locked -p cogo-cli
+    cargo check --quiet --locked -p cogo-cli --no-default-features
+
+# A role builds outside this repository, against the library as it would be published.
+sdk-check:
+    ./tests/sdk-check.sh
+
+# The README's test command. Every test, real servers included.
+test:
+    cargo test --locked --no-fail-fast
+
+# The same tests with nextest, a process each.
+nextest:
+    cargo nextest run --workspace --all-features --locked
+
+# More random schedules of the claim protocol than CI has time for.
+schedules count="500":
+    COGO_SCHEDULES={{ count }} cargo test --locked -p cogo-bus --test it claim_schedules -- --nocapture
+
+# Licences, sources and duplicates of the dependencies (needs cargo-deny).
+deny:
+    cargo deny --all-features check bans licenses sources
