@@ -8,6 +8,7 @@ mod enqueue;
 mod fixtures;
 mod layers;
 mod log;
+mod migrations;
 mod rights;
 mod runner;
 mod support;
