@@ -7,6 +7,9 @@
 //! |---|---|---|
 //! | `retry_policy.json` | [`Policies`]: what is tried again | none: its keys are not fixed |
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
+//! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
+//!
+//! Fields within fields are set by their outer field, as JSON: `COGO_HUB_RETENTION='{"done_hours": 48}'`.
 
 use std::fmt;
 use std::io;
@@ -18,8 +21,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use crate::retry::Invalid;
-use crate::retry::Policies;
+#[cfg(feature = "hub")]
+use crate::hub;
+use crate::retry::{self, Policies};
 
 /// A file of `configs/`.
 pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
@@ -35,12 +39,45 @@ pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
     fn validate(&self) -> Result<(), Invalid>;
 }
 
+/// A field that breaks its rule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {rule}")]
+pub struct Invalid {
+    /// The path of the field within the file.
+    pub field: String,
+    /// What it must be.
+    pub rule: String,
+}
+
+impl From<retry::Invalid> for Invalid {
+    fn from(retry::Invalid { field, rule }: retry::Invalid) -> Self {
+        Self { field, rule: rule.to_owned() }
+    }
+}
+
+#[cfg(feature = "hub")]
+impl From<hub::InvalidOptions> for Invalid {
+    fn from(hub::InvalidOptions { field, rule }: hub::InvalidOptions) -> Self {
+        Self { field, rule }
+    }
+}
+
+#[cfg(feature = "hub")]
+impl File for hub::Options {
+    const NAME: &'static str = "hub.json";
+    const VARIABLES: Option<&'static str> = Some("COGO_HUB_");
+
+    fn validate(&self) -> Result<(), Invalid> {
+        Ok(Self::validate(self)?)
+    }
+}
+
 impl File for Policies {
     const NAME: &'static str = "retry_policy.json";
     const VARIABLES: Option<&'static str> = None;
 
     fn validate(&self) -> Result<(), Invalid> {
-        Self::validate(self)
+        Ok(Self::validate(self)?)
     }
 }
 
@@ -101,7 +138,9 @@ impl File for Worker {
     const VARIABLES: Option<&'static str> = Some("COGO_WORKER_");
 
     fn validate(&self) -> Result<(), Invalid> {
-        let refuse = |field: &str, rule| Err(Invalid { field: field.to_owned(), rule });
+        let refuse = |field: &str, rule: &str| {
+            Err(Invalid { field: field.to_owned(), rule: rule.to_owned() })
+        };
         if !(1..=1024).contains(&self.concurrency) {
             return refuse("concurrency", "must be from 1 to 1024");
         }
@@ -216,7 +255,7 @@ fn overlay<T: File>(loaded: &T, name: &str, key: &str, value: &str) -> Result<T,
         fields.insert(key.to_owned(), value);
     }
     let changed: T = T::deserialize(fields).map_err(|error| refuse(rule(&error)))?;
-    changed.validate().map_err(|Invalid { rule, .. }| refuse(rule.to_owned()))?;
+    changed.validate().map_err(|Invalid { rule, .. }| refuse(rule))?;
     Ok(changed)
 }
 
@@ -268,7 +307,7 @@ pub enum Error {
         /// The path of the field.
         field: String,
         /// What it must be.
-        rule: &'static str,
+        rule: String,
     },
     /// An environment variable breaks a rule.
     #[error("{name}: {rule}")]
@@ -292,7 +331,12 @@ impl fmt::Display for Prefix<'_> {
 /// The JSON Schemas of all files here, by the file that each lies in below `configs/schema/`.
 #[must_use]
 pub fn schemas() -> Vec<(String, Schema)> {
-    vec![schema::<Policies>(), schema::<Worker>()]
+    vec![
+        schema::<Policies>(),
+        schema::<Worker>(),
+        #[cfg(feature = "hub")]
+        schema::<hub::Options>(),
+    ]
 }
 
 fn schema<T: File>() -> (String, Schema) {

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use cogo::config::{self, Error, File, Source, Worker};
+use cogo::hub;
 use cogo::retry::Policies;
 
 fn configs() -> PathBuf {
@@ -42,12 +43,17 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     let source = no_variables(Some(configs()));
     let policies: Policies = source.load().expect("a good retry_policy.json");
     let worker: Worker = source.load().expect("a good worker.json");
-    let schemas =
-        [(Policies::NAME, policies.schema.clone()), (Worker::NAME, worker.schema.clone())];
+    let hub_options: hub::Options = source.load().expect("a good hub.json");
+    let schemas = [
+        (Policies::NAME, policies.schema.clone()),
+        (Worker::NAME, worker.schema.clone()),
+        (hub::Options::NAME, hub_options.schema.clone()),
+    ];
     for (name, schema) in schemas {
         assert_eq!(schema, Some(format!("schema/{}", config::schema_file(name))));
     }
     assert_eq!(Worker { schema: None, ..worker }, Worker::default(), "shown as they are built in");
+    assert_eq!(hub::Options { schema: None, ..hub_options }, hub::Options::default());
     let browser = policies.resolve("mcp.call.browser.get_title.0");
     assert_eq!((browser.max_attempts, browser.timeout_ms), (4, 120_000));
 }
