@@ -67,6 +67,7 @@ impl Config {
         let mut checked = vec![
             check::<Policies>(&source),
             check::<cogo::config::Worker>(&source),
+            check::<cogo::hub::Options>(&source),
             check_mcp(global, &source),
         ];
         checked.extend(unknown(&source, &checked));

@@ -25,7 +25,11 @@ pub(crate) struct Global {
     /// other users of the machine do not see the password. Without it, the database of a running
     /// `cogo up` is used.
     #[arg(
-        long, global = true, env = "DATABASE_URL", hide_env_values = true, value_name = "URL",
+        long,
+        global = true,
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL",
         hide_short_help = true
     )]
     pub(crate) database_url: Option<String>,
@@ -33,11 +37,21 @@ pub(crate) struct Global {
     #[arg(long, global = true, env = "COGO_DATA_DIR", value_name = "DIR", hide_short_help = true)]
     data_dir: Option<PathBuf>,
     /// Where the configuration files are; ./configs if it exists, else built-in defaults
-    #[arg(long, global = true, env = "COGO_CONFIG_DIR", value_name = "DIR", hide_short_help = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "COGO_CONFIG_DIR",
+        value_name = "DIR",
+        hide_short_help = true
+    )]
     config_dir: Option<PathBuf>,
     /// Where artifacts go; by default `artifacts` within the data directory
     #[arg(
-        long, global = true, env = "COGO_ARTIFACTS_DIR", value_name = "DIR", hide_short_help = true
+        long,
+        global = true,
+        env = "COGO_ARTIFACTS_DIR",
+        value_name = "DIR",
+        hide_short_help = true
     )]
     artifacts_dir: Option<PathBuf>,
     /// Print data as JSON
@@ -48,7 +62,11 @@ pub(crate) struct Global {
     pub(crate) log: Option<String>,
     /// How to log
     #[arg(
-        long, global = true, env = "COGO_LOG_FORMAT", value_name = "FORMAT", default_value = "text",
+        long,
+        global = true,
+        env = "COGO_LOG_FORMAT",
+        value_name = "FORMAT",
+        default_value = "text",
         hide_short_help = true
     )]
     pub(crate) log_format: LogFormat,
@@ -105,7 +123,8 @@ impl Global {
     pub(crate) fn config_dir(&self) -> Result<Option<PathBuf>> {
         match &self.config_dir {
             Some(dir) if !dir.is_dir() => {
-                Err(Failed::usage(format!("--config-dir {}: is no directory", dir.display())).into())
+                Err(Failed::usage(format!("--config-dir {}: is no directory", dir.display()))
+                    .into())
             }
             Some(dir) => Ok(Some(dir.clone())),
             None => Ok(Some(PathBuf::from("configs")).filter(|dir| dir.is_dir())),
@@ -143,8 +162,9 @@ impl Global {
             // Not repeated, since it may hold a password.
             return Err(Failed::usage("--database-url: must begin with postgres://").into());
         }
-        let options = PgConnectOptions::from_str(url)
-            .map_err(|error| Failed::usage(format!("--database-url: is no Postgres URL: {error}")))?;
+        let options = PgConnectOptions::from_str(url).map_err(|error| {
+            Failed::usage(format!("--database-url: is no Postgres URL: {error}"))
+        })?;
         Ok(Some(options))
     }
 
@@ -250,7 +270,8 @@ async fn try_connect(options: &PgConnectOptions) -> Result<(), Unreached> {
             Err(Unreached::Database(Refusal::of(error.as_ref())))
         }
         Ok(Err(error)) => {
-            let failed = Failed::unavailable(format!("{}: cannot be reached: {error}", name(options)));
+            let failed =
+                Failed::unavailable(format!("{}: cannot be reached: {error}", name(options)));
             Err(Unreached::Other(failed.hint("Check that the server runs, and the URL.").into()))
         }
         Err(_) => {
@@ -274,8 +295,9 @@ async fn check_schema(bus: &Bus, options: &PgConnectOptions) -> Result<()> {
                 }
                 Some("42501") => {
                     let text = format!("{}: {}", name(options), error.message());
-                    Failed::unavailable(text)
-                        .hint("Ask its owner to `grant cogo_operator to` this login (workers: cogo_bus).")
+                    Failed::unavailable(text).hint(
+                        "Ask its owner to `grant cogo_operator to` this login (workers: cogo_bus).",
+                    )
                 }
                 _ => return Err(sqlx::Error::Database(error)).context("looking at the schema"),
             };
@@ -285,8 +307,7 @@ async fn check_schema(bus: &Bus, options: &PgConnectOptions) -> Result<()> {
     };
     match found {
         Some(found) if found < ours => {
-            let text =
-                format!("{}: its schema is of {found}, and {ours} is needed", name(options));
+            let text = format!("{}: its schema is of {found}, and {ours} is needed", name(options));
             Err(Failed::unavailable(text).hint("Run `cogo migrate`.").into())
         }
         // A newer schema lives with older programs (migrations expand before they contract), and none

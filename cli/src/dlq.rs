@@ -59,11 +59,7 @@ struct Which {
 
 impl Which {
     fn filter(&self) -> Filter {
-        Filter {
-            role: self.role.clone(),
-            service: self.service.clone(),
-            class: self.class.clone(),
-        }
+        Filter { role: self.role.clone(), service: self.service.clone(), class: self.class.clone() }
     }
 
     fn is_any(&self) -> bool {
@@ -197,6 +193,7 @@ impl Targets {
             }
             answers
         };
+        bus.wake_others().await;
         let verb = match what {
             What::Requeue => "Requeued",
             What::Drop => "Dropped",

@@ -8,16 +8,21 @@ mod config;
 mod connect;
 mod dlq;
 mod exit;
+mod hub;
 mod lifecycle;
 mod mcp;
 mod message;
 mod migrate;
 mod output;
 mod private_file;
+mod recorder;
+mod serve;
 mod status;
 mod tail;
 mod text;
+mod token;
 mod trace;
+mod up;
 mod up_file;
 mod wait;
 mod worker;
@@ -59,6 +64,8 @@ First steps:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Up(up::Up),
+    Hub(hub::Hub),
     Worker(worker::Worker),
     Enqueue(message::Enqueue),
     Get(message::Get),
@@ -74,11 +81,13 @@ enum Command {
 impl Command {
     /// Whether it runs until it is told to stop, and looks after signals itself.
     fn serves(&self) -> bool {
-        matches!(self, Self::Worker(_))
+        matches!(self, Self::Up(_) | Self::Hub(_) | Self::Worker(_))
     }
 
     async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         match self {
+            Self::Up(command) => command.run(global).await,
+            Self::Hub(command) => command.run(global).await,
             Self::Worker(command) => command.run(global, output).await,
             Self::Enqueue(command) => command.run(global, output).await,
             Self::Get(command) => command.run(global, output).await,

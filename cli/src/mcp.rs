@@ -220,12 +220,13 @@ impl Call {
         let policies: Policies = global.config()?.load()?;
         let key = format!("{INTENT}.{}.{}.0", self.toolset, self.tool);
         let payload = json!({"toolset": self.toolset, "tool": self.tool, "params": params});
-        let mut message = NewMessage::new(&topic, INTENT, payload)
-            .with_max_attempts(attempts(&policies, &key));
+        let mut message =
+            NewMessage::new(&topic, INTENT, payload).with_max_attempts(attempts(&policies, &key));
         message.idempotency_key = self.idempotency_key;
         let bus = global.bus().await?;
         let receipt = bus.publish(message).await?;
         if self.no_wait {
+            bus.wake_others().await;
             if output.json {
                 output.value(&receipt)?;
             } else {

@@ -15,7 +15,9 @@ use serde_json::Value;
 use crate::connect::Global;
 use crate::exit::{Exit, Failed};
 use crate::output::{Cell, Ink, Output, note};
-use crate::text::{error_text, event_detail, event_ink, millis, moment, parse_duration, status_ink};
+use crate::text::{
+    error_text, event_detail, event_ink, millis, moment, parse_duration, status_ink,
+};
 use crate::wait;
 
 /// Put a message on the bus
@@ -83,7 +85,9 @@ impl Enqueue {
         if let Some(id) = self.id {
             message.id = id;
         }
-        let receipt = global.bus().await?.publish(message).await?;
+        let bus = global.bus().await?;
+        let receipt = bus.publish(message).await?;
+        bus.wake_others().await;
         if output.json {
             output.value(&receipt)?;
         } else {
@@ -199,7 +203,10 @@ fn show(output: Output, message: &Message, events: &[Event]) -> Result<()> {
     add("tenant", Some(message.tenant.clone()).filter(|tenant| tenant != "default"));
     add("priority", Some(message.priority).filter(|p| *p != 0).map(|p| p.to_string()));
     add("created", Some(moment(message.created_at)));
-    add("due", Some(message.status).filter(|s| *s == Status::Delayed).map(|_| moment(message.run_at)));
+    add(
+        "due",
+        Some(message.status).filter(|s| *s == Status::Delayed).map(|_| moment(message.run_at)),
+    );
     add("claimed by", message.claimed_by.clone());
     add("lease until", message.lease_until.map(moment));
     add("finished", message.done_at.map(moment));
@@ -260,9 +267,8 @@ pub(crate) fn timeline(output: Output, events: &[Event], with_message: bool) -> 
         })
         .collect();
     let columns = rows.first().map_or(0, Vec::len);
-    let widths: Vec<usize> = (0..columns)
-        .map(|at| rows.iter().map(|row| row[at].width()).max().unwrap_or(0))
-        .collect();
+    let widths: Vec<usize> =
+        (0..columns).map(|at| rows.iter().map(|row| row[at].width()).max().unwrap_or(0)).collect();
     for row in &rows {
         output.line(&output.row(row, &widths))?;
     }

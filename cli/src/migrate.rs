@@ -6,7 +6,7 @@ use cogo::bus::Bus;
 use cogo::db;
 use serde::Serialize;
 use sqlx::migrate::MigrateError;
-use sqlx::postgres::{PgConnectOptions, PgPool};
+use sqlx::postgres::PgConnectOptions;
 
 use crate::connect::{self, Global, newest_migration};
 use crate::exit::{Exit, Failed};
@@ -55,9 +55,10 @@ impl Migrate {
 /// Brings the schema up to date, as the login's own user.
 pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
     connect::reachable(options).await?;
-    // One connection migrates; the second lets the version be read beside it.
-    let pool = db::Options { max_connections: 2, ..db::Options::new(options.clone()) }.pool();
-    let from = version(&pool).await;
+    // One connection migrates, one reads the version, one listens.
+    let pool = db::Options { max_connections: 3, ..db::Options::new(options.clone()) }.pool();
+    let bus = Bus::new(pool.clone());
+    let from = version(&bus).await;
     let run = db::MIGRATOR.run(&pool).await;
     let name = connect::name(options);
     match run {
@@ -71,12 +72,11 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
         }
         Err(error) => return Err(anyhow::Error::from(error).context(format!("{name}: migrating"))),
     }
-    let to = version(&pool).await;
-    pool.close().await;
+    let to = version(&bus).await;
     Ok(Migrated { from, to })
 }
 
 /// The schema's version; none where there is no schema.
-async fn version(pool: &PgPool) -> Option<i64> {
-    Bus::new(pool.clone()).schema_version().await.ok().flatten()
+async fn version(bus: &Bus) -> Option<i64> {
+    bus.schema_version().await.ok().flatten()
 }

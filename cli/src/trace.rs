@@ -57,9 +57,9 @@ impl Trace {
             messages.sort();
             messages.dedup();
             let (first, last) = (events.first(), events.last());
-            let span = first.zip(last).map_or(0, |(first, last)| {
-                (last.created_at - first.created_at).num_milliseconds()
-            });
+            let span = first
+                .zip(last)
+                .map_or(0, |(first, last)| (last.created_at - first.created_at).num_milliseconds());
             let began = first.map(|event| moment(event.created_at)).unwrap_or_default();
             output.line(&format!(
                 "trace {}  {}",

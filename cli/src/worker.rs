@@ -55,10 +55,10 @@ pub(crate) struct Worker {
 pub(crate) struct Limits {
     /// How many messages to handle at once
     #[arg(long, value_name = "N")]
-    concurrency: Option<usize>,
+    pub(crate) concurrency: Option<usize>,
     /// How long handlers may take to finish when stopping, in milliseconds
     #[arg(long, value_name = "MS")]
-    drain_ms: Option<u64>,
+    pub(crate) drain_ms: Option<u64>,
 }
 
 impl Limits {
@@ -144,7 +144,9 @@ impl Worker {
             if error.kind() == std::io::ErrorKind::NotFound {
                 let known = ROLES.iter().map(|role| role.name).collect::<Vec<_>>().join(", ");
                 Failed::new(Exit::NotFound, format!("there is no role {role:?}"))
-                    .hint(format!("Built in: {known}. Others are programs on PATH: no `{program}`."))
+                    .hint(format!(
+                        "Built in: {known}. Others are programs on PATH: no `{program}`."
+                    ))
                     .into()
             } else {
                 anyhow::Error::from(error).context(format!("starting {program}"))
