@@ -142,6 +142,9 @@ impl Wake {
                     heard = listen(&pool, &inner) => heard,
                     () = closed.cancelled() => return,
                 };
+                if matches!(heard, Err(sqlx::Error::PoolClosed)) {
+                    return; // its owner is done with the database
+                }
                 if let Err(error) = heard
                     && !complained
                 {
