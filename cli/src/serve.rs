@@ -15,7 +15,7 @@ use cogo::retry::Policies;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::{Gateway, ROLE};
-use sqlx::postgres::PgConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
@@ -185,6 +185,12 @@ async fn run(
         context.ready = readiness.register(ROLE.name);
         context
     });
+    let pools: Vec<PgPool> = worker
+        .iter()
+        .map(|context| &context.bus)
+        .chain([&parts.hub_bus])
+        .map(|bus| bus.pool().clone())
+        .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
     let state = hub::State {
@@ -250,6 +256,10 @@ async fn run(
     if !tasks.join(CLOSE_WITHIN).await {
         tracing::warn!("{} tasks are still running", tasks.len());
     }
+    for pool in pools {
+        // Before Postgres goes: connections that it cuts off would be complained about.
+        let _too_slow = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
+    }
     ended
 }
 
@@ -288,7 +298,13 @@ async fn greet(
                 let tools = crate::trace::count(report.tools.len(), "tool");
                 format!("  toolset      {name} answers: {tools}")
             }
-            Err(error) => format!("  toolset      {}", printable(&error.message)),
+            Err(error) => {
+                // The message says at length what the log has said already.
+                let endpoint = gateway.toolsets().get(&name).map(|up| up.toolset().endpoint());
+                let why = error.message.rsplit(": ").next().unwrap_or_default();
+                let endpoint = endpoint.unwrap_or_default();
+                format!("  toolset      {name} does not answer at {endpoint}: {}", printable(why))
+            }
         });
     }
     lines.push("Ctrl-C stops it.".to_owned());

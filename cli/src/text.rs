@@ -83,19 +83,18 @@ pub(crate) fn event_ink(event_type: &str) -> Ink {
 pub(crate) fn event_detail(event: &Event) -> String {
     let payload = &event.payload;
     let mut parts = Vec::new();
-    if let Some(reason) = &event.reason {
-        parts.push(reason.clone());
-    }
-    if let Some(error) = payload.get("error").filter(|error| !error.is_null()) {
-        parts.push(error_text(error));
-    }
+    let error = payload.get("error").filter(|error| !error.is_null()).map(error_text);
+    // Of a failure the reason is its class, with which its text begins.
+    let said = |reason: &String| error.as_ref().is_some_and(|error| error.starts_with(reason));
+    parts.extend(event.reason.clone().filter(|reason| !said(reason)));
+    parts.extend(error.clone());
     if let Some(ms) = payload.get("retry_in_ms").and_then(Value::as_i64).filter(|ms| *ms > 0) {
         parts.push(format!("again in {}", millis(ms)));
     }
     if let Some(progress) = payload.get("progress") {
         parts.push(progress_text(progress));
     }
-    if let Some(ms) = payload.pointer("/meta/duration_ms").and_then(Value::as_i64) {
+    if let Some(ms) = payload.get("duration_ms").and_then(Value::as_i64) {
         parts.push(format!("took {}", millis(ms)));
     }
     printable(&parts.join(" · "))
