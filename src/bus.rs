@@ -5,6 +5,7 @@
 //! settles are grouped (`group.rs`); wake-ups carry nothing (`wake.rs`).
 
 mod claim;
+mod core;
 pub mod dead_letter;
 mod error;
 mod feed;
@@ -15,8 +16,6 @@ mod wake;
 
 use std::time::Duration;
 
-use metrics::counter;
-use rand::RngExt as _;
 use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 
@@ -27,16 +26,13 @@ pub use json::MAX_PAYLOAD_BYTES;
 pub use queries::{Depth, Reaped, WorkerRow};
 pub use wake::{Signal, Waker};
 
-use crate::error::{Code, chain};
+use self::core::{Core, millis};
+use crate::error::Code;
 use crate::event::{Cursor, Event};
 use crate::message::{Message, MessageId, NewMessage, TraceId};
-use crate::metrics::{BUS_RETRIES_TOTAL, PUBLISHED_TOTAL};
 use crate::shutdown::Tasks;
 use group::Grouper;
 use wake::Wake;
-
-/// How often a call is tried when the database does not answer, before the caller is told.
-const TRIES: u32 = 4;
 
 /// The bus, over a pool of connections. Cheap to clone; its tasks end with the last clone.
 #[derive(Debug, Clone)]
@@ -44,13 +40,6 @@ pub struct Bus {
     core: Core,
     publishes: Grouper<NewMessage, Receipt>,
     settles: Grouper<Settle, Settled>,
-}
-
-/// What the groupers' tasks need; apart from [`Bus`], or they would keep themselves alive.
-#[derive(Debug, Clone)]
-struct Core {
-    pool: PgPool,
-    wake: Wake,
 }
 
 /// The bus's answer to a publish: the message is committed.
@@ -364,163 +353,6 @@ impl Bus {
         let call = queries::partition(self.pool(), ahead, keep.as_secs_f64());
         self.core.once("bus_partition", call).await
     }
-}
-
-impl Core {
-    async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<Receipt>, Error> {
-        if messages.is_empty() {
-            return Ok(Vec::new());
-        }
-        let batch = serde_json::to_string(messages).map_err(|error| Error::Refused {
-            code: Code::InvalidArgument,
-            message: format!("messages: {error}"),
-        })?;
-        let mut tried = 0;
-        let rows = self
-            .retry("bus_enqueue", || {
-                tried += 1;
-                queries::enqueue(&self.pool, &batch)
-            })
-            .await?;
-        self.wake.wake(Signal::Work);
-        self.wake.wake(Signal::Log);
-        let receipts = messages.iter().zip(rows).map(|(message, row)| {
-            // When the first answer was lost, our own message comes back as known; it is not a duplicate
-            // to its sender.
-            let own = tried > 1 && row.id == message.id;
-            let duplicate = row.duplicate && !own;
-            if !duplicate {
-                counter!(PUBLISHED_TOTAL, "role" => message.role.clone()).increment(1);
-            }
-            Receipt { id: row.id, trace_id: row.trace_id, duplicate }
-        });
-        Ok(receipts.collect())
-    }
-
-    async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>, Error> {
-        let nothing = ClaimRequest {
-            worker: "settle".to_owned(),
-            tenant: crate::message::DEFAULT_TENANT.to_owned(),
-            topics: Vec::new(),
-            max: 0,
-            lease: Duration::from_secs(1),
-        };
-        let (outcomes, _) = self.step_retried(settles, &nothing).await?;
-        Ok(outcomes)
-    }
-
-    /// Only for steps that claim nothing.
-    async fn step_retried(
-        &self,
-        settles: &[Settle],
-        request: &ClaimRequest,
-    ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
-        let mut pause = Pause::new();
-        loop {
-            match self.step(settles, request).await {
-                Err(error) if error.is_transient() && pause.next("bus_step", &error).await => {}
-                other => return other,
-            }
-        }
-    }
-
-    async fn step(
-        &self,
-        settles: &[Settle],
-        request: &ClaimRequest,
-    ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
-        let batch: Value = settles.iter().map(Settle::to_json).collect();
-        let rows = queries::step(
-            &self.pool,
-            &batch.to_string(),
-            &request.worker,
-            &request.topics,
-            i32::try_from(request.max).unwrap_or(i32::MAX),
-            millis(request.lease),
-            &request.tenant,
-        )
-        .await
-        .map_err(|error| Error::from_sqlx("bus_step", error))?;
-        let mut outcomes = vec![Settled::Stale; settles.len()];
-        let mut messages = Vec::new();
-        for row in rows {
-            match row {
-                queries::StepRow::Claimed(message) => messages.push(message),
-                queries::StepRow::Outcome { ord, outcome } => {
-                    let place = usize::try_from(ord - 1).ok().and_then(|at| outcomes.get_mut(at));
-                    if let Some(place) = place {
-                        *place = match outcome.as_str() {
-                            "settled" => Settled::Settled,
-                            "repeated" => Settled::Repeated,
-                            _ => Settled::Stale,
-                        };
-                    }
-                }
-            }
-        }
-        if !settles.is_empty() {
-            self.wake.wake(Signal::Log);
-            if settles.iter().any(Settle::makes_work) {
-                self.wake.wake(Signal::Work);
-            }
-        }
-        Ok((outcomes, messages))
-    }
-
-    async fn once<T>(
-        &self,
-        call: &'static str,
-        answer: impl Future<Output = sqlx::Result<T>>,
-    ) -> Result<T, Error> {
-        answer.await.map_err(|error| Error::from_sqlx(call, error))
-    }
-
-    /// Makes a call that is safe to repeat, a few times if the database does not answer.
-    async fn retry<T, Fut>(
-        &self,
-        call: &'static str,
-        mut attempt: impl FnMut() -> Fut,
-    ) -> Result<T, Error>
-    where
-        Fut: Future<Output = sqlx::Result<T>>,
-    {
-        let mut pause = Pause::new();
-        loop {
-            match self.once(call, attempt()).await {
-                Err(error) if error.is_transient() && pause.next(call, &error).await => {}
-                other => return other,
-            }
-        }
-    }
-}
-
-/// The pauses between the tries of one call: 50, 100, 200 ms, each with jitter.
-struct Pause {
-    tried: u32,
-}
-
-impl Pause {
-    fn new() -> Self {
-        Self { tried: 1 }
-    }
-
-    /// Waits before the next try; false when there is to be none.
-    async fn next(&mut self, call: &'static str, error: &Error) -> bool {
-        if self.tried >= TRIES {
-            return false;
-        }
-        counter!(BUS_RETRIES_TOTAL, "call" => call).increment(1);
-        tracing::debug!(error = %chain(error), "Trying {call} again");
-        let ceiling = Duration::from_millis(50) * 2u32.pow(self.tried - 1);
-        let jitter = rand::rng().random_range(0.5..1.0);
-        tokio::time::sleep(ceiling.mul_f64(jitter)).await;
-        self.tried += 1;
-        true
-    }
-}
-
-fn millis(duration: Duration) -> i32 {
-    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
 fn check(message: &NewMessage) -> Result<(), Error> {

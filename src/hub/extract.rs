@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::error::Code;
 use crate::hub::error::ApiError;
 
-/// A JSON body. Answers 415 to any other content type, 413 to one over the limit, and 400 with the path
+/// A JSON object as the body. Answers 415 to any other content type, 413 to one over the limit, and 400 with the path
 /// of the field to one that does not fit `T`, stands twice, or has something after it.
 #[derive(Debug, Clone, Copy)]
 pub struct StrictJson<T>(pub T);
@@ -52,6 +52,10 @@ fn is_json(headers: &HeaderMap) -> bool {
 }
 
 fn read_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    // Where a struct is wanted, an array of its fields would do as well.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err(ApiError::invalid("body", "must be a JSON object"));
+    }
     // First for its form alone: a map takes a name that stands twice without a word, and two readers
     // of one body may then read two different things.
     let _: Form = read_as(bytes)?;
@@ -222,9 +226,10 @@ mod tests {
                 "`k` stands twice",
             ),
             (r#"{"tool":"a","params":{"x":1}} {}"#, "body: ", "trailing"),
-            ("", "body: ", "EOF"),
-            ("nonsense", "body: ", "expected"),
-            ("[]", "body: ", "missing field"),
+            ("", "body: ", "must be a JSON object"),
+            ("nonsense", "body: ", "must be a JSON object"),
+            (r#"["a", {"x":1}, null]"#, "body: ", "must be a JSON object"),
+            ("{nonsense", "body: ", "key must be a string"),
             (r#"{"tool":"a","params":{"x":1},"free":1e999}"#, "free: ", "out of range"),
         ] {
             let message = refused(json);

@@ -22,7 +22,13 @@ const DATABASE_AGE: Duration = Duration::from_secs(1);
 /// What must be ready before the hub says that it is. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Readiness {
-    components: Arc<Mutex<Vec<(String, watch::Receiver<bool>)>>>,
+    components: Arc<Mutex<Vec<Component>>>,
+}
+
+#[derive(Debug)]
+struct Component {
+    name: String,
+    ready: watch::Receiver<bool>,
 }
 
 impl Readiness {
@@ -38,14 +44,14 @@ impl Readiness {
     pub fn register(&self, name: impl Into<String>) -> watch::Sender<bool> {
         let (sender, receiver) = watch::channel(false);
         let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-        components.push((name.into(), receiver));
+        components.push(Component { name: name.into(), ready: receiver });
         sender
     }
 
     /// Every component and why it is not ready, if it is not.
     fn look(&self) -> Vec<(String, Option<&'static str>)> {
         let components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
-        let look = |(name, ready): &(String, watch::Receiver<bool>)| {
+        let look = |Component { name, ready }: &Component| {
             let why = match (ready.has_changed().is_ok(), *ready.borrow()) {
                 (true, true) => None,
                 (true, false) => Some("not ready yet"),

@@ -58,16 +58,24 @@ struct Run {
     runner: u32,
 }
 
-static RUN: LazyLock<Run> = LazyLock::new(|| match env::var("NEXTEST_RUN_ID") {
-    Ok(id) => Run { id: id.replace('-', ""), runner: parent_id() },
-    Err(_) => Run { id: Uuid::new_v4().simple().to_string(), runner: std::process::id() },
+static RUN: LazyLock<Run> = LazyLock::new(|| match (env::var("NEXTEST_RUN_ID"), nextest()) {
+    (Ok(id), Some(runner)) => Run { id: id.replace('-', ""), runner },
+    _ => Run { id: Uuid::new_v4().simple().to_string(), runner: std::process::id() },
 });
 
-fn parent_id() -> u32 {
+/// The pid of our parent, if that is nextest: when it was killed we are somebody else's child, whose
+/// end the keeper would wait for in vain.
+fn nextest() -> Option<u32> {
     #[cfg(unix)]
-    return std::os::unix::process::parent_id();
+    let parent = Some(std::os::unix::process::parent_id()).filter(|parent| *parent != 1);
     #[cfg(not(unix))]
-    return std::process::id();
+    let parent = None;
+    #[cfg(target_os = "linux")]
+    let parent = parent.filter(|parent| {
+        fs::read_to_string(format!("/proc/{parent}/comm"))
+            .is_ok_and(|name| name.contains("nextest"))
+    });
+    parent
 }
 
 /// The directory of the running server's socket.
@@ -121,12 +129,13 @@ fn run_dir() -> Result<PathBuf, Error> {
 
 /// Creates a directory into which only we may write, and the server's user may go.
 fn create_dir(dir: &Path) -> std::io::Result<()> {
-    let mut builder = fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o711);
-    match builder.create(dir) {
+    match fs::create_dir(dir) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
-        created => created,
+        Err(error) => Err(error),
+        #[cfg(unix)]
+        Ok(()) => fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o711)),
+        #[cfg(not(unix))]
+        Ok(()) => Ok(()),
     }
 }
 
@@ -142,7 +151,7 @@ fn start(dir: &Path) -> Result<PathBuf, Error> {
     run_as.check_reach(&binaries.program("postgres"), &socket_dir)?;
     initialize(&binaries, &run_as, &root, Init { no_sync: true, ..Init::default() })?;
 
-    let (log, file) = Log::open(&root.join("server.log"))?;
+    let (log, file) = Log::open(&root.join("server.log"), &run_as)?;
     let mut command = command(&binaries, &run_as, &cluster, &Endpoint::Socket(socket_dir.clone()));
     for (name, value) in SETTINGS {
         set(&mut command, name, value);

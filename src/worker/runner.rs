@@ -173,8 +173,10 @@ impl<H: Handler> Runner<H> {
             gauge!(IN_FLIGHT, "role" => self.role()).set(in_flight.running() as f64);
             let draining = shutdown.draining().is_cancelled();
             let free = self.options.concurrency.saturating_sub(running);
-            let want = if look && !draining { free } else { 0 };
-            if settles.is_empty() && want == 0 {
+            // A turn that settles claims as well: it costs one look into an index, and a place that has
+            // just become free need not wait for the next wake-up.
+            let want = if draining { 0 } else { free };
+            if settles.is_empty() && (want == 0 || !look) {
                 continue;
             }
             let began = Stopwatch::start();
@@ -185,7 +187,7 @@ impl<H: Handler> Runner<H> {
                     self.settled(&settles, &outcomes, in_flight);
                     settles.clear();
                     // Fewer than there was room for: nothing more waits, until someone says so.
-                    look = want > 0 && claims.len() == want || want == 0 && look;
+                    look = want > 0 && claims.len() == want;
                     for claim in claims {
                         running += 1;
                         self.start(claim, began, &handlers, &hand_in, in_flight, shutdown);

@@ -14,10 +14,10 @@ use crate::support::{Other, say, until};
 
 /// A directory that every user may pass through, as the one of a root's server must be.
 fn temp_dir() -> Result<TempDir> {
-    let mut builder = tempfile::Builder::new();
+    let dir = tempfile::Builder::new().prefix("cogo-it-").tempdir()?;
     #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711));
-    Ok(builder.prefix("cogo-it-").tempdir()?)
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711))?;
+    Ok(dir)
 }
 
 fn log_of(data_dir: &Path) -> Result<String> {
@@ -343,19 +343,26 @@ fn program_of(pid: &str) -> Option<PathBuf> {
     fs::read_link(Path::new("/proc").join(pid).join("exe")).ok()
 }
 
-/// The server processes that work in `cluster` and are not another's children.
+/// The server processes that work in `cluster` and are not the children of another one.
 #[cfg(target_os = "linux")]
 fn servers_on(cluster: &Path) -> Result<Vec<String>> {
     let mut found = Vec::new();
     for process in fs::read_dir("/proc")? {
         let process = process?.path();
         if fs::read_link(process.join("cwd")).is_ok_and(|dir| dir == cluster)
-            && fs::read_to_string(process.join("cmdline")).is_ok_and(|line| line.contains("\0-D\0"))
+            && let Ok(status) = fs::read_to_string(process.join("status"))
         {
-            found.push(process.file_name().context("no pid")?.to_string_lossy().into_owned());
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            let parent = parent.context("no parent")?.trim().to_owned();
+            found.push((
+                process.file_name().context("no pid")?.to_string_lossy().into_owned(),
+                parent,
+            ));
         }
     }
-    Ok(found)
+    let is_server = |pid: &str| found.iter().any(|(server, _)| server == pid);
+    let roots = found.iter().filter(|(_, parent)| !is_server(parent));
+    Ok(roots.map(|(pid, _)| pid.clone()).collect())
 }
 
 #[cfg(target_os = "linux")]

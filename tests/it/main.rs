@@ -6,6 +6,7 @@ mod config;
 mod embedded;
 mod enqueue;
 mod fixtures;
+mod hub;
 mod layers;
 mod log;
 mod migrations;

@@ -112,28 +112,33 @@ impl RunAs {
         Ok(())
     }
 
+    /// Gives an open file to that user, who may start the next server without us.
+    pub(crate) fn own_file(&self, file: &fs::File) -> io::Result<()> {
+        #[cfg(unix)]
+        if let Some(account) = &self.0 {
+            std::os::unix::fs::fchown(file, Some(account.uid), Some(account.gid))?;
+        }
+        let _ = file;
+        Ok(())
+    }
+
     /// Checks that the user can run `program` and enter `dir`, by doing so: modes alone would not
     /// show access lists, mount options or security modules.
     pub(crate) fn check_reach(&self, program: &Path, dir: &Path) -> Result<(), Error> {
         let Some(account) = &self.0 else {
             return Ok(());
         };
-        let run_in = |dir: &Path| {
+        let user = account.name.clone();
+        let run_in = |dir: &Path, program: &Path, arguments: &[&str]| {
             let mut command = Command::new(program);
             self.apply(&mut command);
-            command.arg("--version").current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
+            command.args(arguments).current_dir(dir).stdout(Stdio::null()).stderr(Stdio::null());
             command.status()
         };
-        let user = account.name.clone();
-        run_in(Path::new("/")).map_err(|source| Error::NotExecutable {
-            program: program.to_owned(),
-            user: user.clone(),
-            source,
-        })?;
         let mut way: Vec<&Path> = dir.ancestors().collect();
         way.reverse();
         for step in way {
-            match run_in(step) {
+            match run_in(step, Path::new("/bin/sh"), &["-c", ":"]) {
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
                     return Err(Error::Unreachable { dir: step.to_owned(), user });
@@ -143,27 +148,31 @@ impl RunAs {
                 }
             }
         }
-        Ok(())
+        run_in(Path::new("/"), program, &["--version"])
+            .map(drop)
+            .map_err(|source| Error::NotExecutable { program: program.to_owned(), user, source })
     }
 }
 
-/// Creates the data directory, if it is missing. As root it can be passed through by the server's
-/// user, but not listed.
+/// Creates the data directory and what is missing above it. As root these can be
+/// passed through by the server's user, but not listed.
 pub(crate) fn create_data_dir(dir: &Path) -> Result<(), Error> {
     let failed =
         |source| Error::Io { action: "create the directory", path: dir.to_owned(), source };
-    if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent).map_err(failed)?;
+    let missing = |parent: &&Path| !parent.as_os_str().is_empty() && !parent.exists();
+    if let Some(parent) = dir.parent().filter(missing) {
+        create_data_dir(parent)?;
     }
-    let mut builder = DirBuilder::new();
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::DirBuilderExt;
-        builder.mode(if is_root() { 0o711 } else { 0o700 });
-    }
-    match builder.create(dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(failed(error)),
-        _ => Ok(()),
+    match private(&mut DirBuilder::new()).create(dir) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(failed(error)),
+        #[cfg(unix)]
+        Ok(()) if is_root() => {
+            // Not by the mode at creation, from which the umask takes away.
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+            fs::set_permissions(dir, mode).map_err(failed)
+        }
+        Ok(()) => Ok(()),
     }
 }
 

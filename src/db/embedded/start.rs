@@ -108,7 +108,7 @@ impl Start {
     ) -> Result<(Server, PgConnectOptions), Error> {
         let Self { binaries, run_as, layout, lock } = self;
         let endpoint = Endpoint::choose(&layout)?;
-        let (log, file) = Log::open(&layout.log())?;
+        let (log, file) = Log::open(&layout.log(), &run_as)?;
         let mut command = command(&binaries, &run_as, &layout.cluster(), &endpoint);
         for (name, value) in FIXED.iter().copied().chain(settings.iter().map(|(n, v)| (&**n, &**v)))
         {

@@ -8,23 +8,22 @@
 //! | `GET /api/mcp/ping/{toolset}/{tool}` | the server pinged and the tool found, never run |
 
 mod enqueue;
-mod hub;
 mod view;
 
 use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Json};
 use axum::routing::{get, post};
 use cogo::bus::{self, Bus, Receipt};
 use cogo::error::Code;
+use cogo::hub::{ApiError, PathParams};
 use cogo::message::NewMessage;
 use cogo::retry::Policies;
 use serde_json::json;
 
-use self::hub::ApiError;
 use crate::gateway::Gateway;
 use crate::toolsets::Toolsets;
 use crate::upstream::{CallError, Upstream};
@@ -93,14 +92,15 @@ async fn health<B: Publish>(State(api): State<Arc<Api<B>>>) -> impl IntoResponse
 
 async fn ping<B: Publish>(
     State(api): State<Arc<Api<B>>>,
-    Path((toolset, tool)): Path<(String, String)>,
+    path: PathParams,
 ) -> Result<impl IntoResponse, ApiError> {
-    let upstream = api.toolset(&toolset)?;
+    let (toolset, tool) = (path.text("toolset"), path.text("tool"));
+    let upstream = api.toolset(toolset)?;
     let down = |error: CallError| ApiError::new(Code::Unavailable, error.message);
     let report = upstream.ping().await.map_err(down)?;
-    let found = match upstream.tool(&tool) {
+    let found = match upstream.tool(tool) {
         Some(found) => Some(found),
-        None => upstream.refresh().await.map_err(down)?.get(&tool).cloned(),
+        None => upstream.refresh().await.map_err(down)?.get(tool).cloned(),
     };
     let Some(found) = found else {
         let message =

@@ -6,12 +6,11 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Json};
-use cogo::error::{Code, chain};
+use cogo::hub::{ApiError, StrictJson};
 use cogo::message::{DEFAULT_TENANT, NewMessage, Topic, TraceId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::hub::{ApiError, StrictJson};
 use super::{Api, Publish};
 use crate::gateway::ROLE;
 use crate::handler::INTENT;
@@ -44,15 +43,7 @@ pub(super) async fn enqueue<B: Publish>(
     StrictJson(body): StrictJson<Enqueue>,
 ) -> Result<impl IntoResponse, ApiError> {
     let message = message(&api, &headers, body)?;
-    let receipt = api.bus.publish(message).await.map_err(|error| {
-        let code = error.code();
-        if matches!(code, Code::Internal | Code::Unavailable) {
-            // What the database said is for the log, not for the caller.
-            tracing::error!(error = %chain(&error), "Cannot enqueue");
-            return ApiError::new(code, "the bus does not take messages now");
-        }
-        ApiError::new(code, error.to_string())
-    })?;
+    let receipt = api.bus.publish(message).await?;
     let answer = json!({
         "ok": true, "id": receipt.id, "trace_id": receipt.trace_id, "duplicate": receipt.duplicate,
     });
@@ -60,20 +51,20 @@ pub(super) async fn enqueue<B: Publish>(
 }
 
 fn message<B>(api: &Api<B>, headers: &HeaderMap, body: Enqueue) -> Result<NewMessage, ApiError> {
-    let refuse = |text: &str| Err(ApiError::new(Code::InvalidArgument, text));
+    let refuse = |field, rule| Err(ApiError::invalid(field, rule));
     // Whether the toolset answers now does not matter: its message waits. Nor is the tool looked up.
     let toolset = api.toolset(&body.toolset)?.name();
     if body.tool.is_empty() || body.tool.len() > MAX_TOOL || body.tool.contains(char::is_control) {
-        return refuse("tool: must be 1 to 128 characters, none of them control characters");
+        return refuse("tool", "must be 1 to 128 characters, none of them control characters");
     }
     let header = match headers.get(IDEMPOTENCY_KEY).map(|value| value.to_str()) {
         None => None,
         Some(Ok(key)) => Some(key.to_owned()),
-        Some(Err(_)) => return refuse("Idempotency-Key: must be visible ASCII"),
+        Some(Err(_)) => return refuse("Idempotency-Key", "must be visible ASCII"),
     };
     let key = match (header, body.idempotency_key) {
         (Some(header), Some(body)) if header != body => {
-            return refuse("idempotency_key: differs from the Idempotency-Key header");
+            return refuse("idempotency_key", "differs from the Idempotency-Key header");
         }
         (header, body) => header.or(body),
     };

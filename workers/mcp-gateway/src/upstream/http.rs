@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cogo::error::chain;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -143,7 +144,7 @@ impl StreamableHttpClient for Client {
                 if error.id.is_none() =>
             {
                 error.id = Some(RequestId::Number(id));
-                self.wire.retire();
+                self.wire.retire("the server refused the session");
                 Ok(StreamableHttpPostResponse::Json(JsonRpcMessage::Error(error), session))
             }
             Ok(other) => Ok(other),
@@ -155,7 +156,7 @@ impl StreamableHttpClient for Client {
                     refused if Self::refused(refused) => probe.set_sent(false),
                     _ => {}
                 }
-                self.wire.retire();
+                self.wire.retire(format!("a request failed: {}", chain(&error)));
                 Err(error)
             }
         }

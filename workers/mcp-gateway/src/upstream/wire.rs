@@ -93,8 +93,9 @@ impl Wire {
         &self.retired
     }
 
-    /// Says that a new connection should take over.
-    pub(super) fn retire(&self) {
+    /// Says that a new connection should take over, and why.
+    pub(super) fn retire(&self, reason: impl Into<String>) {
+        let _ended_before = self.ended.set(reason.into());
         self.retired.cancel();
     }
 

@@ -11,6 +11,7 @@ use cogo_worker_mcp_gateway::config::{Config, EnvValue, FromEnv, Toolset};
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::handler::McpHandler;
 use cogo_worker_mcp_gateway::toolsets::Toolsets;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -222,6 +223,35 @@ async fn a_toolset_without_its_secret_fails_alone() {
     assert!(text.contains("COGO_TEST_NEVER_SET"), "{text}");
     let pings = bench.toolsets.ping_all().await;
     assert!(pings["demo"].is_ok() && pings["locked"].is_err());
+}
+
+#[tokio::test] // one thread, so that the recorder of this thread sees all
+async fn calls_are_counted_by_toolset_tool_and_class() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _here = metrics::set_default_local_recorder(&recorder);
+    cogo_worker_mcp_gateway::metrics::describe();
+    let bench = bench(&[], json!({})).await;
+    for (toolset, tool, params) in [
+        ("demo", "echo", json!({"message": "a"})),
+        ("demo", "echo", json!({"message": 1})),
+        ("demo", "fail", json!({"message": "b"})),
+        ("demo", "no-such-tool", json!({})),
+        ("no-such-toolset", "echo", json!({})),
+    ] {
+        let _either = bench.handler.attempt(&message(toolset, tool, params), attempt().0).await;
+    }
+    let text = recorder.handle().render();
+    for line in [
+        r#"cogo_mcp_calls_total{toolset="demo",tool="echo"} 2"#,
+        r#"cogo_mcp_calls_total{toolset="demo",tool="unknown"} 1"#,
+        r#"cogo_mcp_calls_total{toolset="unknown",tool="unknown"} 1"#,
+        r#"cogo_mcp_fail_total{toolset="demo",tool="echo",class="invalid_params"} 1"#,
+        r#"cogo_mcp_fail_total{toolset="demo",tool="fail",class="tool_error"} 1"#,
+        r#"cogo_mcp_latency_ms_count{toolset="demo",tool="echo"} 2"#,
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("no-such"), "labels are bounded");
 }
 
 #[tokio::test]

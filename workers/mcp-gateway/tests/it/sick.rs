@@ -129,7 +129,8 @@ async fn a_result_comes_through_unchanged() {
     let expected = json!({"content": [{"type": "hologram", "x": 1, "text": "h"}],
         "future": {"a": [1, 2.5]}, "isError": false});
     assert_eq!(reply.result, expected);
-    call(&upstream, "string_id", json!({})).await.expect("an id given back as a string is ours");
+    let reply = call(&upstream, "string_id", json!({})).await.expect("a string, but our id");
+    assert_eq!(reply.result, json!({"new": 1}));
 }
 
 #[tokio::test]
@@ -177,6 +178,23 @@ async fn changed_tools_are_seen_when_announced_and_when_not() {
     sick.add_tool("unannounced", false);
     assert!(upstream.tool("unannounced").is_none());
     call(&upstream, "unannounced", json!({})).await.expect("it was looked up");
+}
+
+#[tokio::test]
+async fn a_server_of_the_newest_revision_tells_of_changed_tools_on_subscription() {
+    let sick = Sick::start(Discover::Answered).await;
+    let upstream = upstream(Toolset::at(&sick.url));
+    assert_recovered(&upstream).await;
+    assert_eq!(upstream.ping().await.expect("an answer").server.protocol, "2026-07-28");
+    let request = sick.heard(|message| message["params"]["name"] == "healthy").await;
+    let version = &request["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"];
+    assert_eq!(version, "2026-07-28");
+    sick.heard(|message| message["method"] == "subscriptions/listen").await;
+    for tool in ["one", "another"] {
+        sick.add_tool(tool, true);
+        eventually("the new tool is listed", || upstream.tool(tool).is_some()).await;
+    }
+    assert_eq!((sick.count("subscriptions/listen"), sick.count("initialize")), (1, 0));
 }
 
 #[tokio::test]

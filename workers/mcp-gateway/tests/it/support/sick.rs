@@ -18,6 +18,9 @@ use super::PATIENCE;
 /// What a healthy tool of the sick server answers.
 pub(crate) const FINE: &str = "fine";
 
+/// What ties a notification to a subscription (MCP 2026-07-28).
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
 /// How it takes `server/discover`, which a server of 2025 does not know.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Discover {
@@ -27,6 +30,8 @@ pub(crate) enum Discover {
     Ignored,
     /// It hangs up.
     HangsUp,
+    /// As a server of 2026-07-28 does.
+    Answered,
 }
 
 #[derive(Debug)]
@@ -52,6 +57,7 @@ struct Session {
     heard: Arc<Notify>,
     renamed: Arc<Mutex<Option<&'static str>>>,
     announce: Arc<Notify>,
+    subscription: Arc<Mutex<Value>>,
 }
 
 impl Sick {
@@ -64,6 +70,7 @@ impl Sick {
             heard: Arc::default(),
             renamed: Arc::default(),
             announce: Arc::default(),
+            subscription: Arc::default(),
         };
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
         let (ended, inner, theirs) = (stop.clone(), tasks.clone(), session.clone());
@@ -127,7 +134,11 @@ impl Session {
             let frame = tokio::select! {
                 frame = socket.next() => frame,
                 () = self.announce.notified() => {
-                    let news = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+                    let mut news = json!({"jsonrpc": "2.0", "method": "notifications/tools/list_changed"});
+                    let subscription = self.subscription.lock().expect("no panics").clone();
+                    if !subscription.is_null() {
+                        news["params"] = json!({"_meta": {SUBSCRIPTION: subscription}});
+                    }
                     send(&mut socket, &news).await;
                     continue;
                 }
@@ -154,7 +165,20 @@ impl Session {
                 Discover::Refused => send(socket, &refuse(-32601, "Method not found")).await,
                 Discover::Ignored => {}
                 Discover::HangsUp => return false,
+                Discover::Answered => {
+                    let result = json!({"resultType": "complete", "ttlMs": 0, "cacheScope": "private",
+                        "supportedVersions": ["2026-07-28"],
+                        "capabilities": {"tools": {"listChanged": true}}});
+                    send(socket, &reply(result)).await;
+                }
             },
+            "subscriptions/listen" => {
+                let params = json!({"_meta": {SUBSCRIPTION: id}, "notifications":
+                    {"toolsListChanged": true}});
+                *self.subscription.lock().expect("no panics") = id.clone();
+                let news = "notifications/subscriptions/acknowledged";
+                send(socket, &json!({"jsonrpc": "2.0", "method": news, "params": params})).await;
+            }
             "initialize" => {
                 let result = json!({"protocolVersion": "2025-06-18", "capabilities":
                     {"tools": {"listChanged": true}}, "serverInfo": {"name": "sick", "version": "1"}});
@@ -196,8 +220,7 @@ impl Session {
                 "misreads" => send(socket, &refuse(-32700, "Parse error")).await,
                 "string_id" => {
                     let id = id.to_string();
-                    send(socket, &json!({"jsonrpc": "2.0", "id": id, "result": {"content": []}}))
-                        .await;
+                    send(socket, &json!({"jsonrpc": "2.0", "id": id, "result": {"new": 1}})).await;
                 }
                 "extra" => {
                     let result = json!({"content": [{"type": "hologram", "x": 1, "text": "h"}],

@@ -1,0 +1,177 @@
+//! The hub: what it answers, and to whom.
+
+mod boundary;
+mod connections;
+mod health;
+mod messages;
+mod waiting;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use axum::body::Body;
+use axum::http::request::Builder;
+use axum::http::{HeaderMap, Request, StatusCode};
+use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
+use cogo::db;
+use cogo::hub::{self, AdminToken, Options, Readiness};
+use cogo::message::{MessageId, NewMessage, Topic};
+use cogo::shutdown::{Shutdown, Tasks};
+use cogo::testing::TestDb;
+use serde_json::{Value, json};
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use tower::ServiceExt as _;
+
+const TOKEN: &str = "a-token-for-tests-only";
+/// How long anything may take before the test gives up; nothing waits for it to pass.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A hub without a socket, over a database or over none.
+struct TestHub {
+    router: axum::Router,
+    bus: Bus,
+    readiness: Readiness,
+    shutdown: Shutdown,
+    tasks: Tasks,
+    artifacts: tempfile::TempDir,
+    db: Option<TestDb>,
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    text: String,
+}
+
+impl Answer {
+    fn json(&self) -> Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| format!("not JSON: {self:?}"))
+    }
+
+    fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Checks that this is an error of the one shape, and gives its message.
+    fn error(&self, status: u16, code: &str) -> Result<String> {
+        anyhow::ensure!(self.status == status, "{status} was expected: {self:?}");
+        let json = self.json()?;
+        anyhow::ensure!(json["ok"] == false && json["error"] == code, "{code}: {self:?}");
+        anyhow::ensure!(json["code"] == code, "{self:?}");
+        anyhow::ensure!(json["trace_id"].as_str().is_some_and(|id| id.len() == 36), "{self:?}");
+        anyhow::ensure!(self.header("x-content-type-options") == "nosniff", "{self:?}");
+        Ok(json["message"].as_str().context("a message")?.to_owned())
+    }
+}
+
+struct Setup {
+    options: Options,
+    listen: SocketAddr,
+    routes: axum::Router,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8787));
+        Self { options: Options::default(), listen, routes: axum::Router::new() }
+    }
+}
+
+impl TestHub {
+    /// Over a database of its own.
+    async fn new() -> Result<Self> {
+        Self::with(Setup::default()).await
+    }
+
+    async fn with(setup: Setup) -> Result<Self> {
+        let db = TestDb::new().await;
+        let pool = db::Options::new(db.connect_options()).pool();
+        Self::over(pool, Some(db), setup)
+    }
+
+    /// Over a database that does not answer.
+    fn without_database(setup: Setup) -> Result<Self> {
+        let nowhere = PgConnectOptions::new_without_pgpass().host("127.0.0.1").port(1);
+        let mut options = db::Options::new(nowhere);
+        options.acquire_timeout = Duration::from_millis(50);
+        Self::over(options.pool(), None, setup)
+    }
+
+    fn over(pool: PgPool, db: Option<TestDb>, setup: Setup) -> Result<Self> {
+        let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+        let bus = Bus::new(pool);
+        let readiness = Readiness::new();
+        let artifacts = tempfile::tempdir()?;
+        setup.options.validate()?;
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        // Under nextest a test is a process; else the first hub has them, and only its test looks.
+        let _ = metrics::set_global_recorder(recorder);
+        let state = hub::State {
+            bus: bus.clone(),
+            feed: Feed::start(bus.clone(), &tasks, &shutdown),
+            readiness: readiness.clone(),
+            options: setup.options,
+            token: AdminToken::new(TOKEN)?,
+            metrics: Arc::new(move || handle.render()),
+            listen: setup.listen,
+            artifacts_dir: artifacts.path().to_owned(),
+        };
+        let router = hub::router(state, setup.routes);
+        Ok(Self { router, bus, readiness, shutdown, tasks, artifacts, db })
+    }
+
+    async fn send(&self, request: Request<Body>) -> Result<Answer> {
+        let response = self.router.clone().oneshot(request).await?;
+        let (head, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await?;
+        let text = String::from_utf8_lossy(&bytes).into_owned();
+        Ok(Answer { status: head.status, headers: head.headers, text })
+    }
+
+    async fn get(&self, path: &str) -> Result<Answer> {
+        self.send(request("GET", path).body(Body::empty())?).await
+    }
+
+    /// With the token and a JSON body.
+    async fn post(&self, path: &str, body: impl Into<Body>) -> Result<Answer> {
+        let request = request("POST", path)
+            .header("x-admin-token", TOKEN)
+            .header("content-type", "application/json");
+        self.send(request.body(body.into())?).await
+    }
+
+    async fn publish(&self) -> Result<MessageId> {
+        let message = NewMessage::new(&topic()?, "echo.say", json!({"text": "hello"}));
+        Ok(self.bus.publish(message).await?.id)
+    }
+
+    async fn claim(&self, max: usize) -> Result<Vec<Claim>> {
+        let request = ClaimRequest {
+            worker: "a-worker".to_owned(),
+            tenant: "default".to_owned(),
+            topics: vec![topic()?.to_string()],
+            max,
+            lease: Duration::from_secs(60),
+        };
+        Ok(self.bus.claim(&request).await?)
+    }
+
+    /// How many rows there are in the table and in the log.
+    async fn written(&self) -> Result<(i64, i64)> {
+        let sql = "select (select count(*) from agent_messages), (select count(*) from bus_events)";
+        Ok(sqlx::query_as(sql).fetch_one(self.bus.pool()).await?)
+    }
+}
+
+fn topic() -> Result<Topic> {
+    Ok(Topic::new("hub-test", "here")?)
+}
+
+fn request(method: &str, path: &str) -> Builder {
+    Request::builder().method(method).uri(path).header("host", "localhost:8787")
+}

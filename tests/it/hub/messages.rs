@@ -1,0 +1,158 @@
+//! Reading messages, traces and dead letters, and retention.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use cogo::bus;
+use cogo::hub::{Retention, maintenance};
+use serde_json::json;
+use uuid::Uuid;
+
+use crate::hub::{DEADLINE, TestHub};
+
+#[tokio::test]
+async fn a_message_is_answered_with_what_happened_to_it() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let id = hub.publish().await?;
+    let claim = hub.claim(1).await?.pop().context("a claim")?;
+    claim.complete(json!({"text": "hello"})).await?;
+
+    let answer = hub.get(&format!("/api/messages/{id}")).await?.json()?;
+    assert_eq!(answer["ok"], true);
+    assert_eq!(answer["message"]["status"], "done");
+    assert_eq!(answer["message"]["attempts"], 1);
+    assert_eq!(answer["message"]["result"], json!({"text": "hello"}));
+    let types: Vec<_> = answer["events"].as_array().context("events")?.iter().collect();
+    assert_eq!(types[0]["event_type"], "echo_say_scheduled");
+    assert_eq!(types.last().context("an event")?["event_type"], "echo_say_succeeded");
+
+    let trace = answer["message"]["trace_id"].as_str().context("a trace")?;
+    let traced = hub.get(&format!("/api/traces/{trace}")).await?.json()?;
+    assert_eq!(traced["events"], answer["events"]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_message_or_trace_is_not_found() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let id = Uuid::now_v7();
+    for path in [
+        format!("/api/messages/{id}"),
+        format!("/api/messages/{id}?wait=30s"),
+        format!("/api/traces/{id}"),
+    ] {
+        let message = hub.get(&path).await?.error(404, "not_found")?;
+        assert!(message.contains(&id.to_string()), "{message}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_and_brought_back() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let id = hub.publish().await?;
+    let claim = hub.claim(1).await?.pop().context("a claim")?;
+    claim.fail(json!({"class": "permanent", "message": "no"}), None).await?;
+
+    let ids = |answer: serde_json::Value| answer["messages"][0]["id"].clone();
+    for query in ["", "?role=hub-test&service=here&class=permanent&limit=1"] {
+        let listed = hub.get(&format!("/api/dead-letters{query}")).await?.json()?;
+        assert_eq!(ids(listed), json!(id), "{query}");
+    }
+    let others = hub.get("/api/dead-letters?class=transient").await?.json()?;
+    assert_eq!(others["messages"], json!([]));
+
+    let unknown = Uuid::now_v7();
+    let body = json!({"ids": [id, unknown], "reason": "mended"}).to_string();
+    let answer = hub.post("/api/dead-letters/requeue", body).await?.json()?;
+    let results = json!([
+        {"id": id, "outcome": "requeued"},
+        {"id": unknown, "outcome": "not_found"},
+    ]);
+    assert_eq!(answer["results"], results);
+    let answer = hub.get(&format!("/api/messages/{id}")).await?.json()?;
+    assert_eq!(answer["message"]["status"], "queued");
+    let last = answer["events"].as_array().and_then(|events| events.last()).context("events")?;
+    assert_eq!(
+        (&last["event_type"], &last["reason"]),
+        (&json!("echo_say_requeued"), &json!("mended"))
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_status_shows_what_waits_and_who_works() -> Result<()> {
+    let hub = TestHub::new().await?;
+    hub.publish().await?;
+    hub.bus.worker_seen(&json!({"id": "w", "role": "hub-test"})).await?;
+    let status = hub.get("/api/status").await?.json()?;
+    assert_eq!(status["queue"][0]["status"], "queued");
+    assert_eq!(status["queue"][0]["messages"], 1);
+    assert_eq!(status["workers"][0]["id"], "w");
+    assert!(status["schema_version"].is_i64() && status["version"].is_string());
+    Ok(())
+}
+
+#[tokio::test]
+async fn retention_lets_old_messages_go_and_logs_it() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let db = hub.db.as_ref().context("a database")?;
+    let (done, dead, waiting) = (hub.publish().await?, hub.publish().await?, hub.publish().await?);
+    for claim in hub.claim(3).await? {
+        let id = claim.message().id;
+        if id == done {
+            claim.complete(json!({})).await?;
+        } else if id == dead {
+            claim.fail(json!({"class": "permanent", "message": "no"}), None).await?;
+        } else {
+            claim.release(Duration::ZERO, "not now").await?;
+        }
+    }
+    let forever = Retention { done_hours: 24, failed_days: None, log_days: 35 };
+    assert_eq!(maintenance::retain(&hub.bus, &forever).await?, 0);
+    db.advance(Duration::from_secs(25 * 3600)).await;
+    assert_eq!(maintenance::retain(&hub.bus, &forever).await?, 1);
+    hub.get(&format!("/api/messages/{done}")).await?.error(404, "not_found")?;
+    let purged: serde_json::Value = sqlx::query_scalar(
+        "select payload -> 'ids' from bus_events where event_type = 'messages_purged'",
+    )
+    .fetch_one(db.pool())
+    .await?;
+    assert_eq!(purged, json!([done]));
+
+    let short = Retention { failed_days: Some(1), ..forever };
+    assert_eq!(maintenance::retain(&hub.bus, &short).await?, 1);
+    hub.get(&format!("/api/messages/{dead}")).await?.error(404, "not_found")?;
+    assert_eq!(hub.get(&format!("/api/messages/{waiting}")).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn maintenance_runs_by_itself_and_stops_with_the_drain() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let db = hub.db.as_ref().context("a database")?;
+    let id = hub.publish().await?;
+    hub.claim(1).await?.pop().context("a claim")?.complete(json!({})).await?;
+    db.advance(Duration::from_secs(40 * 24 * 3600)).await;
+    let weeks = || async {
+        let sql = "select array_agg(relname::text order by relname) from pg_class
+            where relname ~ '^bus_events_[0-9]{8}$'";
+        sqlx::query_scalar::<_, Vec<String>>(sql).fetch_one(db.pool()).await
+    };
+    let before = weeks().await?;
+    maintenance::start(hub.bus.clone(), Retention::default(), &hub.tasks, &hub.shutdown);
+    let done = async {
+        loop {
+            let gone = matches!(hub.bus.message(id).await, Err(bus::Error::NoMessage(_)));
+            if gone && weeks().await? != before {
+                return anyhow::Ok(());
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, done).await.context("maintenance did not run")??;
+    assert!(weeks().await?.last() > before.last());
+    hub.shutdown.drain();
+    assert!(hub.tasks.join(DEADLINE).await, "a task did not stop");
+    Ok(())
+}
