@@ -104,6 +104,13 @@ impl Bus {
         self.core.wake.wake(signal);
     }
 
+    /// Wakes other processes now. For a process that ends after a publish: otherwise wake-ups are sent
+    /// soon after the call, by a task that would end with it, and the others would find the work only
+    /// when they next poll.
+    pub async fn wake_others(&self) {
+        self.core.wake.tell_now(self.pool()).await;
+    }
+
     /// Publishes one message; concurrent calls share a round trip. When it returns, the message is
     /// committed.
     ///

@@ -1,14 +1,22 @@
 //! The way to Postgres: pools, migrations, and (feature `embedded-postgres`) a server of our own.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
+use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 #[cfg(feature = "embedded-postgres")]
 pub mod embedded;
 
 /// The schema, compiled in. Forward-only; see `migrations/README.md`.
-pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
+    let mut migrator = sqlx::migrate!();
+    // By its full name: the first place where Postgres looks for a bare one is a schema called like the
+    // user, and for a user `cogo` there is such a schema once the first migration has run.
+    migrator.dangerous_set_table_name("public._sqlx_migrations");
+    migrator
+});
 
 /// How to connect.
 #[derive(Debug, Clone)]

@@ -1,1 +1,169 @@
-fn main() {}
+//! The `cogo` command: the hub, every worker and the operator's tool in one binary.
+//!
+//! One file a command; `exit.rs` has the exit codes, `output.rs` is all that prints.
+
+#![deny(unsafe_code)]
+
+mod config;
+mod connect;
+mod dlq;
+mod exit;
+mod hub;
+mod lifecycle;
+mod mcp;
+mod message;
+mod migrate;
+mod output;
+mod private_file;
+mod recorder;
+mod serve;
+mod status;
+mod tail;
+mod text;
+mod token;
+mod trace;
+mod up;
+mod up_file;
+mod wait;
+mod worker;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use connect::{Global, LogFormat};
+use exit::{Exit, Failed, judge};
+use lifecycle::Signals;
+use output::Output;
+
+/// A durable message bus for agents, on Postgres.
+///
+/// Work is a message; everything that happens to it is an event in a log that is never changed.
+/// Workers join from anywhere with outbound connections only.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cogo", version, max_term_width = 100, disable_help_subcommand = true,
+    after_help = exit::HELP,
+    after_long_help = format!("{FIRST_STEPS}\n\n{}", exit::HELP),
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const FIRST_STEPS: &str = "\
+First steps:
+  cogo up                                                       start everything
+  cogo mcp call demo echo --params '{\"message\": \"hello\"}'       call a tool through the bus
+  cogo tail --follow                                            watch what happens
+  cogo trace <trace id>                                         read it back";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Up(up::Up),
+    Hub(hub::Hub),
+    Worker(worker::Worker),
+    Enqueue(message::Enqueue),
+    Get(message::Get),
+    Tail(tail::Tail),
+    Trace(trace::Trace),
+    Dlq(dlq::Dlq),
+    Mcp(mcp::Mcp),
+    Status(status::Status),
+    Config(config::Config),
+    Migrate(migrate::Migrate),
+}
+
+impl Command {
+    /// Whether it runs until it is told to stop, and looks after signals itself.
+    fn serves(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Hub(_) | Self::Worker(_))
+    }
+
+    async fn run(self, global: &Global, output: Output) -> Result<Exit> {
+        match self {
+            Self::Up(command) => command.run(global).await,
+            Self::Hub(command) => command.run(global).await,
+            Self::Worker(command) => command.run(global, output).await,
+            Self::Enqueue(command) => command.run(global, output).await,
+            Self::Get(command) => command.run(global, output).await,
+            Self::Tail(command) => command.run(global, output).await,
+            Self::Trace(command) => command.run(global, output).await,
+            Self::Dlq(command) => command.run(global, output).await,
+            Self::Mcp(command) => command.run(global, output).await,
+            Self::Status(command) => command.run(global, output).await,
+            Self::Config(command) => command.run(global, output),
+            Self::Migrate(command) => command.run(global, output).await,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            let (exit, text) = judge(&error);
+            if let Some(text) = text {
+                output::error(&text);
+            }
+            exit.into()
+        }
+    }
+}
+
+fn start(cli: Cli) -> Result<Exit> {
+    let Cli { global, command } = cli;
+    log(&global, command.serves())?;
+    let output = Output::new(global.json);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let ended = runtime.block_on(async {
+        if command.serves() {
+            return command.run(&global, output).await;
+        }
+        let mut signals = Signals::new().context("hearing signals")?;
+        tokio::select! {
+            ended = command.run(&global, output) => ended,
+            _ = signals.next() => Ok(Exit::Interrupted),
+        }
+    });
+    // Reading stdin cannot be cut short; nobody waits for it.
+    runtime.shutdown_background();
+    ended
+}
+
+/// Sets up logs, on stderr.
+fn log(global: &Global, serves: bool) -> Result<()> {
+    let usual = if serves { "warn,cogo=info" } else { "warn" };
+    let wanted = global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
+    let filter = EnvFilter::try_new(wanted)
+        .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?;
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(output::colour_on_stderr());
+    match global.log_format {
+        LogFormat::Text => logs.with_target(false).compact().init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn verify_cli() {
+        Cli::command().debug_assert();
+    }
+}

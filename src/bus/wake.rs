@@ -100,6 +100,15 @@ impl Wake {
         self.inner.tell.notify_one();
     }
 
+    /// Tells other processes to look at everything. It costs a round trip, and a needless wake-up when
+    /// our task was faster; that it may be half-way is why this does not leave it to that.
+    pub(crate) async fn tell_now(&self, pool: &PgPool) {
+        let channels = CHANNELS.map(|(_, channel)| channel);
+        if let Err(error) = queries::notify(pool, &channels).await {
+            tracing::debug!(error = %chain(&error), "Could not wake other processes; they poll");
+        }
+    }
+
     /// Starts to tell other processes of our wake-ups.
     pub(crate) fn start_telling(&self, tasks: &Tasks, pool: PgPool) {
         let (inner, closed) = (Arc::clone(&self.inner), self.closed.clone());
@@ -133,6 +142,9 @@ impl Wake {
                     heard = listen(&pool, &inner) => heard,
                     () = closed.cancelled() => return,
                 };
+                if matches!(heard, Err(sqlx::Error::PoolClosed)) {
+                    return; // its owner is done with the database
+                }
                 if let Err(error) = heard
                     && !complained
                 {

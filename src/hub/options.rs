@@ -11,6 +11,9 @@ use crate::hub::host;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
+    /// Where the file's JSON Schema lies; for editors.
+    #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
     /// The largest request body in bytes, from 1024 to 64 MiB.
     pub max_body_bytes: usize,
     /// How long what is finished stays.
@@ -53,6 +56,7 @@ pub struct InvalidOptions {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            schema: None,
             max_body_bytes: 1024 * 1024,
             retention: Retention::default(),
             allowed_hosts: Vec::new(),

@@ -2,12 +2,14 @@
 
 mod claim;
 mod claim_schedules;
+mod config;
 mod embedded;
 mod enqueue;
 mod fixtures;
 mod hub;
 mod layers;
 mod log;
+mod migrations;
 mod rights;
 mod runner;
 mod support;

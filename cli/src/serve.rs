@@ -1,0 +1,316 @@
+//! What `cogo up` and `cogo hub` have in common: a database, a hub, and perhaps the gateway's worker.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use clap::Args;
+use cogo::bus::{Bus, Feed};
+use cogo::config::Source;
+use cogo::db::embedded::{self, Embedded};
+use cogo::hub::{self, AdminToken, Readiness};
+use cogo::retry::Policies;
+use cogo::shutdown::{Shutdown, Tasks};
+use cogo_worker_mcp_gateway::demo::Demo;
+use cogo_worker_mcp_gateway::{Gateway, ROLE};
+use sqlx::postgres::{PgConnectOptions, PgPool};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::connect::{self, Global, Rights};
+use crate::exit::{Exit, Failed};
+use crate::lifecycle::{Signals, supervise};
+use crate::migrate::migrate;
+use crate::output::{note, printable};
+use crate::token::{self, Lies};
+use crate::up_file::UpFile;
+use crate::worker::{self, Limits};
+use crate::{mcp, recorder};
+
+/// How long what stands by may take to end after the work has.
+const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+
+/// Where the hub listens.
+#[derive(Debug, Args)]
+pub(crate) struct Listen {
+    /// Where the hub listens; port 0 picks a free one
+    #[arg(long, env = "COGO_LISTEN", default_value = "127.0.0.1:8787", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Pick a free port if that one is taken
+    #[arg(long)]
+    auto_port: bool,
+}
+
+/// What to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct What {
+    /// Start a Postgres of our own, unless another database was named.
+    pub(crate) embedded: bool,
+    /// Run the gateway's worker and the demo server.
+    pub(crate) gateway: bool,
+}
+
+/// All that can be known to be wrong before anything is started.
+struct Plan {
+    source: Source,
+    worker: cogo::config::Worker,
+    policies: Policies,
+    hub: hub::Options,
+    mcp: cogo_worker_mcp_gateway::config::Config,
+    data_dir: PathBuf,
+    artifacts_dir: PathBuf,
+    database: Option<PgConnectOptions>,
+}
+
+impl Plan {
+    fn new(global: &Global, limits: &Limits, what: What) -> Result<Self> {
+        let source = global.config()?;
+        let database =
+            if what.embedded { global.named_database()? } else { Some(global.database()?) };
+        Ok(Self {
+            worker: limits.load(&source)?,
+            policies: source.load()?,
+            hub: source.load()?,
+            mcp: mcp::load(global)?,
+            data_dir: global.data_dir()?,
+            artifacts_dir: global.artifacts_dir()?,
+            database,
+            source,
+        })
+    }
+}
+
+/// Serves until a signal comes or a part fails.
+pub(crate) async fn serve(
+    global: &Global,
+    listen: &Listen,
+    limits: &Limits,
+    what: What,
+) -> Result<Exit> {
+    let mut signals = Signals::new().context("hearing signals")?;
+    let plan = Plan::new(global, limits, what)?;
+    // Before Postgres, which takes longer to say that it cannot.
+    let listener = hub::bind(listen.listen, listen.auto_port)
+        .await
+        .map_err(|error| Failed::new(Exit::Failed, format!("{:#}", anyhow!(error))))?;
+    make_dir(&plan.data_dir)?;
+    let (token, token_lies) = token::load(&plan.data_dir)?;
+
+    let (embedded, database) = match plan.database.clone() {
+        Some(database) => (None, database),
+        None => {
+            note(&format!("Starting Postgres in {}", plan.data_dir.display()));
+            let starting = Embedded::start(embedded::Options::new(&plan.data_dir));
+            let embedded = tokio::select! {
+                started = starting => started?,
+                _ = signals.next() => return Ok(Exit::Interrupted),
+            };
+            let database = embedded.connect_options();
+            (Some(embedded), database)
+        }
+    };
+    let served = tokio::select! {
+        prepared = prepare(&plan, &database, what) => match prepared {
+            Ok(parts) => run(plan, parts, listener, token, token_lies, embedded.as_ref(), &mut signals).await,
+            Err(error) => Err(error),
+        },
+        error = died(embedded.as_ref()) => Err(error),
+    };
+    if let Some(embedded) = embedded {
+        let stopped = embedded.stop().await;
+        // What went wrong first is what matters.
+        served.and(stopped.map_err(Into::into))?;
+    } else {
+        served?;
+    }
+    note("Stopped.");
+    Ok(Exit::Done)
+}
+
+/// The two ways to the database: the hub's and the worker's, each with as few rights as it needs.
+struct Parts {
+    hub_bus: Bus,
+    worker_bus: Option<Bus>,
+}
+
+async fn prepare(plan: &Plan, database: &PgConnectOptions, what: What) -> Result<Parts> {
+    // A hub beside others does not change their schema; whoever owns the database does.
+    if what.embedded {
+        migrate(database).await?;
+    }
+    let max = plan.worker.max_connections;
+    let hub_bus = connect::open(database, Rights::Operator, max).await?;
+    let worker_bus = match what.gateway {
+        true => Some(connect::open(database, Rights::Bus, max).await?),
+        false => None,
+    };
+    Ok(Parts { hub_bus, worker_bus })
+}
+
+async fn run(
+    plan: Plan,
+    parts: Parts,
+    listener: TcpListener,
+    token: AdminToken,
+    token_lies: Lies,
+    embedded: Option<&Embedded>,
+    signals: &mut Signals,
+) -> Result<()> {
+    make_dir(&plan.artifacts_dir)?;
+    let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+    let metrics = recorder::install(&tasks, &shutdown)?;
+    let address = listener.local_addr().context("reading the hub's address")?;
+    let url = format!("http://{address}");
+    let demo = match parts.worker_bus {
+        Some(_) => Some(Demo::start(shutdown.clone()).await.context("starting the demo server")?),
+        None => None,
+    };
+    let demo_url = demo.as_ref().map(|demo| demo.url.clone());
+    let gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    let readiness = Readiness::new();
+    let serving = readiness.register("hub");
+    let worker = parts.worker_bus.map(|bus| {
+        let id = worker::new_id(ROLE.name);
+        let mut context = worker::context(
+            bus,
+            id,
+            &plan.worker,
+            plan.policies.clone(),
+            &plan.source,
+            plan.artifacts_dir.clone(),
+            &shutdown,
+        );
+        context.ready = readiness.register(ROLE.name);
+        context
+    });
+    let pools: Vec<PgPool> = worker
+        .iter()
+        .map(|context| &context.bus)
+        .chain([&parts.hub_bus])
+        .map(|bus| bus.pool().clone())
+        .collect();
+    let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
+    hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
+    let state = hub::State {
+        bus: parts.hub_bus.clone(),
+        feed,
+        readiness,
+        options: plan.hub.clone(),
+        token,
+        metrics,
+        listen: address,
+        artifacts_dir: plan.artifacts_dir.clone(),
+    };
+    let routes = gateway.routes(parts.hub_bus, Arc::new(plan.policies.clone()));
+    let router = hub::router(state, routes);
+    let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
+
+    let ready = worker.as_ref().map(|context| context.ready.subscribe());
+    let greeting = greet(&url, &token_lies, &plan, &gateway, ready);
+    let hub = async {
+        serving.send_replace(true);
+        hub::serve(listener, router, &shutdown).await.context("serving")
+    };
+    let working = async {
+        match &worker {
+            Some(context) => gateway
+                .work(context)
+                .await
+                .map_err(|error| anyhow!(error).context(format!("worker {}", context.worker_id))),
+            None => Ok(()),
+        }
+    };
+    let parts = async {
+        // The first part that fails takes the others down with it.
+        let together = async { tokio::try_join!(hub, working) };
+        let (_, ended) = tokio::join!(
+            async {
+                tokio::select! {
+                    () = greeting => {}
+                    () = shutdown.draining().cancelled() => {}
+                }
+            },
+            async {
+                tokio::select! {
+                    ended = together => ended.map(drop),
+                    error = died(embedded) => Err(error),
+                }
+            },
+        );
+        if !shutdown.draining().is_cancelled() {
+            ended?;
+            bail!("the hub or its worker ended without having been asked to");
+        }
+        ended
+    };
+    let ended = supervise(signals, &shutdown, plan.worker.drain(), parts).await;
+    shutdown.cancel();
+    drop(up_file);
+    gateway.shutdown().await;
+    if let Some(demo) = demo {
+        demo.stopped().await;
+    }
+    drop(worker);
+    if !tasks.join(CLOSE_WITHIN).await {
+        tracing::warn!("{} tasks are still running", tasks.len());
+    }
+    for pool in pools {
+        // Before Postgres goes: connections that it cuts off would be complained about.
+        let _too_slow = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
+    }
+    ended
+}
+
+/// Resolves when the embedded Postgres dies under us; without one never.
+async fn died(embedded: Option<&Embedded>) -> anyhow::Error {
+    match embedded {
+        Some(embedded) => anyhow!(embedded.exited().await).context("Postgres died"),
+        None => std::future::pending().await,
+    }
+}
+
+/// Says, once, where everything is and which toolsets answer.
+async fn greet(
+    url: &str,
+    token: &Lies,
+    plan: &Plan,
+    gateway: &Gateway,
+    ready: Option<watch::Receiver<bool>>,
+) {
+    if let Some(mut ready) = ready {
+        let _the_end_is_told_elsewhere = ready.wait_for(|ready| *ready).await;
+    }
+    let token = match token {
+        Lies::InEnvironment => format!("in {}", token::VARIABLE),
+        Lies::InFile(path) => format!("in {}", path.display()),
+    };
+    let mut lines = vec![
+        "COGO is up.".to_owned(),
+        format!("  hub          {url}"),
+        format!("  admin token  {token}"),
+        format!("  artifacts    {}", plan.artifacts_dir.display()),
+    ];
+    for (name, report) in gateway.toolsets().ping_all().await {
+        lines.push(match report {
+            Ok(report) => {
+                let tools = crate::trace::count(report.tools.len(), "tool");
+                format!("  toolset      {name} answers: {tools}")
+            }
+            Err(error) => {
+                // The message says at length what the log has said already.
+                let endpoint = gateway.toolsets().get(&name).map(|up| up.toolset().endpoint());
+                let why = error.message.rsplit(": ").next().unwrap_or_default();
+                let endpoint = endpoint.unwrap_or_default();
+                format!("  toolset      {name} does not answer at {endpoint}: {}", printable(why))
+            }
+        });
+    }
+    lines.push("Ctrl-C stops it.".to_owned());
+    note(&lines.join("\n"));
+}
+
+fn make_dir(dir: &Path) -> Result<()> {
+    std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))
+}

@@ -1,0 +1,146 @@
+//! `cogo status`: is it all there, and how much waits.
+
+use anyhow::Result;
+use clap::Args;
+use cogo::bus::{Depth, WorkerRow};
+use serde::Serialize;
+
+use crate::connect::{self, Global, newest_migration};
+use crate::exit::Exit;
+use crate::output::{Cell, Ink, Output};
+use crate::text::{millis, moment, status_ink};
+use crate::up_file::UpFile;
+
+/// Show what waits, who works, and whether the hub answers
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cogo status
+  cogo status --json | jq '.queue[] | select(.status == \"failed\")'
+  watch cogo status
+
+Finished messages are not counted: there may be millions, and the log has them.")]
+pub(crate) struct Status {
+    /// The most workers that are listed
+    #[arg(long, default_value_t = 20)]
+    workers: u32,
+}
+
+/// What `status --json` prints.
+#[derive(Debug, Serialize)]
+struct Found {
+    database: String,
+    schema_version: Option<i64>,
+    newest_migration: i64,
+    hub: Option<Hub>,
+    queue: Vec<Depth>,
+    workers: Vec<WorkerRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct Hub {
+    url: String,
+    pid: u32,
+    ready: bool,
+    /// What is missing, when it is not ready.
+    missing: Option<String>,
+}
+
+impl Status {
+    pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
+        let database = global.database()?;
+        let bus = global.bus().await?;
+        let found = Found {
+            database: connect::name(&database),
+            schema_version: bus.schema_version().await?,
+            newest_migration: newest_migration(),
+            hub: hub(global).await,
+            queue: bus.stats().await?,
+            workers: bus.workers(self.workers).await?,
+        };
+        if output.json {
+            output.value(&found)?;
+        } else {
+            show(output, &found)?;
+        }
+        Ok(Exit::Done)
+    }
+}
+
+/// The hub of `cogo up` in our data directory, if one says that it runs.
+async fn hub(global: &Global) -> Option<Hub> {
+    let up = UpFile::read(&global.data_dir().ok()?)?;
+    let (ready, missing) = match up.ready().await {
+        Ok(()) => (true, None),
+        Err(error) => (false, Some(format!("{error:#}"))),
+    };
+    Some(Hub { url: up.url, pid: up.pid, ready, missing })
+}
+
+fn show(output: Output, found: &Found) -> Result<()> {
+    let line = |name: &str, value: Cell| {
+        output.line(&output.row(&[Cell::new(name, Ink::Faint), value], &[8, 0]))
+    };
+    line("database", Cell::plain(&found.database))?;
+    line(
+        "schema",
+        match found.schema_version {
+            Some(version) if version == found.newest_migration => Cell::plain(version.to_string()),
+            Some(version) => Cell::new(
+                format!("{version}; this program knows {}", found.newest_migration),
+                Ink::Warn,
+            ),
+            None => Cell::new("loaded by other means", Ink::Warn),
+        },
+    )?;
+    line(
+        "hub",
+        match &found.hub {
+            None => Cell::new("none runs in this data directory", Ink::Faint),
+            Some(hub) if hub.ready => {
+                Cell::new(format!("{}, ready (pid {})", hub.url, hub.pid), Ink::Good)
+            }
+            Some(hub) => {
+                let missing = hub.missing.as_deref().unwrap_or("not ready");
+                Cell::new(format!("{}: {missing}", hub.url), Ink::Bad)
+            }
+        },
+    )?;
+    output.line("")?;
+    if found.queue.is_empty() {
+        output.line("Nothing waits, is held or is dead.")?;
+    } else {
+        let rows: Vec<_> = found
+            .queue
+            .iter()
+            .map(|depth| {
+                vec![
+                    Cell::new(format!("{}/{}", depth.role, depth.service), Ink::Name),
+                    Cell::new(depth.status.to_string(), status_ink(depth.status)),
+                    Cell::number(depth.messages.to_string()),
+                    Cell::number(depth.oldest_ms.map(millis).unwrap_or_default()),
+                ]
+            })
+            .collect();
+        output.table(&["TOPIC", "STATUS", "MESSAGES", "OLDEST"], &rows)?;
+    }
+    output.line("")?;
+    if found.workers.is_empty() {
+        return Ok(output.line("No worker was ever here.")?);
+    }
+    let rows: Vec<_> = found
+        .workers
+        .iter()
+        .map(|worker| {
+            let ink = if worker.status == "online" { Ink::Good } else { Ink::Faint };
+            vec![
+                Cell::plain(&worker.id),
+                Cell::new(&worker.status, ink),
+                Cell::new(moment(worker.last_seen_at), Ink::Faint),
+                Cell::plain(worker.topics.join(" ")),
+            ]
+        })
+        .collect();
+    output.table(&["WORKER", "STATUS", "LAST SEEN", "TOPICS"], &rows)?;
+    Ok(())
+}

@@ -1,0 +1,233 @@
+//! `cogo worker <role>`: the table of roles, and how one is run.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow};
+use clap::Args;
+use cogo::bus::Bus;
+use cogo::config::{File as _, Source};
+use cogo::retry::Policies;
+use cogo::shutdown::Shutdown;
+use cogo::worker::{Context, Role};
+use rand::RngExt as _;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::connect::{Global, Rights, open};
+use crate::exit::{Exit, Failed};
+use crate::lifecycle::{Signals, supervise};
+use crate::output::{Cell, Ink, Output, note};
+
+/// The roles that this binary has.
+const ROLES: &[Role] = &[cogo_worker_echo::ROLE, cogo_worker_mcp_gateway::ROLE];
+
+/// Run a worker, until Ctrl-C
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  cogo worker                                   list the roles
+  cogo worker echo
+  cogo worker mcp-gateway --concurrency 4
+  cogo worker mine --anything                   runs `cogo-worker-mine` from PATH
+
+A worker needs outbound connections only. The first Ctrl-C (or SIGTERM) lets it finish what it has in
+hand, a second one ends it at once; what it held comes back when its leases run out.
+
+A role that is not built in is a program `cogo-worker-<role>` on PATH. It gets all further arguments,
+and DATABASE_URL, COGO_CONFIG_DIR and COGO_ARTIFACTS_DIR in its environment.")]
+pub(crate) struct Worker {
+    /// Which role; without one, the roles are listed
+    role: Option<String>,
+    /// Who this worker is, unique among all; by default <role>-<host>-<random>
+    #[arg(long, value_name = "ID")]
+    worker_id: Option<String>,
+    #[command(flatten)]
+    pub(crate) limits: Limits,
+    /// For a role that is a program of its own
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// Flags that go over `worker.json`.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Limits {
+    /// How many messages to handle at once
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<usize>,
+    /// How long handlers may take to finish when stopping, in milliseconds
+    #[arg(long, value_name = "MS")]
+    pub(crate) drain_ms: Option<u64>,
+}
+
+impl Limits {
+    /// `worker.json`, the environment over it, and the flags over both.
+    pub(crate) fn load(&self, source: &Source) -> Result<cogo::config::Worker> {
+        let mut worker: cogo::config::Worker = source.load()?;
+        worker.concurrency = self.concurrency.unwrap_or(worker.concurrency);
+        worker.drain_ms = self.drain_ms.unwrap_or(worker.drain_ms);
+        worker.validate().map_err(|invalid| {
+            let flag = invalid.field.replace('_', "-");
+            Failed::usage(format!("--{flag}: {}", invalid.rule))
+        })?;
+        Ok(worker)
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Listed {
+    name: &'static str,
+    about: &'static str,
+}
+
+impl Worker {
+    pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
+        let Some(name) = &self.role else { return list(output) };
+        match ROLES.iter().find(|role| role.name == name) {
+            Some(_) if !self.args.is_empty() => {
+                let text = format!("unexpected argument {:?}", self.args[0]);
+                Err(Failed::usage(text).hint("See `cogo worker --help`.").into())
+            }
+            Some(role) => self.start(role, global).await,
+            None => self.external(name, global),
+        }
+    }
+
+    async fn start(&self, role: &Role, global: &Global) -> Result<Exit> {
+        let mut signals = Signals::new().context("hearing signals")?;
+        let source = global.config()?;
+        let options = self.limits.load(&source)?;
+        let retry: Policies = source.load()?;
+        let database = global.database()?;
+        let bus = open(&database, Rights::Bus, options.max_connections).await?;
+        let id = self.worker_id.clone().unwrap_or_else(|| new_id(role.name));
+        let shutdown = Shutdown::new();
+        let artifacts = global.artifacts_dir()?;
+        let context = context(bus, id, &options, retry, &source, artifacts, &shutdown);
+        let mut ready = context.ready.subscribe();
+        let ended = (role.start)(context.clone());
+        let name = role.name;
+        let work = async {
+            tokio::pin!(ended);
+            let ready = tokio::select! {
+                ended = &mut ended => return over(name, ended),
+                ready = ready.wait_for(|ready| *ready) => ready.is_ok(),
+            };
+            if ready {
+                note(&format!("Worker {} is ready. Ctrl-C stops it.", context.worker_id));
+            }
+            over(name, ended.await)
+        };
+        supervise(&mut signals, &shutdown, options.drain(), work).await?;
+        note("Stopped.");
+        Ok(Exit::Done)
+    }
+
+    /// A role of somebody else's: an executable on `PATH`, as `cargo` and `git` do it.
+    fn external(&self, role: &str, global: &Global) -> Result<Exit> {
+        if !cogo::message::valid_name(role) {
+            let rule = cogo::message::NAME_RULE;
+            return Err(Failed::usage(format!("role: {role:?} is not {rule}")).into());
+        }
+        let program = format!("cogo-worker-{role}");
+        let mut command = Command::new(&program);
+        command.args(&self.args);
+        if let Some(url) = &global.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        if let Some(dir) = global.config_dir()? {
+            command.env("COGO_CONFIG_DIR", dir);
+        }
+        command.env("COGO_ARTIFACTS_DIR", global.artifacts_dir()?);
+        let missing = |error: std::io::Error| {
+            if error.kind() == std::io::ErrorKind::NotFound {
+                let known = ROLES.iter().map(|role| role.name).collect::<Vec<_>>().join(", ");
+                Failed::new(Exit::NotFound, format!("there is no role {role:?}"))
+                    .hint(format!(
+                        "Built in: {known}. Others are programs on PATH: no `{program}`."
+                    ))
+                    .into()
+            } else {
+                anyhow::Error::from(error).context(format!("starting {program}"))
+            }
+        };
+        run_instead(command).map_err(missing)
+    }
+}
+
+/// Becomes the program, so that signals and the exit code are its own.
+#[cfg(unix)]
+fn run_instead(mut command: Command) -> std::io::Result<Exit> {
+    use std::os::unix::process::CommandExt as _;
+    Err(command.exec())
+}
+
+#[cfg(not(unix))]
+fn run_instead(mut command: Command) -> std::io::Result<Exit> {
+    let status = command.status()?;
+    std::process::exit(status.code().unwrap_or(Exit::Failed as i32))
+}
+
+fn list(output: Output) -> Result<Exit> {
+    if output.json {
+        let listed: Vec<_> =
+            ROLES.iter().map(|role| Listed { name: role.name, about: role.about }).collect();
+        output.value(&listed)?;
+    } else {
+        let rows: Vec<_> = ROLES
+            .iter()
+            .map(|role| vec![Cell::new(role.name, Ink::Name), Cell::plain(role.about)])
+            .collect();
+        output.table(&["ROLE", "ABOUT"], &rows)?;
+        note("Run one with `cogo worker <role>`.");
+    }
+    Ok(Exit::Done)
+}
+
+/// What a role is given to run with.
+pub(crate) fn context(
+    bus: Bus,
+    worker_id: String,
+    options: &cogo::config::Worker,
+    retry: Policies,
+    source: &Source,
+    artifacts_dir: PathBuf,
+    shutdown: &Shutdown,
+) -> Context {
+    Context {
+        bus,
+        worker_id,
+        concurrency: options.concurrency,
+        lease: options.lease(),
+        drain: options.drain(),
+        retry: Arc::new(retry),
+        config_dir: source.dir().map_or_else(|| PathBuf::from("configs"), PathBuf::from),
+        artifacts_dir,
+        shutdown: shutdown.clone(),
+        ready: watch::Sender::new(false),
+    }
+}
+
+fn over(role: &str, ended: Result<(), cogo::worker::RoleError>) -> Result<()> {
+    ended.map_err(|error| anyhow!(error).context(format!("worker {role}")))
+}
+
+/// `<role>-<host>-<random>`: readable, and unique also for two workers of a host.
+pub(crate) fn new_id(role: &str) -> String {
+    let host: String = host_name()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' })
+        .take(63)
+        .collect();
+    let random: u32 = rand::rng().random();
+    format!("{role}-{host}-{random:08x}")
+}
+
+fn host_name() -> String {
+    let variable = |name| std::env::var(name).ok();
+    let file = || std::fs::read_to_string("/etc/hostname").ok();
+    let name = variable("HOSTNAME").or_else(|| variable("COMPUTERNAME")).or_else(file);
+    let name = name.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+    name.unwrap_or_else(|| "host".to_owned())
+}

@@ -1,0 +1,12 @@
+//! The tests of the binary: the real `cogo`, run as a person or a script runs it.
+
+mod config;
+mod dead_letters;
+mod help;
+mod log;
+mod mcp;
+mod messages;
+mod refusals;
+mod support;
+mod up;
+mod worker;

@@ -1,0 +1,56 @@
+use cogo::testing::TestDb;
+
+use crate::support::{Cogo, temp_dir, write};
+
+#[tokio::test]
+async fn an_echo_worker_answers_and_stops_when_told_to() {
+    let db = TestDb::new().await;
+    let cogo = Cogo::on(&db);
+    let mut worker = cogo.start(&["worker", "echo"]);
+    worker.stderr.wait("is ready");
+    let id = cogo.ok(&["enqueue", "echo/default", "echo", "{\"hello\": 1}"]).line().to_owned();
+    let found = cogo.json(&["get", &id, "--wait"]);
+    assert_eq!(found["message"]["status"], "done", "{found}");
+    assert_eq!(found["message"]["result"]["hello"], 1);
+    let trace = cogo.ok(&["trace", &id]).stdout;
+    assert!(trace.contains("echo_succeeded") && trace.contains("attempt 1"), "{trace}");
+
+    let status = cogo.json(&["status"]);
+    assert_eq!(status["workers"][0]["status"], "online", "{status}");
+    let name = status["workers"][0]["id"].as_str().expect("an id");
+    assert!(name.starts_with("echo-"), "{name}");
+
+    worker.signal("TERM");
+    assert_eq!(worker.end(), Some(0), "{}", worker.stderr.text());
+    let said = worker.stderr.wait("Stopped.");
+    assert!(!said.contains("WARN"), "{said}");
+    assert_eq!(cogo.json(&["status"])["workers"][0]["status"], "offline");
+}
+
+#[test]
+fn without_a_role_the_roles_are_listed() {
+    let listed = Cogo::new().json(&["worker"]);
+    let roles = listed.as_array().expect("roles").iter();
+    let names: Vec<_> = roles.map(|role| role["name"].as_str()).collect();
+    assert_eq!(names, [Some("echo"), Some("mcp-gateway")]);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_unknown_role_is_a_program_on_path_or_an_error() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = temp_dir();
+    let program = "#!/bin/sh\necho \"mine $* $DATABASE_URL\"; exit 7\n";
+    write(dir.path(), "cogo-worker-mine", program);
+    let path = dir.path().join("cogo-worker-mine");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("executable");
+    let search = format!("{}:/bin:/usr/bin", dir.path().display());
+    let cogo = Cogo::new().with("PATH", search);
+    let done = cogo.run(&["--database-url", "postgres://x/y", "worker", "mine", "--fast", "1"]);
+    assert_eq!(done.code, Some(7), "{done:?}");
+    assert_eq!(done.line(), "mine --fast 1 postgres://x/y");
+
+    cogo.run(&["worker", "yours"]).refused(3, &["no role \"yours\"", "echo, mcp-gateway"]);
+    cogo.run(&["worker", "../mine"]).refused(2, &["role:"]);
+    cogo.run(&["worker", "echo", "--fast"]).refused(2, &["--fast"]);
+}
