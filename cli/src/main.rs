@@ -141,7 +141,8 @@ fn start(cli: Cli) -> Result<Exit> {
 
 /// Sets up logs, on stderr.
 fn log(global: &Global, serves: bool) -> Result<()> {
-    let usual = if serves { "warn,cogo=info" } else { "warn" };
+    // A command says itself what went wrong; a server has nobody else to tell.
+    let usual = if serves { "warn,cogo=info" } else { "error" };
     let wanted = global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
     let filter = EnvFilter::try_new(wanted)
         .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?;

@@ -11,6 +11,9 @@ use crate::output::{Cell, Ink, Output};
 use crate::text::{millis, moment, status_ink};
 use crate::up_file::UpFile;
 
+/// How long a worker may be unseen before it is called silent: it shows itself every ten seconds.
+const SILENT_AFTER_S: i64 = 35;
+
 /// Show what waits, who works, and whether the hub answers
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -128,14 +131,24 @@ fn show(output: Output, found: &Found) -> Result<()> {
     if found.workers.is_empty() {
         return Ok(output.line("No worker was ever here.")?);
     }
+    // A worker that was killed could not say so. Its times are the database's, so they are compared with
+    // the last one that it wrote for anybody, and not with our clock.
+    let latest = found.workers.iter().map(|worker| worker.last_seen_at).max();
+    let silent = |worker: &WorkerRow| {
+        latest.is_some_and(|latest| (latest - worker.last_seen_at).num_seconds() > SILENT_AFTER_S)
+    };
     let rows: Vec<_> = found
         .workers
         .iter()
         .map(|worker| {
-            let ink = if worker.status == "online" { Ink::Good } else { Ink::Faint };
+            let (status, ink) = match worker.status.as_str() {
+                "online" if silent(worker) => ("silent", Ink::Warn),
+                "online" => ("online", Ink::Good),
+                other => (other, Ink::Faint),
+            };
             vec![
                 Cell::plain(&worker.id),
-                Cell::new(&worker.status, ink),
+                Cell::new(status, ink),
                 Cell::new(moment(worker.last_seen_at), Ink::Faint),
                 Cell::plain(worker.topics.join(" ")),
             ]
