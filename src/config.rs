@@ -88,6 +88,8 @@ pub struct Worker {
     /// Where the file's JSON Schema lies; for editors.
     #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
+    /// Whose messages it handles.
+    pub tenant: String,
     /// How many messages one worker handles at once; from 1 to 1024.
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: usize,
@@ -109,6 +111,7 @@ impl Default for Worker {
     fn default() -> Self {
         Self {
             schema: None,
+            tenant: crate::message::DEFAULT_TENANT.to_owned(),
             // Calls mostly wait for somebody else; sixteen keep two cores far from busy.
             concurrency: 16,
             lease_ms: 30_000,
@@ -141,6 +144,9 @@ impl File for Worker {
         let refuse = |field: &str, rule: &str| {
             Err(Invalid { field: field.to_owned(), rule: rule.to_owned() })
         };
+        if !crate::message::valid_name(&self.tenant) {
+            return refuse("tenant", &format!("must be {}", crate::message::NAME_RULE));
+        }
         if !(1..=1024).contains(&self.concurrency) {
             return refuse("concurrency", "must be from 1 to 1024");
         }

@@ -108,10 +108,16 @@ pub struct Chain<'a>(&'a (dyn StdError + 'static));
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut said = self.0.to_string();
+        f.write_str(&said)?;
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            let text = error.to_string();
+            // Some libraries print their source as well; once is enough.
+            if !said.ends_with(&text) {
+                write!(f, ": {text}")?;
+                said = text;
+            }
             source = error.source();
         }
         Ok(())
@@ -130,6 +136,16 @@ mod tests {
     fn a_chain_names_every_source_once() {
         let printed = chain(&Outer(std::fmt::Error)).to_string();
         assert_eq!(printed, "outer: an error occurred when formatting an argument");
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("wrapped: {0}")]
+    struct Repeats(#[source] Outer);
+
+    #[test]
+    fn a_source_that_was_printed_already_is_not_printed_again() {
+        let printed = chain(&Repeats(Outer(std::fmt::Error))).to_string();
+        assert_eq!(printed, "wrapped: outer: an error occurred when formatting an argument");
     }
 
     #[test]

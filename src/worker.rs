@@ -141,6 +141,8 @@ pub struct Context {
     pub bus: Bus,
     /// Who this worker is, unique among all workers.
     pub worker_id: String,
+    /// Whose work it does.
+    pub tenant: String,
     /// How many messages it handles at once.
     pub concurrency: usize,
     /// How long a claim is held without being extended.

@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use cogo::message::{NewMessage, Status, Topic};
 use cogo::retry::Policies;
 use cogo::shutdown::Shutdown;
-use cogo_worker_mcp_gateway::config::{Config, DEMO, FILE};
+use cogo_worker_mcp_gateway::config::{Config, DEMO, FILE, Toolset};
 use cogo_worker_mcp_gateway::handler::INTENT;
 use cogo_worker_mcp_gateway::{Gateway, ROLE};
 use serde::Serialize;
@@ -18,6 +18,7 @@ use crate::exit::{Exit, Failed};
 use crate::message::{attempts, read_json, wait_for};
 use crate::output::{Cell, Ink, Output, note};
 use crate::text::{error_text, parse_duration};
+use crate::up_file::UpFile;
 
 /// Look at MCP servers, and call their tools through the bus
 #[derive(Debug, Args)]
@@ -29,7 +30,8 @@ Examples:
   cogo mcp call browser get_title --params - --timeout 2m < params.json
   cogo mcp call demo add --params '{\"a\": 1, \"b\": 2}' --json | jq .message.result
 
-`list` and `ping` look at the servers of configs/mcp.json from here. `call` puts a message on the bus:
+`list` and `ping` look from here at the servers of configs/mcp.json, and at the `demo` of a running
+`cogo up`. `call` puts a message on the bus:
 any mcp-gateway worker that serves the toolset makes the call, wherever it runs.")]
 pub(crate) struct Mcp {
     #[command(subcommand)]
@@ -38,7 +40,7 @@ pub(crate) struct Mcp {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// List the toolsets of configs/mcp.json
+    /// List the toolsets of configs/mcp.json, and `demo` while `cogo up` runs
     List,
     /// Ask MCP servers for a sign of life and their tools; never runs a tool
     Ping {
@@ -72,7 +74,7 @@ struct Call {
 impl Mcp {
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         match self.command {
-            Command::List => list(global, output),
+            Command::List => list(global, output).await,
             Command::Ping { toolset } => ping(toolset.as_deref(), global, output).await,
             Command::Call(call) => call.run(global, output).await,
         }
@@ -99,8 +101,16 @@ struct Listed<'a> {
     enabled: bool,
 }
 
-fn list(global: &Global, output: Output) -> Result<Exit> {
-    let config = load(global)?;
+/// Where the `demo` of a `cogo up` in our data directory is, if one runs: no file names it.
+async fn demo(global: &Global) -> Option<String> {
+    UpFile::read(&global.data_dir().ok()?)?.demo().await
+}
+
+async fn list(global: &Global, output: Output) -> Result<Exit> {
+    let mut config = load(global)?;
+    if let Some(url) = demo(global).await {
+        config.toolsets.insert(DEMO.to_owned(), Toolset::at(&url));
+    }
     let listed: Vec<_> = config
         .toolsets
         .iter()
@@ -148,6 +158,9 @@ struct Pinged {
 
 async fn ping(toolset: Option<&str>, global: &Global, output: Output) -> Result<Exit> {
     let mut config = load(global)?;
+    if let Some(url) = demo(global).await {
+        config.toolsets.insert(DEMO.to_owned(), Toolset::at(&url));
+    }
     if let Some(name) = toolset {
         if !config.toolsets.contains_key(name) {
             let known = config.toolsets.keys().cloned().collect::<Vec<_>>().join(", ");

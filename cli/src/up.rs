@@ -21,9 +21,9 @@ Then, in another terminal:
   cogo status
 
 It brings along the toolset `demo`; others stand in configs/mcp.json. The first Ctrl-C (or SIGTERM)
-lets running calls finish, a second one ends it at once; in either case nothing is lost, and the next
-start finds everything. COGO_ADMIN_TOKEN sets the admin token; otherwise one is made and kept in the
-data directory.")]
+lets running calls finish, a second one ends it at once; in either case nothing is lost, and the
+next start finds everything. COGO_ADMIN_TOKEN sets the admin token; otherwise one is made and kept
+in the data directory.")]
 pub(crate) struct Up {
     #[command(flatten)]
     listen: Listen,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use cogo_worker_mcp_gateway::config::DEMO;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -49,6 +50,14 @@ impl UpFile {
             return Ok(());
         }
         bail!("not ready ({status}): {}", body.trim())
+    }
+
+    /// Where the toolset `demo` of the running `cogo up` is, if it can be asked.
+    pub(crate) async fn demo(&self) -> Option<String> {
+        let asked = self.get("/api/mcp/config");
+        let (_, body) = tokio::time::timeout(ANSWER_WITHIN, asked).await.ok()?.ok()?;
+        let answer: serde_json::Value = serde_json::from_str(&body).ok()?;
+        Some(answer["toolsets"][DEMO]["endpoint"].as_str()?.to_owned())
     }
 
     /// One GET over HTTP/1.0 (RFC 1945), which needs no parser: the body ends with the connection.

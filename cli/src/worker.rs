@@ -198,6 +198,7 @@ pub(crate) fn context(
     Context {
         bus,
         worker_id,
+        tenant: options.tenant.clone(),
         concurrency: options.concurrency,
         lease: options.lease(),
         drain: options.drain(),

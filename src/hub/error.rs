@@ -24,7 +24,7 @@ pub struct ApiError {
     message: String,
     trace_id: Option<Uuid>,
     headers: Vec<(HeaderName, HeaderValue)>,
-    details: Map<String, Value>,
+    details: Vec<(String, Value)>,
 }
 
 impl ApiError {
@@ -33,7 +33,7 @@ impl ApiError {
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         let status =
             StatusCode::from_u16(code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let (headers, details) = (Vec::new(), Map::new());
+        let (headers, details) = (Vec::new(), Vec::new());
         let error =
             Self { code, status, message: message.into(), trace_id: None, headers, details };
         match code {
@@ -91,7 +91,7 @@ impl ApiError {
     /// Adds a field to the answer's JSON; the five that every error has cannot be replaced.
     #[must_use]
     pub fn with_detail(mut self, field: impl Into<String>, value: impl Into<Value>) -> Self {
-        self.details.insert(field.into(), value.into());
+        self.details.push((field.into(), value.into()));
         self
     }
 
@@ -139,7 +139,6 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let trace_id = self.trace_id.unwrap_or_else(Uuid::now_v7);
         let slug = self.code.as_str();
-        let mut body = self.details;
         let five = [
             ("ok", json!(false)),
             ("error", json!(slug)),
@@ -147,7 +146,11 @@ impl IntoResponse for ApiError {
             ("message", json!(shortened(self.message))),
             ("trace_id", json!(trace_id)),
         ];
-        body.extend(five.map(|(field, value)| (field.to_owned(), value)));
+        let mut body: Map<String, Value> =
+            five.map(|(field, value)| (field.to_owned(), value)).into_iter().collect();
+        for (field, value) in self.details {
+            body.entry(field).or_insert(value);
+        }
         let mut response = (self.status, Json(Value::Object(body))).into_response();
         response.headers_mut().extend(self.headers);
         response

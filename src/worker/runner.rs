@@ -62,7 +62,7 @@ pub async fn run<H: Handler>(
 ) -> Result<(), RoleError> {
     let options = Options {
         worker_id: context.worker_id.clone(),
-        tenant: crate::message::DEFAULT_TENANT.to_owned(),
+        tenant: context.tenant.clone(),
         topics,
         concurrency: context.concurrency,
         lease: context.lease,

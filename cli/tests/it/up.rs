@@ -137,6 +137,39 @@ fn up_serves_tool_calls_and_finds_them_again_after_a_stop_and_after_kill_9() {
 }
 
 #[test]
+fn a_kill_in_the_middle_of_a_thousand_calls_loses_nothing_and_repeats_nothing() {
+    const CALLS: i64 = 1000;
+    let home = Home::new(Cogo::new());
+    let mut up = home.up();
+    for n in 0..CALLS {
+        up.enqueue("sleep", json!({"ms": 100 + n % 7}));
+    }
+    let number = |sql: &'static str| {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        runtime.block_on(async {
+            use sqlx::ConnectOptions as _;
+            let server = cogo::db::embedded::running(&home.data()).expect("a server runs");
+            let mut connection = server.connect().await.expect("connected");
+            sqlx::query_scalar::<_, i64>(sql).fetch_one(&mut connection).await.expect("counted")
+        })
+    };
+    let left = "select count(*) from agent_messages where status <> 'done'";
+    assert!(until(|| number("select count(*) from agent_messages where status = 'done'") > 0));
+    up.running.signal("KILL");
+    up.running.end();
+
+    let up = home.up();
+    assert!(number(left) > 0, "the kill came too late to be in the middle");
+    assert!(until(|| number(left) == 0), "{} are not done", number(left));
+    let done = "select count(*) from bus_events where event_type = 'mcp_call_succeeded'";
+    let distinct = "select count(distinct message_id) from bus_events
+        where event_type = 'mcp_call_succeeded'";
+    assert_eq!((number(done), number(distinct)), (CALLS, CALLS), "each is done once in the log");
+    assert_eq!(number("select count(*) from cogo.replay_diff()"), 0, "the log folds to the table");
+    up.running.stop();
+}
+
+#[test]
 fn a_postgres_that_dies_ends_everything_with_an_error() {
     let home = Home::new(Cogo::new());
     let mut up = home.up();

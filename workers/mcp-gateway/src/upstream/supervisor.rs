@@ -177,7 +177,11 @@ fn lost(link: &Link, reason: String, stopped: bool) {
 fn failed(link: &Link, error: &Error, failures: u32) {
     let text = chain(error).to_string();
     // Once per outage; a desktop that is switched off is no news every 30 seconds.
-    if failures == 1 {
+    let never = link.status.borrow().tools.is_none();
+    if failures == 1 && never {
+        // Nothing is lost yet; whoever starts the gateway shows where each toolset stands.
+        tracing::debug!(mcp.toolset = %link.name, error = %text, "Toolset {} is not there", link.name);
+    } else if failures == 1 {
         tracing::warn!(mcp.toolset = %link.name, error = %text, "Cannot reach toolset {}", link.name);
     } else {
         tracing::debug!(mcp.toolset = %link.name, error = %text, failures, "Still cannot reach it");
