@@ -97,7 +97,7 @@ impl McpHandler {
                 let toolset = self.toolsets.get(&message.service).map(|u| u.name());
                 let toolset = toolset.unwrap_or(metrics::UNKNOWN);
                 metrics::call(toolset, metrics::UNKNOWN, clock.elapsed_ms(), Some(failure.class));
-                return Err(failure);
+                return Err(*failure);
             }
         };
         let started = utc_now();
@@ -145,8 +145,8 @@ impl McpHandler {
         }
     }
 
-    fn accept(&self, message: &Message) -> Result<(Payload, &Upstream), Failure> {
-        let refuse = |text: String| Failure::new(ErrorClass::InvalidParams, text);
+    fn accept(&self, message: &Message) -> Result<(Payload, &Upstream), Box<Failure>> {
+        let refuse = |text: String| Box::new(Failure::new(ErrorClass::InvalidParams, text));
         if message.intent != INTENT {
             return Err(refuse(format!("intent: must be {INTENT}, not {}", message.intent)));
         }
