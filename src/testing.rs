@@ -4,12 +4,15 @@
 //! server, which the first of them starts and which is gone soon after the run ends, however it
 //! ends. It trades durability for speed, so nothing but tests may use it.
 //!
+//! A [`RunningRole`] is a role at work on such a database.
+//!
 //! `COGO_TEST_DATABASE_URL` names a server to use instead; its user must be a superuser.
 //! `COGO_PG_BIN` names the directory of the Postgres programs; without it they are searched for.
 
 mod clock;
 mod cluster;
 mod keeper;
+mod role;
 mod template;
 
 use std::io;
@@ -21,6 +24,8 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, Executor};
 use uuid::Uuid;
+
+pub use role::RunningRole;
 
 use crate::db::embedded;
 use crate::error::chain;
