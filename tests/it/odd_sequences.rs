@@ -1,0 +1,88 @@
+//! Sequences that nobody plans: ids that come back, meta that looks like ours, verbs out of order.
+
+use std::time::Duration;
+
+use cogo::bus::{Bus, Claim, Settle, Settled};
+use cogo::message::{NewMessage, Status};
+use cogo::testing::TestDb;
+use serde_json::{Value, json};
+
+use crate::fixtures::{echo, replay_differences, request, topic};
+
+const LEASE: Duration = Duration::from_secs(30);
+const NOTHING: Vec<String> = Vec::new();
+
+async fn claim_one(bus: &Bus) -> Claim {
+    bus.claim(&request("w", 1)).await.expect("claimed").pop().expect("a message waits")
+}
+
+fn error() -> Value {
+    json!({"class": "connect", "message": "nobody answers"})
+}
+
+#[tokio::test]
+async fn an_id_that_comes_back_after_it_was_dropped_or_purged_folds_anew() {
+    let db = TestDb::new().await;
+    db.freeze_time().await;
+    let bus = Bus::new(db.pool().clone());
+    let (dropped, purged) = (echo(json!("first")), echo(json!("first")));
+    bus.publish(dropped.clone()).await.expect("published");
+    claim_one(&bus).await.fail(error(), None).await.expect("dead");
+    bus.drop_dead_letters(&[dropped.id], None).await.expect("dropped");
+    bus.publish(purged.clone()).await.expect("published");
+    claim_one(&bus).await.complete(json!(1)).await.expect("done");
+    db.advance(Duration::from_secs(2)).await;
+    assert_eq!(bus.retain(Duration::from_secs(1), None, 10).await.expect("purged"), 1);
+    assert_eq!(replay_differences(&db).await, NOTHING);
+
+    for mut message in [dropped, purged] {
+        message.payload = json!("second");
+        assert!(!bus.publish(message).await.expect("published").duplicate);
+    }
+    assert_eq!(replay_differences(&db).await, NOTHING);
+    claim_one(&bus).await.fail(error(), Some(LEASE)).await.expect("failed");
+    claim_one(&bus).await.complete(json!(2)).await.expect("done");
+    assert_eq!(replay_differences(&db).await, NOTHING);
+    let waiting: i64 = sqlx::query_scalar("select count(*) from cogo.replayed_messages")
+        .fetch_one(db.pool())
+        .await
+        .expect("folded");
+    assert_eq!(waiting, 2, "both are judged");
+}
+
+#[tokio::test]
+async fn meta_that_looks_like_the_protocols_own_fields_does_not_disturb_the_proof() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let meta = json!({"run_at": "soon", "claim_no": "x", "max_attempts": "y", "intent": "z"});
+    for n in 0..3 {
+        let id = bus.publish(echo(json!(n))).await.expect("published").id;
+        let message = claim_one(&bus).await.into_message();
+        assert_eq!(message.id, id);
+        let settle = match n {
+            0 => Settle::complete(&message, json!(1), meta.clone()),
+            1 => Settle::fail(&message, error(), Some(LEASE), None, meta.clone()),
+            _ => Settle::fail(&message, error(), None, None, meta.clone()),
+        };
+        assert_eq!(bus.settle(settle).await.expect("settled"), Settled::Settled);
+    }
+    assert_eq!(replay_differences(&db).await, NOTHING);
+}
+
+#[tokio::test]
+async fn an_intent_whose_last_word_is_retry_is_judged_like_any_other() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    for intent in ["job.retry", "retry", "retry_scheduled", "x.failed"] {
+        let id = bus.publish(NewMessage::new(&topic(), intent, json!(1))).await.expect("sent").id;
+        claim_one(&bus).await.fail(error(), Some(LEASE)).await.expect("failed");
+        assert_eq!(bus.message(id).await.expect("found").status, Status::Delayed);
+    }
+    assert_eq!(replay_differences(&db).await, NOTHING);
+    let judged: i64 = sqlx::query_scalar("select count(*) from cogo.replayed_messages")
+        .fetch_one(db.pool())
+        .await
+        .expect("folded");
+    assert_eq!(judged, 4);
+}
+
