@@ -5,6 +5,12 @@ create function cogo.event_type(intent text, what text) returns text
     language sql immutable parallel safe
     as $$ select replace(intent, '.', '_') || '_' || what $$;
 
+-- Where a message's claim numbers begin: at the microseconds since 1970, and not at 0, because an id may
+-- come back after its message was dropped or purged. A claim from before must stay behind all from after.
+create function cogo.first_claim_no(created_at timestamptz) returns bigint
+    language sql immutable parallel safe
+    as $$ select (extract(epoch from created_at) * 1000000)::bigint $$;
+
 -- The first thing that is wrong with a batch of messages, or null. The field is named as the caller
 -- wrote it, counted from 0.
 create function cogo.message_problem(messages jsonb) returns text
@@ -127,10 +133,12 @@ begin
         from jsonb_array_elements(messages) with ordinality as e (m, ord)
     ), added as (
         insert into public.agent_messages (id, tenant, role, service, shard, intent, payload, trace_id,
-            parent_id, idempotency_key, priority, max_attempts, run_at, status, created_at, updated_at)
+            parent_id, idempotency_key, priority, max_attempts, run_at, status, claim_no, created_at,
+            updated_at)
         select id, tenant, role, service, shard, intent, payload, trace_id,
             parent_id, idempotency_key, priority, max_attempts, run_at,
-            case when run_at > moment then 'delayed' else 'queued' end, moment, moment
+            case when run_at > moment then 'delayed' else 'queued' end, cogo.first_claim_no(moment), moment,
+            moment
         from input
         order by tenant, idempotency_key nulls last, ord
         on conflict do nothing

@@ -52,7 +52,7 @@ with history as (
     group by message_id
 )
 select id, trace_id, (scheduled ->> 'parent_id')::uuid as parent_id,
-    coalesce(claim_no, 0) as claim_no, run_at, created_at, updated_at,
+    coalesce(claim_no, cogo.first_claim_no(created_at)) as claim_no, run_at, created_at, updated_at,
     case when kind in ('succeeded', 'dead_lettered', 'cancelled') then updated_at end as done_at,
     shard,
     case kind when 'requeued' then 0 when 'scheduled' then 0 when 'released' then attempt - 1 else attempt end

@@ -51,6 +51,25 @@ async fn an_id_that_comes_back_after_it_was_dropped_or_purged_folds_anew() {
 }
 
 #[tokio::test]
+async fn a_claim_from_before_a_drop_does_not_settle_the_message_that_came_after() {
+    let db = TestDb::new().await;
+    db.freeze_time().await;
+    let bus = Bus::new(db.pool().clone());
+    let message = echo(json!(1)).with_max_attempts(1);
+    bus.publish(message.clone()).await.expect("published");
+    let lost = claim_one(&bus).await;
+    db.advance(LEASE + Duration::from_millis(1)).await;
+    assert_eq!(bus.reap(10).await.expect("reaped").dead, 1);
+    bus.drop_dead_letters(&[message.id], None).await.expect("dropped");
+    bus.publish(message.clone()).await.expect("published");
+    let held = claim_one(&bus).await;
+    let late = Settle::complete(lost.message(), json!("late"), json!({}));
+    assert_eq!(bus.settle(late).await.expect("answered"), Settled::Stale);
+    held.complete(json!("in time")).await.expect("settled");
+    assert_eq!(bus.message(message.id).await.expect("found").result, Some(json!("in time")));
+}
+
+#[tokio::test]
 async fn meta_that_looks_like_the_protocols_own_fields_does_not_disturb_the_proof() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
