@@ -73,7 +73,7 @@ create function cogo.message_problem(messages jsonb) returns text
 -- of another tenant; CG413 a payload over 4 MiB.
 --
 -- Locks: new rows, and in the unique indexes their keys, in the order (tenant, key, id), so that two
--- batches with the same keys wait for each other without a deadlock.
+-- batches with the same keys, or with the same ids, wait for each other without a deadlock.
 create function public.bus_enqueue(messages jsonb)
     returns table (id uuid, trace_id uuid, duplicate boolean, status text)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -140,7 +140,8 @@ begin
             case when run_at > moment then 'delayed' else 'queued' end, cogo.first_claim_no(moment), moment,
             moment
         from input
-        order by tenant, idempotency_key nulls last, ord
+        -- Within one key the batch's first comes first; without a key nothing but the id can conflict.
+        order by tenant, idempotency_key nulls last, case when idempotency_key is null then id end, ord
         on conflict do nothing
         returning *
     ), logged as (

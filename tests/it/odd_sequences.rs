@@ -105,3 +105,84 @@ async fn an_intent_whose_last_word_is_retry_is_judged_like_any_other() {
     assert_eq!(judged, 4);
 }
 
+#[tokio::test]
+async fn every_call_at_once_ends_in_no_deadlock() {
+    let db = TestDb::new().await;
+    let ids: Vec<uuid::Uuid> = (0..40).map(|_| uuid::Uuid::now_v7()).collect();
+    let pool = sqlx::postgres::PgPoolOptions::new()
+        .max_connections(8)
+        .connect_with(db.connect_options())
+        .await
+        .expect("connected");
+    let until = tokio::time::Instant::now() + Duration::from_secs(6);
+    let callers = (0..8u32).map(|caller| {
+        let (pool, ids) = (pool.clone(), ids.clone());
+        async move {
+            let mut connection = pool.acquire().await.expect("connected");
+            let mut claims: Vec<Value> = Vec::new();
+            while tokio::time::Instant::now() < until {
+                use rand::RngExt as _;
+                use rand::seq::SliceRandom as _;
+                let mut some = ids.clone();
+                some.shuffle(&mut rand::rng());
+                some.truncate(rand::rng().random_range(2..20));
+                let named: Value = some.iter().map(|id| json!({"id": id})).collect();
+                let (sql, batch) = match rand::rng().random_range(0..9) {
+                    0..2 => {
+                        let batch = some.iter().map(|id| {
+                            json!({"id": id, "role": "echo", "service": "default", "intent": "echo",
+                                "payload": 1, "max_attempts": 1})
+                        });
+                        ("select count(*) from bus_enqueue($1)", batch.collect())
+                    }
+                    2 => ("select count(*) from bus_cancel($1)", named),
+                    3 => ("select count(*) from bus_requeue($1)", named),
+                    4 => ("select count(*) from bus_drop($1)", named),
+                    5 => (
+                        "select count(*) from bus_retain('0', '0', 5) r,
+                            lateral bus_reap(5 + 0 * jsonb_array_length($1))",
+                        named,
+                    ),
+                    6 => {
+                        claims.shuffle(&mut rand::rng());
+                        let batch = claims.iter().cloned().collect();
+                        ("select count(*) from bus_extend($1, 100)", batch)
+                    }
+                    _ => {
+                        claims.shuffle(&mut rand::rng());
+                        let op = ["complete", "fail", "release"][rand::rng().random_range(0..3)];
+                        let batch = claims.drain(..).map(|mut claim| {
+                            claim["op"] = json!(op);
+                            claim
+                        });
+                        let batch: Value = batch.collect();
+                        let rows: Vec<(Option<uuid::Uuid>, Option<i64>)> = sqlx::query_as(
+                            "select (message).id, (message).claim_no
+                                from bus_step($1, $2, '{echo/default}', 10, 100) where ord is null",
+                        )
+                        .bind(&batch)
+                        .bind(format!("w{caller}"))
+                        .fetch_all(&mut *connection)
+                        .await
+                        .expect("stepped");
+                        claims = rows
+                            .into_iter()
+                            .map(|(id, claim_no)| json!({"id": id, "claim_no": claim_no}))
+                            .collect();
+                        continue;
+                    }
+                };
+                let answer = sqlx::query(sql).bind(batch).execute(&mut *connection).await;
+                if let Err(sqlx::Error::Database(error)) = &answer {
+                    // A purge between the two statements of an enqueue.
+                    if error.code().as_deref() == Some("40001") {
+                        continue;
+                    }
+                }
+                answer.expect(sql);
+            }
+        }
+    });
+    futures_util::future::join_all(callers).await;
+    assert_eq!(replay_differences(&db).await, NOTHING);
+}
