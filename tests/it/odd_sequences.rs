@@ -106,6 +106,26 @@ async fn an_intent_whose_last_word_is_retry_is_judged_like_any_other() {
 }
 
 #[tokio::test]
+async fn only_the_verb_that_was_carried_out_is_a_repetition() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    bus.publish(echo(json!(1))).await.expect("published");
+    let message = claim_one(&bus).await.into_message();
+    let release = Settle::release(&message, Duration::ZERO, "test");
+    let fail = Settle::fail(&message, error(), None, None, json!({}));
+    assert_eq!(bus.settle(release.clone()).await.expect("answered"), Settled::Settled);
+    assert_eq!(bus.settle(fail).await.expect("answered"), Settled::Stale);
+    assert_eq!(bus.settle(release).await.expect("answered"), Settled::Repeated);
+    // Nor is a claim that nobody ever had.
+    bus.cancel(&[message.id], None).await.expect("cancelled");
+    bus.requeue(&[message.id], None).await.expect("requeued");
+    let mut never = (*message).clone();
+    never.claim_no = bus.message(message.id).await.expect("found").claim_no;
+    let release = Settle::release(&never, Duration::ZERO, "test");
+    assert_eq!(bus.settle(release).await.expect("answered"), Settled::Stale);
+}
+
+#[tokio::test]
 async fn every_call_at_once_ends_in_no_deadlock() {
     let db = TestDb::new().await;
     let ids: Vec<uuid::Uuid> = (0..40).map(|_| uuid::Uuid::now_v7()).collect();
