@@ -4,9 +4,11 @@
 //! many messages as there are free places. While one turn is under way the next one's settles gather, so
 //! batches grow with the load by themselves. No connection is held while handlers run.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use metrics::{gauge, histogram};
 use rand::RngExt as _;
 use serde_json::json;
@@ -19,7 +21,7 @@ use crate::message::Topic;
 use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
 use crate::retry::Policies;
 use crate::shutdown::{Shutdown, Tasks};
-use crate::worker::execution::Execution;
+use crate::worker::execution::{self, Execution};
 use crate::worker::in_flight::InFlight;
 use crate::worker::{Context, Failure, Handler, RoleError, lease};
 
@@ -250,19 +252,22 @@ impl<H: Handler> Runner<H> {
         }
         let claim = (message.id, message.claim_no);
         let lost = in_flight.add(claim, began);
-        let execution = Execution {
-            policy: self.retry.resolve(&self.handler.policy_key(&message)),
-            handler: Arc::clone(&self.handler),
-            message,
-            bus: self.bus.clone(),
-            worker_id: self.options.worker_id.clone(),
-            lost,
-            stop: shutdown.cancelled().clone(),
-        };
+        let (handler, retry, bus) =
+            (Arc::clone(&self.handler), Arc::clone(&self.retry), self.bus.clone());
+        let (worker_id, stop) = (self.options.worker_id.clone(), shutdown.cancelled().clone());
         let (hand_in, in_flight) = (hand_in.clone(), in_flight.clone());
         // On shutdown the task ends by the execution's own `stop`; an error is a settle like any other.
         handlers.spawn(async move {
-            let settle = execution.run().await;
+            let delivered = Arc::clone(&message);
+            let execution = async move {
+                let policy = retry.resolve(&handler.policy_key(&message));
+                Execution { handler, message, policy, bus, worker_id, lost, stop }.run().await
+            };
+            // Whatever panics, the place is given back: the runner counts what is handed in.
+            let settle = AssertUnwindSafe(execution)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Some(execution::panicked(&delivered, &*panic)));
             if settle.is_some() {
                 in_flight.handled(claim)
             } else {

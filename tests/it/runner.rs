@@ -42,6 +42,9 @@ impl Handler for Scripted {
             }
             Some("wait") => {
                 drop(self.gate.acquire().await);
+                if payload.get("then").is_some() {
+                    return Err(Failure::new(cogo::retry::ErrorClass::Connect, "on purpose"));
+                }
                 Ok(json!("waited").into())
             }
             Some("polite") => {
@@ -63,9 +66,20 @@ struct Running {
 
 impl Running {
     async fn start(bus: &Bus, policies: Value, lease: Duration, concurrency: usize) -> Self {
+        let gate = Arc::new(Semaphore::new(0));
+        let handler = Scripted { gate: Arc::clone(&gate) };
+        Self { gate, ..Self::start_with(handler, bus, policies, lease, concurrency).await }
+    }
+
+    async fn start_with<H: Handler>(
+        handler: H,
+        bus: &Bus,
+        policies: Value,
+        lease: Duration,
+        concurrency: usize,
+    ) -> Self {
         let policies: Policies =
             serde_json::from_value(json!({"policies": policies})).expect("a good policy");
-        let gate = Arc::new(Semaphore::new(0));
         let options = Options {
             worker_id: "w1".to_owned(),
             tenant: "default".to_owned(),
@@ -74,7 +88,6 @@ impl Running {
             lease,
             info: json!({}),
         };
-        let handler = Scripted { gate: Arc::clone(&gate) };
         let runner = Runner::new(handler, options, bus.clone(), Arc::new(policies));
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let (ready, mut is_ready) = watch::channel(false);
@@ -84,7 +97,7 @@ impl Running {
             .await
             .expect("ready in time")
             .expect("running");
-        Self { shutdown, tasks, gate }
+        Self { shutdown, tasks, gate: Arc::new(Semaphore::new(0)) }
     }
 
     async fn stop(self) {
@@ -342,4 +355,49 @@ async fn a_worker_outlives_a_database_that_drops_its_connections() {
     }
     running.stop().await;
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
+
+/// Panics where no future catches it.
+struct Careless;
+
+impl Handler for Careless {
+    fn may_repeat(&self, _: &Message) -> bool {
+        panic!("may_repeat, on purpose")
+    }
+
+    fn policy_key(&self, message: &Message) -> String {
+        assert_ne!(message.payload, "key", "policy_key, on purpose");
+        message.intent.clone()
+    }
+
+    #[allow(clippy::manual_async_fn)] // an async fn panics only when it is polled
+    fn handle(
+        &self,
+        delivery: Delivery,
+    ) -> impl Future<Output = Result<Output, Failure>> + Send {
+        assert_ne!(delivery.message.payload, "handle", "handle, on purpose");
+        async move {
+            if delivery.message.payload == "repeat" {
+                std::future::pending::<()>().await;
+            }
+            Ok(json!(1).into())
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_panic_anywhere_in_a_handler_gives_its_place_back() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let policies = json!({"echo": {"timeout_ms": 50}});
+    let running = Running::start_with(Careless, &bus, policies, LEASE, 1).await;
+    for payload in ["handle", "repeat", "key"] {
+        let id = bus.publish(echo(json!(payload)).with_max_attempts(1)).await.expect("sent").id;
+        let dead = finished(&bus, id).await;
+        assert_eq!(dead.status, Status::Failed);
+        assert_eq!(dead.error.expect("an error")["class"], "internal", "{payload}");
+    }
+    let good = bus.publish(echo(json!({}))).await.expect("published").id;
+    assert_eq!(finished(&bus, good).await.status, Status::Done);
+    running.stop().await;
 }
