@@ -401,3 +401,33 @@ async fn a_panic_anywhere_in_a_handler_gives_its_place_back() {
     assert_eq!(finished(&bus, good).await.status, Status::Done);
     running.stop().await;
 }
+
+/// Makes the database fail with `state` whenever a message gets `status`, `times` times in all.
+async fn sabotage(db: &TestDb, status: &str, state: &str, times: u32) {
+    let sql = format!(
+        "create sequence public.sabotage;
+        create function public.sabotage() returns trigger language plpgsql security definer as $$ begin
+            if nextval('public.sabotage') <= {times} then
+                raise exception 'sabotage' using errcode = '{state}';
+            end if;
+            return new;
+        end $$;
+        create trigger sabotage before update on public.agent_messages for each row
+            when (new.status = '{status}') execute function public.sabotage()"
+    );
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(db.pool()).await.expect("sabotaged");
+}
+
+#[tokio::test]
+async fn a_database_that_is_full_or_cancels_calls_neither_ends_a_worker_nor_loses_a_result() {
+    for (status, state) in [("claimed", "57014"), ("done", "53100"), ("done", "25006")] {
+        let db = TestDb::new().await;
+        let bus = Bus::new(db.pool().clone());
+        sabotage(&db, status, state, 3).await;
+        let running = Running::start(&bus, json!({}), LEASE, 1).await;
+        let id = bus.publish(echo(json!({}))).await.expect("published").id;
+        let done = finished(&bus, id).await;
+        assert_eq!((done.status, done.attempts), (Status::Done, 1), "{state}");
+        running.stop().await;
+    }
+}
