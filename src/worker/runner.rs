@@ -211,7 +211,7 @@ impl<H: Handler> Runner<H> {
                 Err(error) if settles.is_empty() => return Err(error),
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "The bus refused a batch of settles");
-                    self.settle_one_by_one(std::mem::take(&mut settles), in_flight).await;
+                    settles = self.settle_one_by_one(settles, in_flight).await;
                 }
             }
         }
@@ -296,26 +296,46 @@ impl<H: Handler> Runner<H> {
     }
 
     /// After a refused batch: each settle alone, so that one which cannot be stored fails alone, as a
-    /// dead letter that says why.
-    async fn settle_one_by_one(&self, settles: Vec<Ready>, in_flight: &InFlight) {
+    /// dead letter that says why. Gives back those that the database did not answer, to be sent again: a
+    /// result is not refused because nobody was there to take it.
+    async fn settle_one_by_one(&self, settles: Vec<Ready>, in_flight: &InFlight) -> Vec<Ready> {
+        let mut unanswered = Vec::new();
         for ready in settles {
+            if !unanswered.is_empty() {
+                unanswered.push(ready);
+                continue;
+            }
             let (id, claim_no) = (ready.settle.id, ready.settle.claim_no);
-            if let Err(error) = self.bus.settle(ready.settle).await {
-                let failure = Failure::new(
-                    crate::retry::ErrorClass::Internal,
-                    format!("the result could not be stored: {error}"),
-                );
-                let verdict = json!({"class": failure.class, "message": failure.message});
-                let settle = Settle::refused(id, claim_no, verdict);
-                if let Err(error) = self.bus.settle(settle).await {
+            match self.settle_alone(&ready.settle).await {
+                Ok(()) => in_flight.remove((id, claim_no)),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+                    unanswered.push(ready);
+                }
+                Err(error) => {
                     tracing::error!(
                         message.id = %id, error = %chain(&error),
                         "Message {id} could not be settled; its lease will run out"
                     );
+                    in_flight.remove((id, claim_no));
                 }
             }
-            in_flight.remove((id, claim_no));
         }
+        unanswered
+    }
+
+    async fn settle_alone(&self, settle: &Settle) -> Result<(), Error> {
+        let refusal = match self.bus.settle(settle.clone()).await {
+            Err(error) if !error.is_transient() => error,
+            answered => return answered.map(drop),
+        };
+        let failure = Failure::new(
+            crate::retry::ErrorClass::Internal,
+            format!("the result could not be stored: {refusal}"),
+        );
+        let verdict = json!({"class": failure.class, "message": failure.message});
+        let refused = Settle::refused(settle.id, settle.claim_no, verdict);
+        self.bus.settle(refused).await.map(drop)
     }
 
     fn role(&self) -> String {

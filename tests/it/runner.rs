@@ -431,3 +431,24 @@ async fn a_database_that_is_full_or_cancels_calls_neither_ends_a_worker_nor_lose
         running.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_result_beside_a_refused_settle_outlives_a_database_that_does_not_answer() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    // A delay that the bus refuses, so that the batch is settled one by one.
+    let policies = json!({"echo": {"retry_on": ["connect"],
+        "backoff": {"kind": "fixed", "delay_ms": 99_999_999_999u64}}});
+    let running = Running::start(&bus, policies, LEASE, 2).await;
+    sabotage(&db, "done", "40001", 6).await;
+    let good = bus.publish(echo(json!({"do": "wait"}))).await.expect("published").id;
+    let bad = bus.publish(echo(json!({"do": "wait", "then": "fail"}))).await.expect("sent").id;
+    for id in [good, bad] {
+        until(&bus, id, |message| message.status == Status::Claimed).await;
+    }
+    running.gate.add_permits(2);
+    let done = finished(&bus, good).await;
+    assert_eq!((done.status, done.error), (Status::Done, None));
+    assert_eq!(finished(&bus, bad).await.status, Status::Failed);
+    running.stop().await;
+}
