@@ -84,6 +84,19 @@ impl Error {
         matches!(self, Self::Database { source, .. } if is_transient(source))
     }
 
+    /// The same failure for another caller of the same round trip, if it is one that passes by itself.
+    pub(crate) fn shared(&self) -> Option<Self> {
+        match self {
+            Self::Database { call, source } if is_transient(source) => {
+                // `sqlx::Error` cannot be cloned; its words suffice, and this stays transient.
+                let source =
+                    sqlx::Error::Io(std::io::Error::other(crate::error::chain(source).to_string()));
+                Some(Self::Database { call, source })
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn from_sqlx(call: &'static str, source: sqlx::Error) -> Self {
         if let sqlx::Error::Database(error) = &source {
             let state = error.code();
