@@ -371,10 +371,7 @@ impl Handler for Careless {
     }
 
     #[allow(clippy::manual_async_fn)] // an async fn panics only when it is polled
-    fn handle(
-        &self,
-        delivery: Delivery,
-    ) -> impl Future<Output = Result<Output, Failure>> + Send {
+    fn handle(&self, delivery: Delivery) -> impl Future<Output = Result<Output, Failure>> + Send {
         assert_ne!(delivery.message.payload, "handle", "handle, on purpose");
         async move {
             if delivery.message.payload == "repeat" {
@@ -451,4 +448,44 @@ async fn a_result_beside_a_refused_settle_outlives_a_database_that_does_not_answ
     assert_eq!((done.status, done.error), (Status::Done, None));
     assert_eq!(finished(&bus, bad).await.status, Status::Failed);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_read_is_a_dead_letter_and_holds_nobody_up() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
+    let feed = cogo::bus::Feed::start(bus.clone(), &tasks, &shutdown);
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    for payload in [deep.as_str(), "1e400"] {
+        sqlx::query(
+            "select * from bus_enqueue(jsonb_build_array(jsonb_build_object(
+                'role', 'echo', 'service', 'default', 'intent', 'echo', 'payload', $1::jsonb)))",
+        )
+        .bind(payload)
+        .execute(db.pool())
+        .await
+        .expect("Postgres can store it");
+    }
+    let good = bus.publish(echo(json!({}))).await.expect("published").id;
+    let running = Running::start(&bus, json!({}), LEASE, 4).await;
+    assert_eq!(finished(&bus, good).await.status, Status::Done);
+    let dead = eventually("both are dead letters", async || {
+        let dead = bus.dead_letters(&Default::default(), 10).await.expect("listed");
+        (dead.len() == 2).then_some(dead)
+    })
+    .await;
+    for message in dead {
+        assert_eq!(message.error.expect("an error")["class"], "invalid_params");
+        assert_eq!(message.attempts, 1);
+        assert_eq!(bus.message_events(message.id, 10).await.expect("read").len(), 3);
+    }
+    let next = bus.publish(echo(json!({}))).await.expect("published").id;
+    assert_eq!(feed.wait(next, SOON).await.expect("told").status, Status::Done);
+    let log = bus.read_events(cogo::event::Cursor::START, 100, &json!({})).await.expect("read");
+    assert!(log.len() >= 10, "the log is read to its end");
+    running.stop().await;
+    shutdown.cancel();
+    assert!(tasks.join(SOON).await);
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
 }
