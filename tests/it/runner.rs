@@ -489,3 +489,28 @@ async fn a_message_that_cannot_be_read_is_a_dead_letter_and_holds_nobody_up() {
     assert!(tasks.join(SOON).await);
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());
 }
+
+#[tokio::test]
+async fn a_message_that_comes_back_to_its_own_worker_costs_the_others_no_lease() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let lease = Duration::from_millis(400);
+    let running = Running::start(&bus, json!({}), lease, 3).await;
+    let other = bus.publish(echo(json!({"do": "wait"}))).await.expect("published").id;
+    let id = bus.publish(echo(json!({"do": "forever"}))).await.expect("published").id;
+    for id in [other, id] {
+        until(&bus, id, |message| message.status == Status::Claimed).await;
+    }
+    // Its handler does not hear that the claim is lost, and has a second to return; so for that time two
+    // claims on one message are held.
+    bus.cancel(&[id], None).await.expect("cancelled");
+    bus.requeue(&[id], None).await.expect("requeued");
+    bus.cancel(&[id], None).await.expect("cancelled");
+    bus.requeue(&[id], None).await.expect("requeued");
+    tokio::time::sleep(4 * lease).await;
+    running.gate.add_permits(1);
+    let done = finished(&bus, other).await;
+    assert_eq!((done.status, done.attempts), (Status::Done, 1));
+    running.shutdown.cancel();
+    assert!(running.tasks.join(SOON).await);
+}
