@@ -70,7 +70,7 @@ create function cogo.message_problem(messages jsonb) returns text
 --
 -- A message whose id or (tenant, idempotency_key) is known makes no second one: the answer names the
 -- first, with duplicate = true. Errors: CG400 names the field; CG409 an id that belongs to a message
--- of another tenant; CG413 a payload over 4 MiB.
+-- of another tenant; CG413 a payload over 4 MiB, or over 16 MiB when written out.
 --
 -- Locks: new rows, and in the unique indexes their keys, in the order (tenant, key, id), so that two
 -- batches with the same keys, or with the same ids, wait for each other without a deadlock.
@@ -103,6 +103,18 @@ begin
             into problem
             from jsonb_array_elements(messages) with ordinality as e (m, ord)
             where pg_column_size(m -> 'payload') > 4194304
+            order by ord limit 1;
+        if problem is not null then
+            raise exception '%', problem using errcode = 'CG413';
+        end if;
+    end if;
+
+    -- A number such as 1e131071 takes a few bytes to store, and each of its digits to read: a message full
+    -- of them could be claimed by nobody (54000), and would fail every claim that comes upon it.
+    if octet_length(messages::text) > 16777216 then
+        select format('messages[%s].payload: at most 16 MiB when written out', ord - 1) into problem
+            from jsonb_array_elements(messages) with ordinality as e (m, ord)
+            where octet_length((m -> 'payload')::text) > 16777216
             order by ord limit 1;
         if problem is not null then
             raise exception '%', problem using errcode = 'CG413';
