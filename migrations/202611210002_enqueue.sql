@@ -5,6 +5,12 @@ create function cogo.event_type(intent text, what text) returns text
     language sql immutable parallel safe
     as $$ select replace(intent, '.', '_') || '_' || what $$;
 
+-- Where a message's claim numbers begin: at the microseconds since 1970, and not at 0, because an id may
+-- come back after its message was dropped or purged. A claim from before must stay behind all from after.
+create function cogo.first_claim_no(created_at timestamptz) returns bigint
+    language sql immutable parallel safe
+    as $$ select (extract(epoch from created_at) * 1000000)::bigint $$;
+
 -- The first thing that is wrong with a batch of messages, or null. The field is named as the caller
 -- wrote it, counted from 0.
 create function cogo.message_problem(messages jsonb) returns text
@@ -64,10 +70,10 @@ create function cogo.message_problem(messages jsonb) returns text
 --
 -- A message whose id or (tenant, idempotency_key) is known makes no second one: the answer names the
 -- first, with duplicate = true. Errors: CG400 names the field; CG409 an id that belongs to a message
--- of another tenant; CG413 a payload over 4 MiB.
+-- of another tenant; CG413 a payload over 4 MiB, or over 16 MiB when written out.
 --
 -- Locks: new rows, and in the unique indexes their keys, in the order (tenant, key, id), so that two
--- batches with the same keys wait for each other without a deadlock.
+-- batches with the same keys, or with the same ids, wait for each other without a deadlock.
 create function public.bus_enqueue(messages jsonb)
     returns table (id uuid, trace_id uuid, duplicate boolean, status text)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -103,6 +109,18 @@ begin
         end if;
     end if;
 
+    -- A number such as 1e131071 takes a few bytes to store, and each of its digits to read: a message full
+    -- of them could be claimed by nobody (54000), and would fail every claim that comes upon it.
+    if octet_length(messages::text) > 16777216 then
+        select format('messages[%s].payload: at most 16 MiB when written out', ord - 1) into problem
+            from jsonb_array_elements(messages) with ordinality as e (m, ord)
+            where octet_length((m -> 'payload')::text) > 16777216
+            order by ord limit 1;
+        if problem is not null then
+            raise exception '%', problem using errcode = 'CG413';
+        end if;
+    end if;
+
     -- An id and a trace for each that brings none, in the batch's order.
     select coalesce(array_agg(coalesce((m ->> 'id')::uuid, cogo.uuid_v7(moment)) order by ord), '{}'),
             array_agg(coalesce((m ->> 'trace_id')::uuid, gen_random_uuid()) order by ord)
@@ -127,12 +145,15 @@ begin
         from jsonb_array_elements(messages) with ordinality as e (m, ord)
     ), added as (
         insert into public.agent_messages (id, tenant, role, service, shard, intent, payload, trace_id,
-            parent_id, idempotency_key, priority, max_attempts, run_at, status, created_at, updated_at)
+            parent_id, idempotency_key, priority, max_attempts, run_at, status, claim_no, created_at,
+            updated_at)
         select id, tenant, role, service, shard, intent, payload, trace_id,
             parent_id, idempotency_key, priority, max_attempts, run_at,
-            case when run_at > moment then 'delayed' else 'queued' end, moment, moment
+            case when run_at > moment then 'delayed' else 'queued' end, cogo.first_claim_no(moment), moment,
+            moment
         from input
-        order by tenant, idempotency_key nulls last, ord
+        -- Within one key the batch's first comes first; without a key nothing but the id can conflict.
+        order by tenant, idempotency_key nulls last, case when idempotency_key is null then id end, ord
         on conflict do nothing
         returning *
     ), logged as (

@@ -237,14 +237,17 @@ begin
         return;
     end if;
     -- What was refused: done before by this very claim, or no longer ours. Whoever takes a claim away
-    -- also raises claim_no, so an equal one means that this claim was settled, and the status says how.
+    -- also raises claim_no, so an equal one means that this claim was settled; how, the log says. The status
+    -- alone would not: a failure that is tried again and a release leave the same one.
     return query
         select r.ord, case
                 when r.ord = any (settled) then 'settled'
-                when m.claim_no = r.claim_no and (
-                    r.item ->> 'op' = 'complete' and m.status = 'done'
-                    or r.item ->> 'op' = 'fail' and m.status in ('failed', 'delayed', 'queued')
-                    or r.item ->> 'op' = 'release' and m.status in ('delayed', 'queued'))
+                when m.status <> 'claimed' and m.claim_no = r.claim_no and exists (
+                    select from public.bus_events e
+                    where e.message_id = r.id
+                        and e.event_type = cogo.event_type(m.intent, case r.item ->> 'op'
+                            when 'complete' then 'succeeded' when 'fail' then 'failed' else 'released' end)
+                        and e.payload -> 'claim_no' = to_jsonb(r.claim_no))
                     then 'repeated'
                 else 'stale'
             end

@@ -450,6 +450,8 @@ create function public.bus_partition(ahead integer default 4, keep interval defa
     returns table (partition text, what text)
     language plpgsql volatile security definer
     set search_path = pg_catalog, pg_temp set lock_timeout = '2s'
+    -- The bounds are written into statements: in a form that reads back as what it was.
+    set datestyle = 'ISO' set timezone = 'UTC'
     as $$
 #variable_conflict use_column
 declare

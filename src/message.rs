@@ -6,7 +6,11 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use sqlx::error::BoxDynError;
+use sqlx::postgres::{PgTypeInfo, PgValueRef, Postgres};
+use sqlx::types::Json;
 use uuid::Uuid;
 
 /// The tenant of a message that names none.
@@ -314,6 +318,44 @@ impl NewMessage {
     }
 }
 
+/// A `jsonb` column that is read whatever is in it. Postgres stores what serde_json refuses to read, such as
+/// 1e400 or a few hundred arrays within each other; one such value must not keep the rest of the row, nor the
+/// other rows of an answer, from whoever asked. It becomes `{"unreadable": <why>}`.
+#[derive(Debug)]
+pub(crate) struct Stored(Option<Value>);
+
+impl sqlx::Type<Postgres> for Stored {
+    fn type_info() -> PgTypeInfo {
+        <Value as sqlx::Type<Postgres>>::type_info()
+    }
+
+    fn compatible(ty: &PgTypeInfo) -> bool {
+        <Value as sqlx::Type<Postgres>>::compatible(ty)
+    }
+}
+
+impl<'r> sqlx::Decode<'r, Postgres> for Stored {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        let text = Option::<Json<Box<RawValue>>>::decode(value)?;
+        Ok(Self(text.map(|text| {
+            serde_json::from_str(text.get())
+                .unwrap_or_else(|why| json!({"unreadable": why.to_string()}))
+        })))
+    }
+}
+
+impl From<Stored> for Option<Value> {
+    fn from(stored: Stored) -> Self {
+        stored.0
+    }
+}
+
+impl From<Stored> for Value {
+    fn from(stored: Stored) -> Self {
+        stored.0.unwrap_or_default()
+    }
+}
+
 /// A message as the database holds it: a row of `agent_messages`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Message {
@@ -330,6 +372,7 @@ pub struct Message {
     /// What is asked for.
     pub intent: String,
     /// What the handler gets.
+    #[sqlx(try_from = "Stored")]
     pub payload: Value,
     /// The work that it belongs to.
     pub trace_id: TraceId,
@@ -356,8 +399,10 @@ pub struct Message {
     /// Until when, unless extended.
     pub lease_until: Option<DateTime<Utc>>,
     /// What the handler gave, when done.
+    #[sqlx(try_from = "Stored")]
     pub result: Option<Value>,
     /// The last failure, if any.
+    #[sqlx(try_from = "Stored")]
     pub error: Option<Value>,
     /// When it was enqueued.
     pub created_at: DateTime<Utc>,

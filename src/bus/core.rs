@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use metrics::counter;
 use rand::RngExt as _;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sqlx::postgres::PgPool;
 
 use crate::bus::claim::{ClaimRequest, Settle, Settled};
@@ -76,18 +76,43 @@ impl Core {
     ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
         let mut pause = Pause::new();
         loop {
-            match self.step(settles, request).await {
+            match self
+                .step_once(settles, request)
+                .await
+                .map(|(outcomes, claimed, _)| (outcomes, claimed))
+            {
                 Err(error) if error.is_transient() && pause.next("bus_step", &error).await => {}
                 other => return other,
             }
         }
     }
 
+    /// Settles and claims. What was claimed and cannot be read goes to the dead-letter queue at once: no
+    /// worker could do anything else, and without that it would come back when its lease runs out.
     pub(super) async fn step(
         &self,
         settles: &[Settle],
         request: &ClaimRequest,
     ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
+        let (outcomes, messages, unreadable) = self.step_once(settles, request).await?;
+        if !unreadable.is_empty() {
+            let verdicts: Vec<Settle> = unreadable.iter().map(|message| bury(message)).collect();
+            if let Err(error) = self.settle(&verdicts).await {
+                tracing::error!(
+                    error = %chain(&error),
+                    "Could not dead-letter {} messages that cannot be read; their leases will run out",
+                    verdicts.len()
+                );
+            }
+        }
+        Ok((outcomes, messages))
+    }
+
+    async fn step_once(
+        &self,
+        settles: &[Settle],
+        request: &ClaimRequest,
+    ) -> Result<Stepped, Error> {
         let batch: Value = settles.iter().map(Settle::to_json).collect();
         let rows = queries::step(
             &self.pool,
@@ -101,10 +126,11 @@ impl Core {
         .await
         .map_err(|error| Error::from_sqlx("bus_step", error))?;
         let mut outcomes = vec![Settled::Stale; settles.len()];
-        let mut messages = Vec::new();
+        let (mut messages, mut unreadable) = (Vec::new(), Vec::new());
         for row in rows {
             match row {
                 queries::StepRow::Claimed(message) => messages.push(message),
+                queries::StepRow::Unreadable(message) => unreadable.push(message),
                 queries::StepRow::Outcome { ord, outcome } => {
                     let place = usize::try_from(ord - 1).ok().and_then(|at| outcomes.get_mut(at));
                     if let Some(place) = place {
@@ -123,7 +149,7 @@ impl Core {
                 self.wake.wake(Signal::Work);
             }
         }
-        Ok((outcomes, messages))
+        Ok((outcomes, messages, unreadable))
     }
 
     pub(super) async fn once<T>(
@@ -151,6 +177,22 @@ impl Core {
             }
         }
     }
+}
+
+/// What became of the settles, what was claimed, and what was claimed and cannot be read.
+type Stepped = (Vec<Settled>, Vec<Box<Message>>, Vec<Box<Message>>);
+
+/// The end of a message whose payload cannot be read.
+fn bury(message: &Message) -> Settle {
+    let why = message.payload["unreadable"].as_str().unwrap_or_default();
+    tracing::warn!(
+        message.id = %message.id, message.topic = %message.topic(),
+        "Dead-lettered message {}, whose payload cannot be read", message.id
+    );
+    let error = json!({
+        "class": "invalid_params", "message": format!("the payload cannot be read: {why}"),
+    });
+    Settle::fail(message, error, None, Some("unreadable"), json!({}))
 }
 
 /// The pauses between the tries of one call: 50, 100, 200 ms, each with jitter.

@@ -84,6 +84,19 @@ impl Error {
         matches!(self, Self::Database { source, .. } if is_transient(source))
     }
 
+    /// The same failure for another caller of the same round trip, if it is one that passes by itself.
+    pub(crate) fn shared(&self) -> Option<Self> {
+        match self {
+            Self::Database { call, source } if is_transient(source) => {
+                // `sqlx::Error` cannot be cloned; its words suffice, and this stays transient.
+                let source =
+                    sqlx::Error::Io(std::io::Error::other(crate::error::chain(source).to_string()));
+                Some(Self::Database { call, source })
+            }
+            _ => None,
+        }
+    }
+
     pub(crate) fn from_sqlx(call: &'static str, source: sqlx::Error) -> Self {
         if let sqlx::Error::Database(error) = &source {
             let state = error.code();
@@ -91,8 +104,9 @@ impl Error {
             if let Some(code) = Code::from_sqlstate(state) {
                 return Self::Refused { code, message: error.message().to_owned() };
             }
-            // Class 22: data that Postgres cannot take, such as a number out of range.
-            if state.starts_with("22") {
+            // Class 22: data that Postgres cannot take, such as a number out of range. Class 54: data that is
+            // over a limit of Postgres' own, such as a document of 256 MB.
+            if state.starts_with("22") || state.starts_with("54") {
                 return Self::Data { call, source };
             }
         }
@@ -100,15 +114,16 @@ impl Error {
     }
 }
 
-/// Whether a failure of the database passes by itself: lost connections (class 08), a server that stops
-/// or starts (57P01 to 57P03), no free connection (53300), and transactions that lost to others (class 40).
+/// Whether a failure of the database passes by itself: lost connections (class 08), transactions that lost
+/// to others (class 40, 55P03), a server that lacks memory, disk or connections (class 53), an operator or a
+/// limit that cancels calls, stops or starts the server (class 57), a standby that is not yet the primary
+/// (25006), and what goes wrong outside of Postgres (class 58).
 pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|state| {
-            state.starts_with("08")
-                || state.starts_with("40")
-                || matches!(state.as_ref(), "57P01" | "57P02" | "57P03" | "53300" | "55P03")
+            ["08", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
+                || matches!(state.as_ref(), "25006" | "55P03")
         }),
         _ => false,
     }

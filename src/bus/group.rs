@@ -100,6 +100,13 @@ where
             let alone = answers.pop();
             drop(alone.map(|answer| answer.send(Err(error))));
         }
+        Err(error) if error.is_transient() => {
+            // Nobody's item is to blame, and the database was asked often enough: alone, each would wait
+            // for it as long as all together did, one after the other.
+            for answer in answers {
+                drop(answer.send(Err(error.shared().unwrap_or(Error::Closed))));
+            }
+        }
         Err(error) => {
             // One bad item must not fail its neighbours, so each goes alone; all were refused together,
             // and calls are safe to repeat.
@@ -152,5 +159,22 @@ mod tests {
         }
         let groups = groups.lock().expect("not poisoned");
         assert!(groups.iter().any(|&len| len > 1), "something was grouped: {groups:?}");
+    }
+
+    #[tokio::test]
+    async fn a_database_that_does_not_answer_is_asked_once_for_all() {
+        let asked = Arc::new(Mutex::new(0));
+        let count = Arc::clone(&asked);
+        let grouper = Grouper::start(&Tasks::new(), move |_: Vec<u32>| {
+            *count.lock().expect("not poisoned") += 1;
+            async {
+                tokio::task::yield_now().await;
+                Err::<Vec<u32>, _>(Error::Database { call: "x", source: sqlx::Error::PoolTimedOut })
+            }
+        });
+        let results = futures_util::future::join_all((0..50u32).map(|n| grouper.call(n))).await;
+        assert!(results.iter().all(|result| result.as_ref().is_err_and(Error::is_transient)));
+        let asked = *asked.lock().expect("not poisoned");
+        assert!(asked < 10, "{asked} calls for 50 items");
     }
 }

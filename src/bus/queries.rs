@@ -85,8 +85,13 @@ macro_rules! message_columns {
 /// One row of `bus_step`: the outcome of a settle, or a claimed message.
 #[derive(Debug)]
 pub(crate) enum StepRow {
-    Outcome { ord: i64, outcome: String },
+    Outcome {
+        ord: i64,
+        outcome: String,
+    },
     Claimed(Box<Message>),
+    /// Claimed, and its payload is none that a handler could be given.
+    Unreadable(Box<Message>),
 }
 
 impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for StepRow {
@@ -94,7 +99,13 @@ impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for StepRow {
         use sqlx::Row as _;
         match row.try_get::<Option<i64>, _>("ord")? {
             Some(ord) => Ok(Self::Outcome { ord, outcome: row.try_get("outcome")? }),
-            None => Message::from_row(row).map(Box::new).map(Self::Claimed),
+            None => {
+                let message = Box::new(Message::from_row(row)?);
+                // What stands in for an unreadable payload may also be one: look again, which is rare.
+                let readable = message.payload.get("unreadable").is_none()
+                    || row.try_get::<Value, _>("payload").is_ok();
+                Ok(if readable { Self::Claimed(message) } else { Self::Unreadable(message) })
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One delivery: run the handler within its time, and make a settle of whatever happens.
 
+use std::any::Any;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -72,7 +73,9 @@ impl<H: Handler> Execution<H> {
             cancelled: cancelled.clone(),
             progress,
         };
-        let handling = AssertUnwindSafe(self.handler.handle(delivery)).catch_unwind();
+        // In a block, since `handle` need not be an async fn and may panic before it gives its future.
+        let handling = async { self.handler.handle(delivery).await };
+        let handling = AssertUnwindSafe(handling).catch_unwind();
         tokio::pin!(handling);
         let time_up = tokio::time::sleep(timeout + GRACE);
         tokio::pin!(time_up);
@@ -201,15 +204,29 @@ impl<H: Handler> Execution<H> {
 fn returned(ended: std::thread::Result<Result<Output, Failure>>) -> End {
     match ended {
         Ok(result) => End::Returned(result),
-        Err(panic) => {
-            let what = panic
-                .downcast_ref::<&str>()
-                .map(ToString::to_string)
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".to_owned());
-            End::Panicked(what)
-        }
+        Err(panic) => End::Panicked(words(&*panic)),
     }
+}
+
+/// The settle of a delivery that panicked around the handler's own future: in its `policy_key`, its
+/// `may_repeat`, or when it was dropped. There is no policy to ask, so it is a dead letter.
+pub(crate) fn panicked(message: &Message, panic: &(dyn Any + Send)) -> Settle {
+    let what = words(panic);
+    tracing::error!(
+        message.id = %message.id, message.topic = %message.topic(),
+        "The handler of message {} panicked: {what}", message.id
+    );
+    let text = format!("the handler panicked: {what}");
+    let error = json!({"class": ErrorClass::Internal, "message": text});
+    Settle::fail(message, error, None, Some("not_retried"), json!({}))
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(ToString::to_string)
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".to_owned())
 }
 
 fn with_duration(meta: Value, elapsed_ms: u64) -> Value {

@@ -29,11 +29,18 @@ pub(crate) struct InFlight {
 }
 
 impl InFlight {
-    /// Adds a claim; the token is cancelled when its lease is lost.
+    /// Adds a claim; the token is cancelled when its lease is lost. An older claim on the same message is
+    /// lost by that, if nobody noticed before.
     pub(crate) fn add(&self, claim: ClaimId, claimed: Stopwatch) -> CancellationToken {
         let cancelled = CancellationToken::new();
         let held = Held { renewed: claimed, cancelled: cancelled.clone(), handled: false };
-        self.lock().insert(claim, held);
+        let mut all = self.lock();
+        for (older, held) in all.iter() {
+            if older.0 == claim.0 {
+                held.cancelled.cancel();
+            }
+        }
+        all.insert(claim, held);
         cancelled
     }
 
@@ -58,9 +65,12 @@ impl InFlight {
         self.lock().is_empty()
     }
 
-    /// All claims, to be extended.
+    /// All claims that may be in force, to be extended. Lost ones are left out: an extend would be refused,
+    /// and a batch that names a message twice is refused as a whole, so that every lease would run out.
     pub(crate) fn claims(&self) -> Vec<ClaimId> {
-        self.lock().keys().copied().collect()
+        let all = self.lock();
+        let kept = all.iter().filter(|(_, held)| !held.cancelled.is_cancelled());
+        kept.map(|(claim, _)| *claim).collect()
     }
 
     /// The leases of `claims` were extended by a call that began at `began`.
@@ -100,5 +110,24 @@ impl InFlight {
     fn lock(&self) -> MutexGuard<'_, HashMap<ClaimId, Held>> {
         // Nothing that can panic happens under the lock, so a poisoned one is still whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_claimed_again_is_extended_under_its_new_claim_alone() {
+        let in_flight = InFlight::default();
+        let (id, other) = (MessageId::new(), MessageId::new());
+        let lost = in_flight.add((id, 1), Stopwatch::start());
+        let kept = in_flight.add((other, 1), Stopwatch::start());
+        // Its handler has a moment to return; meanwhile the same worker claims the message again.
+        let held = in_flight.add((id, 3), Stopwatch::start());
+        assert!(lost.is_cancelled() && !held.is_cancelled() && !kept.is_cancelled());
+        let mut claims = in_flight.claims();
+        claims.sort_by_key(|(_, claim_no)| *claim_no);
+        assert_eq!(claims, [(other, 1), (id, 3)]);
     }
 }

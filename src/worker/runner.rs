@@ -4,9 +4,11 @@
 //! many messages as there are free places. While one turn is under way the next one's settles gather, so
 //! batches grow with the load by themselves. No connection is held while handlers run.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use metrics::{gauge, histogram};
 use rand::RngExt as _;
 use serde_json::json;
@@ -19,7 +21,7 @@ use crate::message::Topic;
 use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
 use crate::retry::Policies;
 use crate::shutdown::{Shutdown, Tasks};
-use crate::worker::execution::Execution;
+use crate::worker::execution::{self, Execution};
 use crate::worker::in_flight::InFlight;
 use crate::worker::{Context, Failure, Handler, RoleError, lease};
 
@@ -209,7 +211,7 @@ impl<H: Handler> Runner<H> {
                 Err(error) if settles.is_empty() => return Err(error),
                 Err(error) => {
                     tracing::error!(error = %chain(&error), "The bus refused a batch of settles");
-                    self.settle_one_by_one(std::mem::take(&mut settles), in_flight).await;
+                    settles = self.settle_one_by_one(settles, in_flight).await;
                 }
             }
         }
@@ -250,19 +252,22 @@ impl<H: Handler> Runner<H> {
         }
         let claim = (message.id, message.claim_no);
         let lost = in_flight.add(claim, began);
-        let execution = Execution {
-            policy: self.retry.resolve(&self.handler.policy_key(&message)),
-            handler: Arc::clone(&self.handler),
-            message,
-            bus: self.bus.clone(),
-            worker_id: self.options.worker_id.clone(),
-            lost,
-            stop: shutdown.cancelled().clone(),
-        };
+        let (handler, retry, bus) =
+            (Arc::clone(&self.handler), Arc::clone(&self.retry), self.bus.clone());
+        let (worker_id, stop) = (self.options.worker_id.clone(), shutdown.cancelled().clone());
         let (hand_in, in_flight) = (hand_in.clone(), in_flight.clone());
         // On shutdown the task ends by the execution's own `stop`; an error is a settle like any other.
         handlers.spawn(async move {
-            let settle = execution.run().await;
+            let delivered = Arc::clone(&message);
+            let execution = async move {
+                let policy = retry.resolve(&handler.policy_key(&message));
+                Execution { handler, message, policy, bus, worker_id, lost, stop }.run().await
+            };
+            // Whatever panics, the place is given back: the runner counts what is handed in.
+            let settle = AssertUnwindSafe(execution)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|panic| Some(execution::panicked(&delivered, &*panic)));
             if settle.is_some() {
                 in_flight.handled(claim)
             } else {
@@ -291,26 +296,46 @@ impl<H: Handler> Runner<H> {
     }
 
     /// After a refused batch: each settle alone, so that one which cannot be stored fails alone, as a
-    /// dead letter that says why.
-    async fn settle_one_by_one(&self, settles: Vec<Ready>, in_flight: &InFlight) {
+    /// dead letter that says why. Gives back those that the database did not answer, to be sent again: a
+    /// result is not refused because nobody was there to take it.
+    async fn settle_one_by_one(&self, settles: Vec<Ready>, in_flight: &InFlight) -> Vec<Ready> {
+        let mut unanswered = Vec::new();
         for ready in settles {
+            if !unanswered.is_empty() {
+                unanswered.push(ready);
+                continue;
+            }
             let (id, claim_no) = (ready.settle.id, ready.settle.claim_no);
-            if let Err(error) = self.bus.settle(ready.settle).await {
-                let failure = Failure::new(
-                    crate::retry::ErrorClass::Internal,
-                    format!("the result could not be stored: {error}"),
-                );
-                let verdict = json!({"class": failure.class, "message": failure.message});
-                let settle = Settle::refused(id, claim_no, verdict);
-                if let Err(error) = self.bus.settle(settle).await {
+            match self.settle_alone(&ready.settle).await {
+                Ok(()) => in_flight.remove((id, claim_no)),
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+                    unanswered.push(ready);
+                }
+                Err(error) => {
                     tracing::error!(
                         message.id = %id, error = %chain(&error),
                         "Message {id} could not be settled; its lease will run out"
                     );
+                    in_flight.remove((id, claim_no));
                 }
             }
-            in_flight.remove((id, claim_no));
         }
+        unanswered
+    }
+
+    async fn settle_alone(&self, settle: &Settle) -> Result<(), Error> {
+        let refusal = match self.bus.settle(settle.clone()).await {
+            Err(error) if !error.is_transient() => error,
+            answered => return answered.map(drop),
+        };
+        let failure = Failure::new(
+            crate::retry::ErrorClass::Internal,
+            format!("the result could not be stored: {refusal}"),
+        );
+        let verdict = json!({"class": failure.class, "message": failure.message});
+        let refused = Settle::refused(settle.id, settle.claim_no, verdict);
+        self.bus.settle(refused).await.map(drop)
     }
 
     fn role(&self) -> String {

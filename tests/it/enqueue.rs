@@ -242,3 +242,20 @@ async fn one_bad_message_does_not_fail_those_grouped_with_it() {
     }
     assert_eq!(count(&db, "agent_messages").await, 40);
 }
+
+#[tokio::test]
+async fn a_payload_that_is_small_to_store_and_large_to_read_is_refused() {
+    let db = TestDb::new().await;
+    // A number of a few bytes each, of which Postgres writes out every digit.
+    let refused = sqlx::query(
+        "select * from bus_enqueue(jsonb_build_array(jsonb_build_object(
+            'role', 'echo', 'service', 'default', 'intent', 'echo', 'payload',
+            (select jsonb_agg('1e131071'::numeric) from generate_series(1, 200)))))",
+    )
+    .execute(db.pool())
+    .await
+    .expect_err("refused");
+    let code = refused.as_database_error().and_then(|error| error.code()).expect("a code");
+    assert_eq!(code, "CG413", "{refused}");
+    assert_eq!(count(&db, "agent_messages").await, 0);
+}

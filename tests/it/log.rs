@@ -276,3 +276,25 @@ async fn partitioning_gets_along_with_readers_and_writers() {
         task.await.expect("nobody was a victim");
     }
 }
+
+#[tokio::test]
+async fn partitions_begin_on_mondays_in_utc_whatever_the_session_calls_a_time() {
+    let db = TestDb::new().await;
+    let mut connection = db.pool().acquire().await.expect("connected");
+    // Here a time is written with an abbreviation that is read as another zone's.
+    sqlx::raw_sql("set datestyle = 'SQL, DMY'; set timezone = 'Asia/Kolkata'")
+        .execute(&mut *connection)
+        .await
+        .expect("set");
+    sqlx::query("select bus_partition(9)").execute(&mut *connection).await.expect("made");
+    let bounds: Vec<String> = sqlx::query_scalar(
+        "select pg_get_expr(c.relpartbound, c.oid) from pg_inherits i
+            join pg_class c on c.oid = i.inhrelid
+            where i.inhparent = 'bus_events'::regclass and c.relname ~ '[0-9]{8}$'",
+    )
+    .fetch_all(db.pool())
+    .await
+    .expect("listed");
+    assert_eq!(bounds.len(), 10);
+    assert!(bounds.iter().all(|bound| bound.matches(" 00:00:00+00").count() == 2), "{bounds:?}");
+}

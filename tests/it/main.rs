@@ -10,6 +10,7 @@ mod hub;
 mod layers;
 mod log;
 mod migrations;
+mod odd_sequences;
 mod rights;
 mod runner;
 mod support;
