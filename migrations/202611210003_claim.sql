@@ -145,7 +145,7 @@ $$;
 
 -- Settles a batch: each item is a claim {id, claim_no} with op 'complete' {result}, 'fail' {error,
 -- retry_in_ms?, reason?} or 'release' {retry_in_ms?, reason?}; meta is kept in the event alone.
--- The outcome of each is
+-- Errors: CG400 names the field; CG413 an item over 16 MiB. The outcome of each is
 --   settled   it is done;
 --   repeated  this same settle was done before (its answer was lost): nothing was changed;
 --   stale     the claim is not the one in force (SQLSTATE CG409 in the client): nothing was changed.
@@ -157,10 +157,21 @@ create function cogo.settle(items jsonb)
 declare
     moment constant timestamptz := cogo.now();
     settled bigint[];
+    problem text;
     asked constant integer := case jsonb_typeof(items) when 'array' then jsonb_array_length(items) end;
 begin
     if asked = 0 then
         return;
+    end if;
+    -- As for a payload (bus_enqueue): what is small to store may be too large for anybody to read.
+    if octet_length(items::text) > 16777216 then
+        select format('claims[%s]: at most 16 MiB when written out', ord - 1) into problem
+            from jsonb_array_elements(items) with ordinality as e (c, ord)
+            where octet_length(c::text) > 16777216
+            order by ord limit 1;
+        if problem is not null then
+            raise exception '%', problem using errcode = 'CG413';
+        end if;
     end if;
     with input as materialized (
         select r.ord, r.id, r.claim_no, r.item ->> 'op' as op,

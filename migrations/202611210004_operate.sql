@@ -198,6 +198,12 @@ begin
     if filter ? 'trace_id' and coalesce(filter ->> 'trace_id', '') !~* uuid_form then
         raise exception 'filter.trace_id: must be a UUID' using errcode = 'CG400';
     end if;
+    if filter ? 'tenant' and jsonb_typeof(filter -> 'tenant') <> 'string' then
+        raise exception 'filter.tenant: must be a string' using errcode = 'CG400';
+    end if;
+    if filter ? 'worker_id' and jsonb_typeof(filter -> 'worker_id') <> 'string' then
+        raise exception 'filter.worker_id: must be a string' using errcode = 'CG400';
+    end if;
     if filter ? 'types' then
         if jsonb_typeof(filter -> 'types') <> 'array' then
             raise exception 'filter.types: must be an array' using errcode = 'CG400';

@@ -247,6 +247,16 @@ impl Bus {
         self.core.retry("bus_read_events", call).await
     }
 
+    /// As [`Bus::read_events`], without what is wide.
+    pub(crate) async fn read_heads(
+        &self,
+        after: Cursor,
+        max: u32,
+    ) -> Result<Vec<queries::Head>, Error> {
+        let max = i32::try_from(max).unwrap_or(i32::MAX);
+        self.core.retry("bus_read_events", || queries::read_heads(self.pool(), after, max)).await
+    }
+
     /// The end of the log: reading on from here gives what happens from now on.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! The log as a feed: one reader tails it, and whoever waits for a message is told.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::bus::error::Error;
 use crate::bus::{Bus, Signal};
 use crate::error::chain;
-use crate::event::{Cursor, Event};
+use crate::event::Cursor;
 use crate::message::{Message, MessageId};
 use crate::metrics::EVENTS_TOTAL;
 use crate::shutdown::{Shutdown, Tasks};
@@ -22,6 +22,8 @@ use crate::shutdown::{Shutdown, Tasks};
 const POLL: Duration = Duration::from_secs(1);
 /// Events a round trip; as many as fit well into one answer.
 const BATCH: u32 = 500;
+/// Types of events that are counted by name: a dozen for each intent, and intents are few.
+const MAX_TYPES: usize = 200;
 
 /// Tells waiters of what happens to their messages. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -40,6 +42,24 @@ struct Waiters {
 struct Waiting {
     told: Arc<Notify>,
     count: usize,
+}
+
+/// How far the log was read, and which types of events have been counted.
+#[derive(Debug, Default)]
+struct Tail {
+    cursor: Option<Cursor>,
+    types: HashSet<String>,
+}
+
+impl Tail {
+    /// Counts an event under its type, or under `other` once there are too many types: whoever may enqueue
+    /// may invent intents, and each label of a metric is memory for ever.
+    fn count(&mut self, event_type: String) {
+        let known = self.types.contains(&event_type)
+            || self.types.len() < MAX_TYPES && self.types.insert(event_type.clone());
+        let label = if known { event_type } else { "other".to_owned() };
+        counter!(EVENTS_TOTAL, "event_type" => label).increment(1);
+    }
 }
 
 /// A place among the waiters, given up when dropped.
@@ -113,9 +133,9 @@ impl Feed {
 
     async fn tail(&self) {
         let mut woken = self.bus.waker(Signal::Log);
-        let mut cursor = None;
+        let mut place = Tail::default();
         loop {
-            let more = match self.read_on(&mut cursor).await {
+            let more = match self.read_on(&mut place).await {
                 Ok(more) => more,
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "Could not read the log; trying again");
@@ -131,24 +151,21 @@ impl Feed {
         }
     }
 
-    async fn read_on(&self, cursor: &mut Option<Cursor>) -> Result<bool, Error> {
-        let after = match *cursor {
+    async fn read_on(&self, tail: &mut Tail) -> Result<bool, Error> {
+        let after = match tail.cursor {
             Some(cursor) => cursor,
-            None => *cursor.insert(self.bus.log_end().await?),
+            None => *tail.cursor.insert(self.bus.log_end().await?),
         };
-        let events = self.bus.read_events(after, BATCH, &serde_json::json!({})).await?;
-        for event in &events {
-            *cursor = Some(event.cursor);
-            self.tell(event);
+        let heads = self.bus.read_heads(after, BATCH).await?;
+        let more = heads.len() == BATCH as usize;
+        for head in heads {
+            tail.cursor = Some(head.cursor);
+            tail.count(head.event_type);
+            if let Some(id) = head.message_id {
+                self.tell_waiters(id);
+            }
         }
-        Ok(events.len() == BATCH as usize)
-    }
-
-    fn tell(&self, event: &Event) {
-        counter!(EVENTS_TOTAL, "event_type" => event.event_type.clone()).increment(1);
-        if let Some(id) = event.message_id {
-            self.tell_waiters(id);
-        }
+        Ok(more)
     }
 
     fn tell_waiters(&self, id: MessageId) {

@@ -305,6 +305,27 @@ pub(crate) async fn read_events(
         .await
 }
 
+/// What the feed needs of an event; a payload may be megabytes, and nobody who waits looks at it.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Head {
+    #[sqlx(try_from = "String")]
+    pub(crate) cursor: Cursor,
+    pub(crate) event_type: String,
+    pub(crate) message_id: Option<MessageId>,
+}
+
+pub(crate) async fn read_heads(
+    db: impl PgExecutor<'_>,
+    after: Cursor,
+    max: i32,
+) -> sqlx::Result<Vec<Head>> {
+    sqlx::query_as("select cursor, event_type, message_id from bus_read_events($1, $2)")
+        .bind(after.to_string())
+        .bind(max)
+        .fetch_all(db)
+        .await
+}
+
 pub(crate) async fn log_end(db: impl PgExecutor<'_>) -> sqlx::Result<String> {
     sqlx::query_scalar("select bus_log_end()").fetch_one(db).await
 }

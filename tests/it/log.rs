@@ -95,6 +95,8 @@ async fn a_filter_narrows_and_a_bad_one_is_refused_by_name() {
         (json!({"trace_id": "x"}), "filter.trace_id: "),
         (json!({"message_id": null}), "filter.message_id: "),
         (json!({"types": "x"}), "filter.types: "),
+        (json!({"tenant": null}), "filter.tenant: "),
+        (json!({"worker_id": 7}), "filter.worker_id: "),
         (json!([]), "filter: must be an object"),
     ] {
         let error = bus.read_events(Cursor::START, 10, &filter).await.expect_err(text);

@@ -34,6 +34,7 @@ impl Handler for Scripted {
                 let class = serde_json::from_value(payload["class"].clone()).expect("a class");
                 Err(Failure::new(class, "on purpose").with_detail(json!({"why": "a test"})))
             }
+            Some("huge") => Ok(json!("x".repeat(17 << 20)).into()),
             Some("nul") => Ok(json!("a\0b").into()),
             Some("progress") => {
                 delivery.progress(json!({"done": 0.5}));
@@ -307,6 +308,21 @@ async fn a_result_that_jsonb_cannot_hold_is_kept_as_far_as_it_can() {
     let running = Running::start(&bus, json!({}), LEASE, 1).await;
     let id = bus.publish(echo(json!({"do": "nul"}))).await.expect("published").id;
     assert_eq!(finished(&bus, id).await.result, Some(json!("a\u{fffd}b")));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_result_over_the_limit_is_a_dead_letter_that_says_so_and_harms_no_other() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 4).await;
+    let huge = bus.publish(echo(json!({"do": "huge"}))).await.expect("published").id;
+    let small = bus.publish(echo(json!({}))).await.expect("published").id;
+    assert_eq!(finished(&bus, small).await.status, Status::Done);
+    let dead = finished(&bus, huge).await;
+    assert_eq!(dead.status, Status::Failed);
+    let error = dead.error.expect("an error")["message"].to_string();
+    assert!(error.contains("16 MiB"), "{error}");
     running.stop().await;
 }
 
