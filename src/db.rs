@@ -38,7 +38,9 @@ impl Options {
             // A worker needs one connection for claims and settles, one for leases, one for LISTEN;
             // the rest serves reads. Past ten, Postgres on two cores only queues them itself.
             max_connections: 10,
-            acquire_timeout: Duration::from_secs(10),
+            // A call is tried four times, so a database that is away is told of within twelve seconds and
+            // before the hub's own limit of thirty: as "try again", not as a timeout.
+            acquire_timeout: Duration::from_secs(3),
         }
     }
 

@@ -15,6 +15,7 @@ mod message;
 mod migrate;
 mod output;
 mod private_file;
+mod probe;
 mod recorder;
 mod serve;
 mod status;

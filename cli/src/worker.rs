@@ -1,5 +1,6 @@
 //! `cogo worker <role>`: the table of roles, and how one is run.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use clap::Args;
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
 use cogo::retry::Policies;
-use cogo::shutdown::Shutdown;
+use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role};
 use rand::RngExt as _;
 use serde::Serialize;
@@ -19,6 +20,7 @@ use crate::connect::{Global, Rights, open};
 use crate::exit::{Exit, Failed};
 use crate::lifecycle::{Signals, supervise};
 use crate::output::{Cell, Ink, Output, note};
+use crate::probe::Probe;
 
 /// The roles that this binary has.
 const ROLES: &[Role] = &[cogo_worker_echo::ROLE, cogo_worker_mcp_gateway::ROLE];
@@ -29,7 +31,7 @@ const ROLES: &[Role] = &[cogo_worker_echo::ROLE, cogo_worker_mcp_gateway::ROLE];
 Examples:
   cogo worker                                   list the roles
   cogo worker echo
-  cogo worker mcp-gateway --concurrency 4
+  cogo worker mcp-gateway --concurrency 4 --metrics-listen 127.0.0.1:9464
   cogo worker mine --anything                   runs `cogo-worker-mine` from PATH
 
 A worker needs outbound connections only. The first Ctrl-C (or SIGTERM) lets it finish what it has in
@@ -43,6 +45,9 @@ pub(crate) struct Worker {
     /// Who this worker is, unique among all; by default <role>-<host>-<random>
     #[arg(long, value_name = "ID")]
     worker_id: Option<String>,
+    /// Serve /metrics, /healthz and /readyz here; by default a worker opens no port
+    #[arg(long, env = "COGO_METRICS_LISTEN", value_name = "ADDRESS")]
+    metrics_listen: Option<SocketAddr>,
     #[command(flatten)]
     pub(crate) limits: Limits,
     /// For a role that is a program of its own
@@ -99,6 +104,10 @@ impl Worker {
         let source = global.config()?;
         let options = self.limits.load(&source)?;
         let retry: Policies = source.load()?;
+        let probe = match self.metrics_listen {
+            Some(address) => Some(Probe::bind(address).await?),
+            None => None,
+        };
         let database = global.database()?;
         let bus = open(&database, Rights::Bus, options.max_connections).await?;
         let id = self.worker_id.clone().unwrap_or_else(|| new_id(role.name));
@@ -106,6 +115,9 @@ impl Worker {
         let artifacts = global.artifacts_dir()?;
         let context = context(bus, id, &options, retry, &source, artifacts, &shutdown);
         let mut ready = context.ready.subscribe();
+        if let Some(probe) = probe {
+            probe.start(ready.clone(), &Tasks::new(), &shutdown)?;
+        }
         let ended = (role.start)(context.clone());
         let name = role.name;
         let work = async {

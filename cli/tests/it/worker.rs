@@ -1,6 +1,6 @@
 use cogo::testing::TestDb;
 
-use crate::support::{Cogo, temp_dir, write};
+use crate::support::{Cogo, http, temp_dir, write};
 
 #[tokio::test]
 async fn an_echo_worker_answers_and_stops_when_told_to() {
@@ -25,6 +25,28 @@ async fn an_echo_worker_answers_and_stops_when_told_to() {
     let said = worker.stderr.wait("Stopped.");
     assert!(!said.contains("WARN"), "{said}");
     assert_eq!(cogo.json(&["status"])["workers"][0]["status"], "offline");
+}
+
+#[tokio::test]
+async fn a_worker_shows_its_metrics_where_it_is_told_to_and_names_a_taken_port() {
+    let db = TestDb::new().await;
+    let cogo = Cogo::on(&db);
+    let worker = cogo.start(&["worker", "echo", "--metrics-listen", "127.0.0.1:0"]);
+    let said = worker.stderr.wait("is ready");
+    let url = said.split_whitespace().find(|word| word.starts_with("http://")).expect("a URL");
+    let url = url.strip_suffix("/metrics").expect("the URL of the metrics");
+    let id = cogo.ok(&["enqueue", "echo/default", "echo", "1"]).line().to_owned();
+    assert_eq!(cogo.json(&["get", &id, "--wait"])["message"]["status"], "done");
+    let (status, metrics) = http("GET", &format!("{url}/metrics"), None, "");
+    let metrics = metrics.as_str().unwrap_or_default();
+    assert_eq!(status, 200);
+    assert!(metrics.contains("cogo_settles_total{role=\"echo\",outcome=\"done\"} 1"), "{metrics}");
+    assert_eq!(http("GET", &format!("{url}/readyz"), None, "").0, 200);
+
+    let address = url.strip_prefix("http://").expect("an http:// address");
+    let taken = cogo.run(&["worker", "echo", "--metrics-listen", address]);
+    let port = address.split(':').next_back().expect("a port");
+    taken.refused(1, &["--metrics-listen", port]);
 }
 
 #[test]
