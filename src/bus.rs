@@ -66,12 +66,23 @@ impl Bus {
     /// A bus over `pool`. Call within a Tokio runtime.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
+        let (tasks, wake) = (Tasks::new(), Wake::new());
+        wake.start_telling(&tasks, pool.clone());
+        wake.start_listening(&tasks, pool.clone());
+        Self::over(pool, wake)
+    }
+
+    /// Another bus of the same process, over a pool of its own, perhaps with other rights. The two wake
+    /// each other at once, without the database in between, and listen on one connection.
+    #[must_use]
+    pub fn beside(&self, pool: PgPool) -> Self {
+        Self::over(pool, self.core.wake.clone())
+    }
+
+    fn over(pool: PgPool, wake: Wake) -> Self {
         // Not the process' tasks: these end with the bus, and nobody needs to wait for them, since
         // every call waits for its own answer.
         let tasks = Tasks::new();
-        let wake = Wake::new();
-        wake.start_telling(&tasks, pool.clone());
-        wake.start_listening(&tasks, pool.clone());
         let core = Core { pool, wake };
         let publishing = core.clone();
         let settling = core.clone();

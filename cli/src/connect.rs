@@ -9,7 +9,7 @@ use clap::Args;
 use cogo::bus::Bus;
 use cogo::config::Source;
 use cogo::db;
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{Connection as _, error::DatabaseError};
 
 use crate::exit::Failed;
@@ -181,11 +181,19 @@ pub(crate) async fn open(
     rights: Rights,
     max_connections: u32,
 ) -> Result<Bus> {
-    let connect = reach(options, rights).await?;
-    let options = db::Options { max_connections, ..db::Options::new(connect) };
-    let bus = Bus::new(options.pool());
-    check_schema(&bus, &options.connect).await?;
+    let bus = Bus::new(pool(options, rights, max_connections).await?);
+    check_schema(&bus, options).await?;
     Ok(bus)
+}
+
+/// A pool with these rights, once the database has been reached with them.
+pub(crate) async fn pool(
+    options: &PgConnectOptions,
+    rights: Rights,
+    max_connections: u32,
+) -> Result<PgPool> {
+    let connect = reach(options, rights).await?;
+    Ok(db::Options { max_connections, ..db::Options::new(connect) }.pool())
 }
 
 /// Connects once, so that what is wrong shows at once and clearly, and not as a pool's timeout. Gives the

@@ -143,7 +143,7 @@ async fn prepare(plan: &Plan, database: &PgConnectOptions, what: What) -> Result
     let max = plan.worker.max_connections;
     let hub_bus = connect::open(database, Rights::Operator, max).await?;
     let worker_bus = match what.gateway {
-        true => Some(connect::open(database, Rights::Bus, max).await?),
+        true => Some(hub_bus.beside(connect::pool(database, Rights::Bus, max).await?)),
         false => None,
     };
     Ok(Parts { hub_bus, worker_bus })

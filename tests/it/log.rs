@@ -300,3 +300,17 @@ async fn partitions_begin_on_mondays_in_utc_whatever_the_session_calls_a_time() 
     assert_eq!(bounds.len(), 10);
     assert!(bounds.iter().all(|bound| bound.matches(" 00:00:00+00").count() == 2), "{bounds:?}");
 }
+
+#[tokio::test]
+async fn two_buses_of_one_process_wake_each_other_without_the_database() {
+    let db = TestDb::new().await;
+    let here = Bus::new(db.pool().clone());
+    // A pool that leads nowhere: whatever wakes this bus did not come from the database.
+    let nowhere = sqlx::postgres::PgPoolOptions::new()
+        .connect_lazy("postgres://nobody@127.0.0.1:1/nothing")
+        .expect("a URL");
+    let beside = here.beside(nowhere);
+    let mut woken = beside.waker(cogo::bus::Signal::Work);
+    here.publish(echo(json!(1))).await.expect("published");
+    tokio::time::timeout(SOON, woken.woken()).await.expect("woken in time");
+}
