@@ -5,7 +5,7 @@
 //!
 //! | file | what | variables |
 //! |---|---|---|
-//! | `retry_policy.json` | [`Policies`]: what is tried again | none: its keys are not fixed |
+//! | `retry_policy.json` | [`retry::Policies`]: what is tried again | none: its keys are not fixed |
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
 //! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
 //!
@@ -23,7 +23,9 @@ use serde_json::Value;
 
 #[cfg(feature = "hub")]
 use crate::hub;
-use crate::retry::{self, Policies};
+use crate::retry;
+
+pub use crate::policy::Invalid;
 
 /// A file of `configs/`.
 pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
@@ -37,22 +39,6 @@ pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
     /// # Errors
     /// Names the first field that breaks its rule.
     fn validate(&self) -> Result<(), Invalid>;
-}
-
-/// A field that breaks its rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {rule}")]
-pub struct Invalid {
-    /// The path of the field within the file.
-    pub field: String,
-    /// What it must be.
-    pub rule: String,
-}
-
-impl From<retry::Invalid> for Invalid {
-    fn from(retry::Invalid { field, rule }: retry::Invalid) -> Self {
-        Self { field, rule: rule.to_owned() }
-    }
 }
 
 #[cfg(feature = "hub")]
@@ -72,12 +58,12 @@ impl File for hub::Options {
     }
 }
 
-impl File for Policies {
+impl File for retry::Policies {
     const NAME: &'static str = "retry_policy.json";
     const VARIABLES: Option<&'static str> = None;
 
     fn validate(&self) -> Result<(), Invalid> {
-        Ok(Self::validate(self)?)
+        Self::validate(self)
     }
 }
 
@@ -141,9 +127,7 @@ impl File for Worker {
     const VARIABLES: Option<&'static str> = Some("COGO_WORKER_");
 
     fn validate(&self) -> Result<(), Invalid> {
-        let refuse = |field: &str, rule: &str| {
-            Err(Invalid { field: field.to_owned(), rule: rule.to_owned() })
-        };
+        let refuse = |field: &str, rule: &str| Err(Invalid::new(field, rule));
         if !crate::message::valid_name(&self.tenant) {
             return refuse("tenant", &format!("must be {}", crate::message::NAME_RULE));
         }
@@ -338,7 +322,7 @@ impl fmt::Display for Prefix<'_> {
 #[must_use]
 pub fn schemas() -> Vec<(String, Schema)> {
     vec![
-        schema::<Policies>(),
+        schema::<retry::Policies>(),
         schema::<Worker>(),
         #[cfg(feature = "hub")]
         schema::<hub::Options>(),

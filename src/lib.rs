@@ -17,6 +17,7 @@ pub mod event;
 pub mod hub;
 pub mod message;
 pub mod metrics;
+pub mod policy;
 pub mod retry;
 pub mod shutdown;
 #[cfg(feature = "test-util")]
