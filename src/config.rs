@@ -6,6 +6,7 @@
 //! | file | what | variables |
 //! |---|---|---|
 //! | `retry_policy.json` | [`retry::Policies`]: what is tried again | none: its keys are not fixed |
+//! | `circuit_breaker.json` | [`breaker::Policies`]: when a sick target is left alone | none, likewise |
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
 //! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
 //!
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::breaker;
 #[cfg(feature = "hub")]
 use crate::hub;
 use crate::retry;
@@ -60,6 +62,15 @@ impl File for hub::Options {
 
 impl File for retry::Policies {
     const NAME: &'static str = "retry_policy.json";
+    const VARIABLES: Option<&'static str> = None;
+
+    fn validate(&self) -> Result<(), Invalid> {
+        Self::validate(self)
+    }
+}
+
+impl File for breaker::Policies {
+    const NAME: &'static str = "circuit_breaker.json";
     const VARIABLES: Option<&'static str> = None;
 
     fn validate(&self) -> Result<(), Invalid> {
@@ -323,6 +334,7 @@ impl fmt::Display for Prefix<'_> {
 pub fn schemas() -> Vec<(String, Schema)> {
     vec![
         schema::<retry::Policies>(),
+        schema::<breaker::Policies>(),
         schema::<Worker>(),
         #[cfg(feature = "hub")]
         schema::<hub::Options>(),

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use class::{ErrorClass, Remedy, Treatment};
+pub(crate) use class::{Evidence, listed};
 
 /// What a file may say for one key.
 pub trait Rule {

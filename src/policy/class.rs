@@ -5,6 +5,8 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Invalid;
+
 /// Why an attempt failed, as far as a policy needs to know.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
@@ -206,6 +208,19 @@ impl ErrorClass {
                 "A defect of the worker or of its role. Mend it; then requeue.",
             ),
         }
+    }
+}
+
+/// Checks a list of classes: none may stand in it of which the table says that it has no place there.
+pub(crate) fn listed(
+    field: &str,
+    classes: &[ErrorClass],
+    refused: fn(Treatment) -> Option<&'static str>,
+) -> Result<(), Invalid> {
+    let mut rules = classes.iter().map(|class| refused(class.treatment()));
+    match rules.find_map(|rule| rule) {
+        Some(rule) => Err(Invalid::new(field, rule)),
+        None => Ok(()),
     }
 }
 
