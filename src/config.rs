@@ -10,7 +10,13 @@
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
 //! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
 //!
+//! [`Reload`] reads files again while the process runs.
+//!
 //! Fields within fields are set by their outer field, as JSON: `COGO_HUB_RETENTION='{"done_hours": 48}'`.
+
+mod diff;
+mod locate;
+mod reload;
 
 use std::fmt;
 use std::io;
@@ -28,6 +34,7 @@ use crate::hub;
 use crate::retry;
 
 pub use crate::policy::Invalid;
+pub use reload::{Reload, Reloaded};
 
 /// A file of `configs/`.
 pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
@@ -197,14 +204,37 @@ impl Source {
     /// # Errors
     /// When the file cannot be read or breaks a rule, or a variable does.
     pub fn load<T: File>(&self) -> Result<T, Error> {
-        let path = self.dir.as_ref().map(|dir| dir.join(T::NAME));
-        let mut loaded = match &path {
-            Some(path) => read(path)?,
+        let text = self.read::<T>().map_err(|source| self.unreadable::<T>(source))?;
+        self.interpret(text.as_deref())
+    }
+
+    /// Where the file is, or its bare name.
+    fn path<T: File>(&self) -> PathBuf {
+        self.dir.as_ref().map_or_else(|| PathBuf::from(T::NAME), |dir| dir.join(T::NAME))
+    }
+
+    /// The file's text, if there is one.
+    fn read<T: File>(&self) -> io::Result<Option<String>> {
+        if self.dir.is_none() {
+            return Ok(None);
+        }
+        match std::fs::read_to_string(self.path::<T>()) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unreadable<T: File>(&self, source: io::Error) -> Error {
+        Error::Read { path: self.path::<T>(), source }
+    }
+
+    /// What a text, or none, means with the defaults below it and the environment over it.
+    fn interpret<T: File>(&self, text: Option<&str>) -> Result<T, Error> {
+        let mut loaded = match text {
+            Some(text) => self.parse(text)?,
             None => T::default(),
         };
-        let at = path.unwrap_or_else(|| PathBuf::from(T::NAME));
-        let invalid = |at| move |Invalid { field, rule }| Error::Invalid { path: at, field, rule };
-        loaded.validate().map_err(invalid(at))?;
         for (name, value) in &self.variables {
             let Some(field) = T::VARIABLES.and_then(|prefix| name.strip_prefix(prefix)) else {
                 continue;
@@ -213,25 +243,27 @@ impl Source {
         }
         Ok(loaded)
     }
-}
 
-fn read<T: File>(path: &Path) -> Result<T, Error> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
-        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
-    };
-    parse(&text).map_err(|error| {
-        let inner = error.inner();
-        let (line, column) = (inner.line(), inner.column());
-        Error::Parse {
-            path: path.to_owned(),
-            line,
-            column,
-            field: field(&error),
-            rule: rule(inner),
-        }
-    })
+    fn parse<T: File>(&self, text: &str) -> Result<T, Error> {
+        let parsed: T = parse(text).map_err(|error| {
+            let inner = error.inner();
+            let (line, column) = (inner.line(), inner.column());
+            Error::Parse {
+                path: self.path::<T>(),
+                line,
+                column,
+                field: field(&error),
+                rule: rule(inner),
+            }
+        })?;
+        parsed.validate().map_err(|Invalid { field, rule }| Error::Invalid {
+            path: self.path::<T>(),
+            line: locate::line_of(text, &field),
+            field,
+            rule,
+        })?;
+        Ok(parsed)
+    }
 }
 
 fn parse<T: DeserializeOwned>(
@@ -301,10 +333,12 @@ pub enum Error {
         rule: String,
     },
     /// A field breaks a rule.
-    #[error("{}: {}{rule}", .path.display(), Prefix(.field))]
+    #[error("{}:{line}: {}{rule}", .path.display(), Prefix(.field))]
     Invalid {
         /// The file.
         path: PathBuf,
+        /// The line of the field, or of the nearest one around it, from 1.
+        line: usize,
         /// The path of the field.
         field: String,
         /// What it must be.

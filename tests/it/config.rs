@@ -85,7 +85,7 @@ fn a_bad_file_is_refused_by_line_field_and_rule() {
     );
     assert_eq!(
         refusal::<Worker>("{\"lease_ms\": 1}"),
-        "worker.json: lease_ms: must be from 1000 to 3600000 (an hour)"
+        "worker.json:1: lease_ms: must be from 1000 to 3600000 (an hour)"
     );
     assert_eq!(refusal::<Worker>("{} {}"), "worker.json:1:4: trailing characters");
     let policy = "{\"policies\": {\"echo\": {\"retry_on\": [\"connect\", \"weather\"]}}}";

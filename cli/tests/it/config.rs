@@ -43,8 +43,8 @@ fn all_that_is_wrong_is_told_at_once() {
     assert_eq!(done.code, Some(2), "{done:?}");
     for words in [
         "worker.json:2:14: concurency: unknown field",
-        "retry_policy.json: policies.a..b: ",
-        "circuit_breaker.json: policies.default.min_requests: must be from 1 to 1000",
+        "retry_policy.json:1: policies.a..b: ",
+        "circuit_breaker.json:1: policies.default.min_requests: must be from 1 to 1000",
         "mcp.json: toolsets.x.url: ",
         "workers.json: is no configuration file that anything reads",
     ] {
