@@ -26,6 +26,8 @@ pub const LEASES_LOST_TOTAL: &str = "cogo_leases_lost_total";
 pub const BUS_RETRIES_TOTAL: &str = "cogo_bus_retries_total";
 /// Messages published by this process, by `role`.
 pub const PUBLISHED_TOTAL: &str = "cogo_messages_published_total";
+/// Configuration files read again while running, by `file` and `outcome` (applied, refused, unchanged).
+pub const CONFIG_RELOADS_TOTAL: &str = "cogo_config_reloads_total";
 
 /// Tells the recorder what each metric means. Call it once, after installing the recorder.
 pub fn describe() {
@@ -48,4 +50,5 @@ pub fn describe() {
     describe_counter!(LEASES_LOST_TOTAL, "Leases lost while a handler ran");
     describe_counter!(BUS_RETRIES_TOTAL, "Round trips to the database that were tried again");
     describe_counter!(PUBLISHED_TOTAL, "Messages published by this process");
+    describe_counter!(CONFIG_RELOADS_TOTAL, "Configuration files read again while running");
 }

@@ -3,65 +3,20 @@
 //! Policies are data (`configs/retry_policy.json`) and pure functions. Nothing here sleeps; the
 //! worker runner sends the delay to the database, whose clock makes a time of it.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why an attempt failed, as far as a policy needs to know.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorClass {
-    /// The target could not be reached; nothing was sent.
-    Connect,
-    /// No answer in time, and a second try does no harm (else it is [`ErrorClass::Ambiguous`]).
-    Timeout,
-    /// The connection closed, and a second try does no harm (else it is [`ErrorClass::Ambiguous`]).
-    Closed,
-    /// The target answered that it failed.
-    ToolError,
-    /// The target, the tool or its arguments are wrong; trying again cannot help.
-    InvalidParams,
-    /// The target answered something that the protocol does not allow.
-    Protocol,
-    /// The work may have been done, and whether it was is unknown (DESIGN, invariant 10).
-    Ambiguous,
-    /// A circuit breaker is open; the work was not tried.
-    CircuitOpen,
-    /// The worker that held the message vanished.
-    LeaseExpired,
-    /// The handler panicked, or failed in a way that is its own defect.
-    Internal,
-}
+use crate::policy::{self, Invalid, overlay, within};
 
-impl ErrorClass {
-    /// The word that events and configuration use.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Timeout => "timeout",
-            Self::Closed => "closed",
-            Self::ToolError => "tool_error",
-            Self::InvalidParams => "invalid_params",
-            Self::Protocol => "protocol",
-            Self::Ambiguous => "ambiguous",
-            Self::CircuitOpen => "circuit_open",
-            Self::LeaseExpired => "lease_expired",
-            Self::Internal => "internal",
-        }
-    }
-}
+pub use crate::policy::ErrorClass;
 
-impl fmt::Display for ErrorClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+/// `configs/retry_policy.json`: dotted keys to rules.
+pub type Policies = policy::Policies<Rule>;
+
+/// The longest that one attempt, or the pause before the next, may take.
+const DAY_MS: u64 = 86_400_000;
 
 /// How the delay before the next attempt grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -196,84 +151,26 @@ pub struct Rule {
     pub retry_on: Option<Vec<ErrorClass>>,
 }
 
-/// `configs/retry_policy.json`: dotted keys to rules.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Policies {
-    /// Where the file's JSON Schema lies; for editors.
-    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<String>,
-    /// `default`, and dotted prefixes of keys such as `mcp.call.browser`.
-    #[serde(default)]
-    pub policies: BTreeMap<String, Rule>,
-}
+impl policy::Rule for Rule {
+    type Policy = Policy;
 
-/// A policy file that breaks a rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {rule}")]
-pub struct Invalid {
-    /// The path of the field within the file.
-    pub field: String,
-    /// What it must be.
-    pub rule: &'static str,
-}
-
-impl Policies {
-    /// The policy for `key`: the rules of `default` and of every dotted prefix of the key, the
-    /// longest winning field by field.
-    #[must_use]
-    pub fn resolve(&self, key: &str) -> Policy {
-        let mut policy = Policy::default();
-        let ends = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
-        let keys = ["default"].into_iter().chain(ends.map(|end| &key[..end]));
-        for rule in keys.filter_map(|key| self.policies.get(key)) {
-            if let Some(attempts) = rule.max_attempts {
-                policy.max_attempts = attempts;
-            }
-            if let Some(backoff) = rule.backoff {
-                policy.backoff = backoff;
-            }
-            if let Some(timeout_ms) = rule.timeout_ms {
-                policy.timeout_ms = timeout_ms;
-            }
-            if let Some(classes) = &rule.retry_on {
-                policy.retry_on.clone_from(classes);
-            }
-        }
-        policy
+    fn apply(&self, policy: &mut Policy) {
+        overlay(&mut policy.max_attempts, self.max_attempts.as_ref());
+        overlay(&mut policy.backoff, self.backoff.as_ref());
+        overlay(&mut policy.timeout_ms, self.timeout_ms.as_ref());
+        overlay(&mut policy.retry_on, self.retry_on.as_ref());
     }
 
-    /// Checks what the types cannot.
-    ///
-    /// # Errors
-    /// Names the first field that breaks its rule.
-    pub fn validate(&self) -> Result<(), Invalid> {
-        for (key, rule) in &self.policies {
-            let refuse = |field: &str, rule: &'static str| {
-                Err(Invalid { field: format!("policies.{key}{field}"), rule })
-            };
-            if key.is_empty() || key.split('.').any(str::is_empty) {
-                return refuse("", "the key must be words joined by single dots");
+    fn check(policy: &Policy) -> Result<(), Invalid> {
+        within("max_attempts", policy.max_attempts, 1..=1000)?;
+        within("timeout_ms", policy.timeout_ms, 1..=DAY_MS)?;
+        match policy.backoff {
+            Backoff::Fixed { delay_ms } => within("backoff.delay_ms", delay_ms, 0..=DAY_MS),
+            Backoff::Exponential { base_ms, max_ms } if base_ms > max_ms => {
+                Err(Invalid::new("backoff.base_ms", "must not exceed max_ms"))
             }
-            if rule.max_attempts.is_some_and(|n| !(1..=1000).contains(&n)) {
-                return refuse(".max_attempts", "must be from 1 to 1000");
-            }
-            if rule.timeout_ms.is_some_and(|ms| !(1..=86_400_000).contains(&ms)) {
-                return refuse(".timeout_ms", "must be from 1 to 86400000 (a day)");
-            }
-            let longest = match rule.backoff {
-                Some(Backoff::Fixed { delay_ms }) => delay_ms,
-                Some(Backoff::Exponential { base_ms, max_ms }) if base_ms > max_ms => {
-                    return refuse(".backoff.base_ms", "must not exceed max_ms");
-                }
-                Some(Backoff::Exponential { max_ms, .. }) => max_ms,
-                None => 0,
-            };
-            if longest > 86_400_000 {
-                return refuse(".backoff", "must not exceed 86400000 ms (a day)");
-            }
+            Backoff::Exponential { max_ms, .. } => within("backoff.max_ms", max_ms, 0..=DAY_MS),
         }
-        Ok(())
     }
 }
 
@@ -332,6 +229,9 @@ mod tests {
             "policies.a.b.max_attempts"
         );
         assert_eq!(field(serde_json::json!({"a..b": {}})), "policies.a..b");
+        // Not the key that inherits it.
+        let inherited = serde_json::json!({"a.b": {}, "default": {"max_attempts": 0}});
+        assert_eq!(field(inherited), "policies.default.max_attempts");
         assert_eq!(
             field(serde_json::json!({"a": {"backoff":
                 {"kind": "exponential", "base_ms": 2, "max_ms": 1}}})),

@@ -18,9 +18,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker;
 use crate::bus::Bus;
+use crate::live::Live;
 use crate::message::Message;
-use crate::retry::{ErrorClass, Policies};
+use crate::retry::{self, ErrorClass};
 use crate::shutdown::Shutdown;
 
 /// Does the work of a role, one message at a time.
@@ -150,7 +152,9 @@ pub struct Context {
     /// How long to wait for running handlers when stopping.
     pub drain: Duration,
     /// The retry policies.
-    pub retry: Arc<Policies>,
+    pub retry: Live<retry::Policies>,
+    /// When the circuit breakers open.
+    pub breaker: Live<breaker::Policies>,
     /// Where the configuration files are.
     pub config_dir: PathBuf,
     /// Where artifacts go.

@@ -17,6 +17,7 @@ mod output;
 mod private_file;
 mod probe;
 mod recorder;
+mod reload;
 mod serve;
 mod status;
 mod tail;

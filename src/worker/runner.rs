@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use crate::bus::{Bus, Claim, ClaimRequest, Error, Settle, Settled, Signal};
 use crate::clock::Stopwatch;
 use crate::error::chain;
+use crate::live::Live;
 use crate::message::Topic;
 use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
 use crate::retry::Policies;
@@ -70,7 +71,7 @@ pub async fn run<H: Handler>(
         lease: context.lease,
         info: json!({}),
     };
-    let runner = Runner::new(handler, options, context.bus.clone(), Arc::clone(&context.retry));
+    let runner = Runner::new(handler, options, context.bus.clone(), context.retry.clone());
     Ok(runner.run(&context.shutdown, &context.ready).await?)
 }
 
@@ -80,7 +81,7 @@ pub struct Runner<H> {
     handler: Arc<H>,
     options: Options,
     bus: Bus,
-    retry: Arc<Policies>,
+    retry: Live<Policies>,
 }
 
 /// A settle that waits to be sent, and since when.
@@ -90,9 +91,10 @@ struct Ready {
 }
 
 impl<H: Handler> Runner<H> {
-    /// A worker that runs `handler` as `options` say.
-    pub fn new(handler: H, options: Options, bus: Bus, retry: Arc<Policies>) -> Self {
-        Self { handler: Arc::new(handler), options, bus, retry }
+    /// A worker that runs `handler` as `options` say. Each delivery goes by the policies as they are when
+    /// it begins.
+    pub fn new(handler: H, options: Options, bus: Bus, retry: impl Into<Live<Policies>>) -> Self {
+        Self { handler: Arc::new(handler), options, bus, retry: retry.into() }
     }
 
     /// Runs until `shutdown`: when it drains, nothing more is claimed; when it is cancelled, running
@@ -253,14 +255,14 @@ impl<H: Handler> Runner<H> {
         let claim = (message.id, message.claim_no);
         let lost = in_flight.add(claim, began);
         let (handler, retry, bus) =
-            (Arc::clone(&self.handler), Arc::clone(&self.retry), self.bus.clone());
+            (Arc::clone(&self.handler), self.retry.clone(), self.bus.clone());
         let (worker_id, stop) = (self.options.worker_id.clone(), shutdown.cancelled().clone());
         let (hand_in, in_flight) = (hand_in.clone(), in_flight.clone());
         // On shutdown the task ends by the execution's own `stop`; an error is a settle like any other.
         handlers.spawn(async move {
             let delivered = Arc::clone(&message);
             let execution = async move {
-                let policy = retry.resolve(&handler.policy_key(&message));
+                let policy = retry.get().resolve(&handler.policy_key(&message));
                 Execution { handler, message, policy, bus, worker_id, lost, stop }.run().await
             };
             // Whatever panics, the place is given back: the runner counts what is handed in.

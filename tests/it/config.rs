@@ -1,5 +1,6 @@
 use std::path::{Path, PathBuf};
 
+use cogo::breaker;
 use cogo::config::{self, Error, File, Source, Worker};
 use cogo::hub;
 use cogo::retry::Policies;
@@ -42,10 +43,12 @@ fn the_schemas_in_the_repository_are_those_of_the_types() {
 fn every_file_in_the_repository_loads_and_names_its_schema() {
     let source = no_variables(Some(configs()));
     let policies: Policies = source.load().expect("a good retry_policy.json");
+    let breakers: breaker::Policies = source.load().expect("a good circuit_breaker.json");
     let worker: Worker = source.load().expect("a good worker.json");
     let hub_options: hub::Options = source.load().expect("a good hub.json");
     let schemas = [
         (Policies::NAME, policies.schema.clone()),
+        (breaker::Policies::NAME, breakers.schema.clone()),
         (Worker::NAME, worker.schema.clone()),
         (hub::Options::NAME, hub_options.schema.clone()),
     ];
@@ -56,6 +59,9 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     assert_eq!(hub::Options { schema: None, ..hub_options }, hub::Options::default());
     let browser = policies.resolve("mcp.call.browser.get_title.0");
     assert_eq!((browser.max_attempts, browser.timeout_ms), (4, 120_000));
+    assert_eq!(breakers.resolve("other"), breaker::Policy::default(), "shown as it is built in");
+    let figma = breakers.resolve("mcp.call.figma.get_document_info.0");
+    assert_eq!((figma.min_requests, figma.open_ms), (5, 60_000));
 }
 
 #[test]
@@ -79,7 +85,7 @@ fn a_bad_file_is_refused_by_line_field_and_rule() {
     );
     assert_eq!(
         refusal::<Worker>("{\"lease_ms\": 1}"),
-        "worker.json: lease_ms: must be from 1000 to 3600000 (an hour)"
+        "worker.json:1: lease_ms: must be from 1000 to 3600000 (an hour)"
     );
     assert_eq!(refusal::<Worker>("{} {}"), "worker.json:1:4: trailing characters");
     let policy = "{\"policies\": {\"echo\": {\"retry_on\": [\"connect\", \"weather\"]}}}";

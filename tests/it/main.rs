@@ -11,6 +11,7 @@ mod layers;
 mod log;
 mod migrations;
 mod odd_sequences;
+mod reload;
 mod rights;
 mod runner;
 mod support;

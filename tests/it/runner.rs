@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::bus::Bus;
+use cogo::live::Live;
 use cogo::message::{Message, MessageId, Status};
 use cogo::retry::Policies;
 use cogo::shutdown::{Shutdown, Tasks};
@@ -81,8 +82,16 @@ impl Running {
         lease: Duration,
         concurrency: usize,
     ) -> Self {
-        let policies: Policies =
-            serde_json::from_value(json!({"policies": policies})).expect("a good policy");
+        Self::start_live(handler, bus, policies_of(policies), lease, concurrency).await
+    }
+
+    async fn start_live<H: Handler>(
+        handler: H,
+        bus: &Bus,
+        policies: impl Into<Live<Policies>>,
+        lease: Duration,
+        concurrency: usize,
+    ) -> Self {
         let options = Options {
             worker_id: "w1".to_owned(),
             tenant: "default".to_owned(),
@@ -91,7 +100,7 @@ impl Running {
             lease,
             info: json!({}),
         };
-        let runner = Runner::new(handler, options, bus.clone(), Arc::new(policies));
+        let runner = Runner::new(handler, options, bus.clone(), policies);
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let (ready, mut is_ready) = watch::channel(false);
         let stop = shutdown.clone();
@@ -107,6 +116,10 @@ impl Running {
         self.shutdown.drain();
         assert!(self.tasks.join(SOON).await, "the runner ends");
     }
+}
+
+fn policies_of(policies: Value) -> Policies {
+    serde_json::from_value(json!({"policies": policies})).expect("a good policy")
 }
 
 async fn finished(bus: &Bus, id: MessageId) -> Message {
@@ -170,6 +183,25 @@ async fn a_failure_is_retried_by_policy_and_then_dead() {
     assert_eq!((dead.status, dead.attempts), (Status::Failed, 1));
     let last = bus.message_events(hopeless, 10).await.expect("events").pop().expect("one");
     assert_eq!(last.reason.as_deref(), Some("not_retried"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_is_replaced_holds_for_the_next_delivery() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let (setter, policies) = Live::new(policies_of(json!({"echo": {"retry_on": []}})));
+    let handler = Scripted { gate: Arc::new(Semaphore::new(0)) };
+    let running = Running::start_live(handler, &bus, policies, LEASE, 1).await;
+    let send = async || {
+        let payload = json!({"do": "fail", "class": "connect"});
+        let id = bus.publish(echo(payload).with_max_attempts(2)).await.expect("published").id;
+        finished(&bus, id).await.attempts
+    };
+    assert_eq!(send().await, 1, "not retried");
+    let backoff = json!({"kind": "fixed", "delay_ms": 1});
+    setter.set(policies_of(json!({"echo": {"retry_on": ["connect"], "backoff": backoff}})));
+    assert_eq!(send().await, 2);
     running.stop().await;
 }
 

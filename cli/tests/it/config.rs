@@ -34,6 +34,8 @@ fn all_that_is_wrong_is_told_at_once() {
     let dir = temp_dir();
     write(dir.path(), "worker.json", "{\n  \"concurency\": 3\n}");
     write(dir.path(), "retry_policy.json", "{\"policies\": {\"a..b\": {}}}");
+    let breaker = "{\"policies\": {\"default\": {\"min_requests\": 0}}}";
+    write(dir.path(), "circuit_breaker.json", breaker);
     write(dir.path(), "mcp.json", "{\"toolsets\": {\"x\": {\"url\": \"ftp://x\"}}}");
     write(dir.path(), "workers.json", "{}");
     let path = dir.path().display().to_string();
@@ -41,7 +43,8 @@ fn all_that_is_wrong_is_told_at_once() {
     assert_eq!(done.code, Some(2), "{done:?}");
     for words in [
         "worker.json:2:14: concurency: unknown field",
-        "retry_policy.json: policies.a..b: ",
+        "retry_policy.json:1: policies.a..b: ",
+        "circuit_breaker.json:1: policies.default.min_requests: must be from 1 to 1000",
         "mcp.json: toolsets.x.url: ",
         "workers.json: is no configuration file that anything reads",
     ] {
@@ -65,4 +68,6 @@ fn the_policy_of_a_key_is_shown_as_it_works_out() {
     let checked = Cogo::new().json(&args);
     assert_eq!(checked["policy"]["max_attempts"], 4, "{checked}");
     assert_eq!(checked["policy"]["timeout_ms"], 120_000, "{checked}");
+    assert_eq!(checked["circuit_breaker"]["min_requests"], 5, "{checked}");
+    assert_eq!(checked["circuit_breaker"]["slow_call_ms"], 100_000, "{checked}");
 }

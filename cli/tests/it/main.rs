@@ -7,6 +7,7 @@ mod log;
 mod mcp;
 mod messages;
 mod refusals;
+mod reload;
 mod support;
 mod up;
 mod worker;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::clock::{Stopwatch, utc_now};
+use cogo::live::Live;
 use cogo::message::Message;
 use cogo::retry::{ErrorClass, Policies};
 use cogo::worker::{Delivery, Failure, Handler, Output};
@@ -28,7 +29,7 @@ const CAPTURE_GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct McpHandler {
     toolsets: Arc<Toolsets>,
-    policies: Arc<Policies>,
+    policies: Live<Policies>,
     capture: Capture,
 }
 
@@ -78,11 +79,11 @@ impl McpHandler {
     #[must_use]
     pub fn new(
         toolsets: Arc<Toolsets>,
-        policies: Arc<Policies>,
+        policies: impl Into<Live<Policies>>,
         artifacts_dir: impl Into<PathBuf>,
     ) -> Self {
         let capture = Capture::new(artifacts_dir, Arc::clone(toolsets.redactor()));
-        Self { toolsets, policies, capture }
+        Self { toolsets, policies: policies.into(), capture }
     }
 
     /// Makes one attempt at `message`, without a runner around it.
@@ -177,8 +178,8 @@ impl McpHandler {
     async fn may_call(&self, message: &Message, payload: &Payload, upstream: &Upstream) -> bool {
         let class = message.error.as_ref().and_then(|error| error["class"].as_str());
         let vanished = class == Some(ErrorClass::LeaseExpired.as_str()) && message.attempts > 1;
-        let retried =
-            || self.policies.resolve(&self.policy_key(message)).retries(ErrorClass::Ambiguous);
+        let policy = || self.policies.get().resolve(&self.policy_key(message));
+        let retried = || policy().retries(ErrorClass::Ambiguous);
         if !vanished || retried() {
             return true;
         }

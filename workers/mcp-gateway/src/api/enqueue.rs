@@ -71,7 +71,7 @@ fn message<B>(api: &Api<B>, headers: &HeaderMap, body: Enqueue) -> Result<NewMes
     let topic = Topic::new(ROLE.name, toolset).expect("names were checked at loading");
     let shard = body.shard.unwrap_or_default();
     let policy_key = format!("{INTENT}.{toolset}.{}.{shard}", body.tool);
-    let attempts = || i32::try_from(api.policies.resolve(&policy_key).max_attempts).ok();
+    let attempts = || i32::try_from(api.policies.get().resolve(&policy_key).max_attempts).ok();
     let payload = json!({
         "toolset": toolset, "tool": body.tool, "params": body.params.unwrap_or_default(),
     });
