@@ -26,8 +26,9 @@ pub use policy::{Policies, Policy, Rule, Window};
 const KEYS_MAX: usize = 10_000;
 
 /// Where a breaker stands, by the database's row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
+#[sqlx(type_name = "text", rename_all = "snake_case")]
 pub enum State {
     /// Calls go through and are counted. Set by the prober's successes, or by an operator.
     Closed,
@@ -148,8 +149,8 @@ pub enum Verdict {
     },
     /// Tell the database how the probe went, and adopt the answer.
     Report {
-        /// Whether the target is well.
-        ok: bool,
+        /// Whether the target is well; `None` when the probe does not say.
+        ok: Option<bool>,
     },
 }
 
@@ -233,10 +234,10 @@ impl Breakers {
             .map_or((State::Closed, 0), |circuit| (circuit.state(), circuit.version()))
     }
 
-    /// How many breakers are not closed.
-    #[must_use]
-    pub fn not_closed(&self) -> usize {
-        self.circuits.values().filter(|circuit| circuit.state() != State::Closed).count()
+    /// The breakers that are not closed, and the versions of the rows that say so.
+    pub fn open(&self) -> impl Iterator<Item = (&Id, i64)> {
+        let open = self.circuits.iter().filter(|(_, circuit)| circuit.state() != State::Closed);
+        open.map(|(id, circuit)| (id, circuit.version()))
     }
 
     /// The breaker of `id`, made if there is room.

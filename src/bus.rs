@@ -4,6 +4,7 @@
 //! sender chooses a message's id, and settles name the claim that they end. Concurrent publishes and
 //! settles are grouped (`group.rs`); wake-ups carry nothing (`wake.rs`).
 
+pub mod circuit;
 mod claim;
 mod core;
 pub mod dead_letter;

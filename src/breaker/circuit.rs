@@ -151,10 +151,9 @@ impl Circuit {
             Phase::HalfOpen { ours: Some(in_flight), probe_at } => {
                 let in_flight = in_flight.saturating_sub(1);
                 self.phase = Phase::HalfOpen { ours: Some(in_flight), probe_at };
-                let Some(call) = call else { return Verdict::Nothing };
-                // A slow probe is no proof that the target is well.
-                let ok = !call.failed && !call.slow;
-                if !ok {
+                // A slow probe is no proof that the target is well; one that says nothing gives its place back.
+                let ok = call.map(|call| !call.failed && !call.slow);
+                if ok == Some(false) {
                     self.asked = Some(now);
                 }
                 Verdict::Report { ok }

@@ -157,19 +157,22 @@ fn what_failed_long_ago_does_not_count_with_what_fails_now() {
 fn a_server_that_answers_is_well_and_what_never_reached_it_says_nothing() {
     let failed = |class| Outcome::Failed { class, took: MS };
     for (class, verdict) in [
-        (ErrorClass::Connect, Verdict::Report { ok: false }),
-        (ErrorClass::Ambiguous, Verdict::Report { ok: false }),
-        (ErrorClass::ToolError, Verdict::Report { ok: true }),
-        (ErrorClass::InvalidParams, Verdict::Nothing),
-        (ErrorClass::Internal, Verdict::Nothing),
-        (ErrorClass::DeadlineExceeded, Verdict::Nothing),
+        (ErrorClass::Connect, Verdict::Report { ok: Some(false) }),
+        (ErrorClass::Ambiguous, Verdict::Report { ok: Some(false) }),
+        (ErrorClass::ToolError, Verdict::Report { ok: Some(true) }),
+        (ErrorClass::InvalidParams, Verdict::Report { ok: None }),
+        (ErrorClass::Internal, Verdict::Report { ok: None }),
+        (ErrorClass::DeadlineExceeded, Verdict::Report { ok: None }),
     ] {
         assert_eq!(One::at(&probing("me", 1)).call(failed(class)), verdict, "{class}");
     }
     let mut one = One::at(&probing("me", 1));
     one.policy.failure_on = vec![ErrorClass::ToolError];
-    assert_eq!(one.call(failed(ErrorClass::Connect)), Verdict::Nothing, "not listed, and no sign");
-    assert_eq!(one.call(failed(ErrorClass::ToolError)), Verdict::Report { ok: false });
+    let unlisted = one.call(failed(ErrorClass::Connect));
+    assert_eq!(unlisted, Verdict::Report { ok: None }, "not listed, and no sign");
+    let mut one = One::at(&probing("me", 1));
+    one.policy.failure_on = vec![ErrorClass::ToolError];
+    assert_eq!(one.call(failed(ErrorClass::ToolError)), Verdict::Report { ok: Some(false) });
 }
 
 #[test]
@@ -236,14 +239,15 @@ fn our_half_open_admits_some_probes_and_reports_each() {
     let mut one = One::at(&probing("me", 4));
     let (first, second) = (one.permit(), one.permit());
     assert_eq!(one.admit(), Admission::Park, "no more than half_open_max_calls");
-    assert_eq!(one.ended(first, DONE), Verdict::Report { ok: true });
+    assert_eq!(one.ended(first, DONE), Verdict::Report { ok: Some(true) });
     // The answer counts one success; the second probe is still in flight.
     assert!(one.adopt(&probing("me", 5)));
     let third = one.permit();
     assert_eq!(one.admit(), Admission::Park);
-    assert_eq!(one.ended(third, Outcome::Unknown), Verdict::Nothing, "its place is free again");
+    let given_back = one.ended(third, Outcome::Unknown);
+    assert_eq!(given_back, Verdict::Report { ok: None }, "its place is free again");
     let fourth = one.permit();
-    assert_eq!(one.ended(second, SICK), Verdict::Report { ok: false });
+    assert_eq!(one.ended(second, SICK), Verdict::Report { ok: Some(false) });
     assert_eq!(one.admit(), Admission::Wait, "nobody follows a probe that failed");
     assert!(one.adopt(&row(State::Open, 6)));
     assert_eq!(one.ended(fourth, DONE), Verdict::Nothing, "of an earlier time");
@@ -253,7 +257,7 @@ fn our_half_open_admits_some_probes_and_reports_each() {
 #[test]
 fn a_slow_probe_is_no_success() {
     let slow = Outcome::Done { took: MS * 100 };
-    assert_eq!(One::at(&probing("me", 4)).call(slow), Verdict::Report { ok: false });
+    assert_eq!(One::at(&probing("me", 4)).call(slow), Verdict::Report { ok: Some(false) });
 }
 
 #[test]
@@ -266,7 +270,7 @@ fn the_prober_asks_anew_when_its_time_is_over_and_keeps_its_probes() {
     assert!(!one.adopt(&probing("me", 4)), "granted, and nothing else has changed");
     let _second = one.permit();
     assert_eq!(one.admit(), Admission::Park);
-    assert_eq!(one.ended(probe, DONE), Verdict::Report { ok: true });
+    assert_eq!(one.ended(probe, DONE), Verdict::Report { ok: Some(true) });
 }
 
 #[test]
@@ -307,7 +311,7 @@ fn a_disabled_breaker_does_not_open_by_itself_but_obeys() {
     assert!(one.adopt(&row(State::Open, 1)));
     assert_eq!(one.admit(), Admission::Park);
     assert!(one.adopt(&probing("me", 2)));
-    assert_eq!(one.call(DONE), Verdict::Report { ok: true });
+    assert_eq!(one.call(DONE), Verdict::Report { ok: Some(true) });
 }
 
 #[test]
@@ -335,7 +339,7 @@ fn memory_is_bounded_and_what_is_open_is_remembered() {
         let _in_use = breakers.admit(&key(10), &policy, now);
         assert!(breakers.circuits.len() <= 50);
     }
-    assert_eq!(breakers.not_closed(), 10);
+    assert_eq!(breakers.open().count(), 10);
     assert!(breakers.circuits.contains_key(&key(10)), "used again and again");
     assert!(breakers.circuits.contains_key(&key(999)));
     assert!(!breakers.circuits.contains_key(&key(500)));
@@ -343,7 +347,7 @@ fn memory_is_bounded_and_what_is_open_is_remembered() {
     for n in 0..1000 {
         breakers.adopt(&open(n), &policy, Duration::ZERO);
     }
-    assert_eq!((breakers.circuits.len(), breakers.not_closed()), (50, 50));
+    assert_eq!((breakers.circuits.len(), breakers.open().count()), (50, 50));
     let Admission::Admit(permit) = breakers.admit(&key(5000), &policy, Duration::ZERO) else {
         panic!("not admitted");
     };

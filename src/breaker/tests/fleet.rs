@@ -44,10 +44,11 @@ impl Database {
         }
     }
 
-    fn report(&mut self, worker: &str, ok: bool, policy: &Policy, until: Duration) {
+    fn report(&mut self, worker: &str, ok: Option<bool>, policy: &Policy, until: Duration) {
         if self.row.state != State::HalfOpen || self.row.prober.as_deref() != Some(worker) {
             return;
         }
+        let Some(ok) = ok else { return };
         self.successes += 1;
         if !ok {
             self.change(State::Open, None, until);
