@@ -3,6 +3,7 @@
 //! A role is a crate that exports one [`Role`]. Most roles implement [`Handler`] and let the
 //! [`runner`] do the rest: claim, keep the lease, time out, retry by policy, settle, drain.
 
+mod circuits;
 mod execution;
 mod in_flight;
 mod lease;
@@ -45,6 +46,21 @@ pub trait Handler: Send + Sync + 'static {
     fn policy_key(&self, message: &Message) -> String {
         format!("{}.{}", message.intent, message.service)
     }
+
+    /// Another way to do the same work, for as long as the breaker of the message's own key is not closed.
+    /// Without one such messages are parked.
+    fn fallback(&self, _message: &Message) -> Option<Fallback> {
+        None
+    }
+}
+
+/// Where work goes whose breaker is not closed. It has a breaker of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// What [`Delivery::fallback`] and the event say.
+    pub name: String,
+    /// The key of its breaker.
+    pub policy_key: String,
 }
 
 /// One delivery of a message to a handler.
@@ -57,6 +73,8 @@ pub struct Delivery {
     pub timeout: Duration,
     /// Cancelled when the lease is lost: whatever the handler still does, its result is refused.
     pub cancelled: CancellationToken,
+    /// The name of the [`Fallback`] to use, since the breaker of the message's own key is not closed.
+    pub fallback: Option<String>,
     pub(crate) progress: watch::Sender<Option<Value>>,
 }
 
