@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod circuit;
 mod config;
 mod connect;
 mod dlq;
@@ -74,6 +75,7 @@ enum Command {
     Tail(tail::Tail),
     Trace(trace::Trace),
     Dlq(dlq::Dlq),
+    Circuit(circuit::Circuit),
     Mcp(mcp::Mcp),
     Status(status::Status),
     Config(config::Config),
@@ -96,6 +98,7 @@ impl Command {
             Self::Tail(command) => command.run(global, output).await,
             Self::Trace(command) => command.run(global, output).await,
             Self::Dlq(command) => command.run(global, output).await,
+            Self::Circuit(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),
