@@ -96,6 +96,7 @@ pub(crate) fn attempt() -> (Attempt, Arc<Mutex<Vec<Value>>>) {
     let attempt = Attempt {
         timeout: PATIENCE,
         cancelled: CancellationToken::new(),
+        fallback: None,
         progress: Arc::new(move |report| sink.lock().expect("no panics").push(report)),
     };
     (attempt, reports)
