@@ -13,6 +13,9 @@ use sqlx::postgres::{PgTypeInfo, PgValueRef, Postgres};
 use sqlx::types::Json;
 use uuid::Uuid;
 
+/// The longest total deadline of a message, in milliseconds: a year.
+pub const DEADLINE_MS_MAX: u64 = 31_536_000_000;
+
 /// The tenant of a message that names none.
 pub const DEFAULT_TENANT: &str = "default";
 

@@ -17,7 +17,7 @@ use crate::clock::Stopwatch;
 use crate::error::chain;
 use crate::message::Message;
 use crate::metrics::{HANDLER_LATENCY_MS, SETTLES_TOTAL};
-use crate::retry::{Decision, ErrorClass, Policy};
+use crate::retry::{Decision, ErrorClass, Policy, Reason, Tried};
 use crate::worker::{Delivery, Failure, Handler, Output};
 
 /// How long a handler may go on after its time is up or its claim is cancelled, to say itself what that
@@ -63,7 +63,7 @@ impl<H: Handler> Execution<H> {
     }
 
     async fn handle(&self) -> End {
-        let timeout = self.policy.timeout();
+        let timeout = self.policy.timeout(None);
         let (progress, mut reports) = watch::channel(None);
         // One token for both reasons to stop; the handler need not tell them apart.
         let cancelled = CancellationToken::new();
@@ -169,11 +169,11 @@ impl<H: Handler> Execution<H> {
         let message = &self.message;
         let attempt = u32::try_from(message.attempts).unwrap_or(1);
         let limit = u32::try_from(message.max_attempts).unwrap_or(1);
+        let tried = Tried { attempt, max_attempts: limit, left: None };
         let (retry_in, reason) =
-            match self.policy.decide(failure.class, attempt, limit, rand::random::<f64>()) {
+            match self.policy.decide(failure.class, tried, rand::random::<f64>()) {
                 Decision::Retry(delay) => (Some(delay), None),
-                Decision::Exhausted => (None, Some("attempts_exhausted")),
-                Decision::NotRetried => (None, Some("not_retried")),
+                Decision::DeadLetter(reason) => (None, Some(reason.as_str())),
             };
         self.count(if retry_in.is_some() { "retried" } else { "dead_lettered" });
         let (id, class) = (message.id, failure.class);
@@ -185,7 +185,8 @@ impl<H: Handler> Execution<H> {
             ),
             None => tracing::warn!(
                 message.id = %id, message.topic = %message.topic(), claim.attempt = attempt,
-                "Dead-lettered message {id} after attempt {attempt} ({class})"
+                "Dead-lettered message {id} after attempt {attempt} ({class}). {}",
+                class.treatment().advice
             ),
         }
         let mut error = json!({"class": class, "message": failure.message});
@@ -218,7 +219,7 @@ pub(crate) fn panicked(message: &Message, panic: &(dyn Any + Send)) -> Settle {
     );
     let text = format!("the handler panicked: {what}");
     let error = json!({"class": ErrorClass::Internal, "message": text});
-    Settle::fail(message, error, None, Some("not_retried"), json!({}))
+    Settle::fail(message, error, None, Some(Reason::NotRetried.as_str()), json!({}))
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
