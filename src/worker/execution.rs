@@ -33,6 +33,8 @@ pub(crate) struct Execution<H> {
     pub(crate) policy: Policy,
     pub(crate) bus: Bus,
     pub(crate) worker_id: String,
+    /// Since the claim was answered.
+    pub(crate) claimed: Stopwatch,
     /// The claim's lease is lost.
     pub(crate) lost: CancellationToken,
     /// The worker stops and waits no longer.
@@ -43,11 +45,13 @@ pub(crate) struct Execution<H> {
 enum End {
     Returned(Result<Output, Failure>),
     Panicked(String),
-    TimedOut,
+    TimedOut(Duration),
     /// Dropped because the lease was lost.
     Lost,
     /// Dropped because the worker stops.
     Stopped,
+    /// Not begun, because the message's deadline has passed.
+    TooLate,
 }
 
 impl<H: Handler> Execution<H> {
@@ -62,8 +66,19 @@ impl<H: Handler> Execution<H> {
         self.settle(end, elapsed_ms)
     }
 
+    /// What is left until the message's deadline, if it has one. Both times are the database's; what has gone
+    /// by since is measured here.
+    fn left(&self) -> Option<Duration> {
+        let (deadline_at, claimed_at) = (self.message.deadline_at?, self.message.claimed_at?);
+        let left = (deadline_at - claimed_at).to_std().unwrap_or_default();
+        Some(left.saturating_sub(self.claimed.elapsed()))
+    }
+
     async fn handle(&self) -> End {
-        let timeout = self.policy.timeout(None);
+        let timeout = self.policy.timeout(self.left());
+        if timeout.is_zero() {
+            return End::TooLate;
+        }
         let (progress, mut reports) = watch::channel(None);
         // One token for both reasons to stop; the handler need not tell them apart.
         let cancelled = CancellationToken::new();
@@ -85,7 +100,7 @@ impl<H: Handler> Execution<H> {
         let why = tokio::select! {
             ended = &mut handling => return returned(ended),
             never = &mut recording => match never {},
-            () = &mut time_up => return End::TimedOut,
+            () = &mut time_up => return End::TimedOut(timeout),
             () = self.lost.cancelled() => End::Lost,
             () = self.stop.cancelled() => End::Stopped,
         };
@@ -138,11 +153,15 @@ impl<H: Handler> Execution<H> {
                     Failure::new(ErrorClass::Internal, format!("the handler panicked: {what}"));
                 Some(self.fail(failure, elapsed_ms))
             }
-            End::TimedOut => {
-                let text = format!("the handler took longer than {} ms", self.policy.timeout_ms);
+            End::TimedOut(timeout) => {
+                let text = format!("the handler took longer than {} ms", timeout.as_millis());
                 let class =
                     if self.may_repeat() { ErrorClass::Timeout } else { ErrorClass::Ambiguous };
                 Some(self.fail(Failure::new(class, text), elapsed_ms))
+            }
+            End::TooLate => {
+                let text = "the deadline had passed before the attempt began";
+                Some(self.fail(Failure::new(ErrorClass::DeadlineExceeded, text), elapsed_ms))
             }
             End::Stopped if self.may_repeat() => Some(self.release()),
             End::Stopped => {
@@ -169,7 +188,7 @@ impl<H: Handler> Execution<H> {
         let message = &self.message;
         let attempt = u32::try_from(message.attempts).unwrap_or(1);
         let limit = u32::try_from(message.max_attempts).unwrap_or(1);
-        let tried = Tried { attempt, max_attempts: limit, left: None };
+        let tried = Tried { attempt, max_attempts: limit, left: self.left() };
         let (retry_in, reason) =
             match self.policy.decide(failure.class, tried, rand::random::<f64>()) {
                 Decision::Retry(delay) => (Some(delay), None),
