@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use class::{ErrorClass, Remedy, Treatment};
-pub(crate) use class::{Evidence, listed};
+pub use class::{ErrorClass, Remedy, Retried, Treatment};
+pub(crate) use class::{Sign, listed};
 
 /// What a file may say for one key.
 pub trait Rule {

@@ -8,7 +8,8 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{self, Invalid, overlay, within};
+use crate::message::DEADLINE_MS_MAX;
+use crate::policy::{self, Invalid, Remedy, Retried, Treatment, listed, overlay, within};
 
 pub use crate::policy::ErrorClass;
 
@@ -62,54 +63,100 @@ pub struct Policy {
     pub backoff: Backoff,
     /// How long one attempt may take.
     pub timeout_ms: u64,
+    /// How long all of it may take, from the enqueue on; without one, as long as it takes.
+    pub deadline_ms: Option<u64>,
     /// Which classes of failure are tried again; all others go to the dead-letter queue at once.
     pub retry_on: Vec<ErrorClass>,
 }
 
-/// What a failure leads to.
+/// What comes after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Try again after the delay.
     Retry(Duration),
+    /// Give up.
+    DeadLetter(Reason),
+}
+
+/// Why a message is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
     /// No attempt is left.
-    Exhausted,
+    AttemptsExhausted,
     /// The policy does not retry this class.
     NotRetried,
+    /// The next attempt would begin after the deadline.
+    DeadlineExceeded,
+}
+
+impl Reason {
+    /// The word that events use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::NotRetried => "not_retried",
+            Self::DeadlineExceeded => "deadline_exceeded",
+        }
+    }
+}
+
+/// Where a message stands when an attempt has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// Which attempt it was; the first is 1.
+    pub attempt: u32,
+    /// The message's own limit: it was set from the policy when the message was enqueued, unless its sender
+    /// said otherwise.
+    pub max_attempts: u32,
+    /// What is left until the message's deadline, if it has one.
+    pub left: Option<Duration>,
 }
 
 impl Policy {
-    /// What to do after attempt `attempt` (the first is 1) of at most `max_attempts` failed with
-    /// `class`; `random` is uniform in `[0, 1)`.
-    ///
-    /// `max_attempts` is the message's own limit: it was set from the policy when the message was
-    /// enqueued, unless its sender said otherwise.
+    /// What to do after an attempt failed with `class`; `random` is uniform in `[0, 1)`.
     #[must_use]
-    pub fn decide(
-        &self,
-        class: ErrorClass,
-        attempt: u32,
-        max_attempts: u32,
-        random: f64,
-    ) -> Decision {
-        if !self.retries(class) {
-            Decision::NotRetried
-        } else if attempt >= max_attempts {
-            Decision::Exhausted
-        } else {
-            Decision::Retry(self.backoff.delay(attempt, random))
+    pub fn decide(&self, class: ErrorClass, tried: Tried, random: f64) -> Decision {
+        if class == ErrorClass::DeadlineExceeded {
+            return Decision::DeadLetter(Reason::DeadlineExceeded);
+        }
+        if self.remedy(class) != Remedy::Retry {
+            return Decision::DeadLetter(Reason::NotRetried);
+        }
+        if tried.attempt >= tried.max_attempts {
+            return Decision::DeadLetter(Reason::AttemptsExhausted);
+        }
+        let delay = self.backoff.delay(tried.attempt, random);
+        match tried.left {
+            Some(left) if delay >= left => Decision::DeadLetter(Reason::DeadlineExceeded),
+            _ => Decision::Retry(delay),
+        }
+    }
+
+    /// What a failure of this class leads to under this policy, by the table ([`ErrorClass::treatment`]).
+    #[must_use]
+    pub fn remedy(&self, class: ErrorClass) -> Remedy {
+        let treatment = class.treatment();
+        match (treatment.retried, treatment.remedy) {
+            (Retried::ByDatabase, _) => Remedy::Retry,
+            (Retried::IfListed, _) if self.retry_on.contains(&class) => Remedy::Retry,
+            // It would pass, but the policy does not wait for that.
+            (Retried::IfListed | Retried::Never, Remedy::Retry) => Remedy::DeadLetter,
+            (Retried::IfListed | Retried::Never, remedy) => remedy,
         }
     }
 
     /// Whether the policy tries a failure of this class again.
     #[must_use]
     pub fn retries(&self, class: ErrorClass) -> bool {
-        self.retry_on.contains(&class)
+        self.remedy(class) == Remedy::Retry
     }
 
-    /// How long one attempt may take.
+    /// How long one attempt may take, where `left` is what is left until the message's deadline.
     #[must_use]
-    pub fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
+    pub fn timeout(&self, left: Option<Duration>) -> Duration {
+        let timeout = Duration::from_millis(self.timeout_ms);
+        left.map_or(timeout, |left| timeout.min(left))
     }
 }
 
@@ -120,6 +167,7 @@ impl Default for Policy {
             max_attempts: 5,
             backoff: Backoff::Exponential { base_ms: 500, max_ms: 60_000 },
             timeout_ms: 60_000,
+            deadline_ms: None,
             retry_on: vec![
                 ErrorClass::Connect,
                 ErrorClass::Timeout,
@@ -146,7 +194,13 @@ pub struct Rule {
     #[schemars(range(min = 1, max = 86_400_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Which classes of failure are tried again.
+    /// How long all of it may take, from the enqueue on, in milliseconds; from 1 to 31536000000 (a year).
+    /// Whoever enqueues may say otherwise. Where no key says it there is no deadline.
+    #[schemars(range(min = 1, max = 31_536_000_000u64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Which classes of failure are tried again; neither lease_expired, which the database looks after, nor
+    /// deadline_exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_on: Option<Vec<ErrorClass>>,
 }
@@ -158,19 +212,22 @@ impl policy::Rule for Rule {
         overlay(&mut policy.max_attempts, self.max_attempts.as_ref());
         overlay(&mut policy.backoff, self.backoff.as_ref());
         overlay(&mut policy.timeout_ms, self.timeout_ms.as_ref());
+        policy.deadline_ms = self.deadline_ms.or(policy.deadline_ms);
         overlay(&mut policy.retry_on, self.retry_on.as_ref());
     }
 
     fn check(policy: &Policy) -> Result<(), Invalid> {
         within("max_attempts", policy.max_attempts, 1..=1000)?;
         within("timeout_ms", policy.timeout_ms, 1..=DAY_MS)?;
+        within("deadline_ms", policy.deadline_ms.unwrap_or(1), 1..=DEADLINE_MS_MAX)?;
         match policy.backoff {
-            Backoff::Fixed { delay_ms } => within("backoff.delay_ms", delay_ms, 0..=DAY_MS),
+            Backoff::Fixed { delay_ms } => within("backoff.delay_ms", delay_ms, 0..=DAY_MS)?,
             Backoff::Exponential { base_ms, max_ms } if base_ms > max_ms => {
-                Err(Invalid::new("backoff.base_ms", "must not exceed max_ms"))
+                return Err(Invalid::new("backoff.base_ms", "must not exceed max_ms"));
             }
-            Backoff::Exponential { max_ms, .. } => within("backoff.max_ms", max_ms, 0..=DAY_MS),
+            Backoff::Exponential { max_ms, .. } => within("backoff.max_ms", max_ms, 0..=DAY_MS)?,
         }
+        listed("retry_on", &policy.retry_on, Treatment::not_in_retry_on)
     }
 }
 
@@ -214,10 +271,49 @@ mod tests {
     #[test]
     fn an_attempt_beyond_the_limit_is_never_scheduled() {
         let policy = Policy::default();
-        let decide = |class, attempt| policy.decide(class, attempt, 3, 0.5);
+        let decide = |class, attempt| {
+            policy.decide(class, Tried { attempt, max_attempts: 3, left: None }, 0.5)
+        };
         assert!(matches!(decide(ErrorClass::Connect, 2), Decision::Retry(_)));
-        assert_eq!(decide(ErrorClass::Connect, 3), Decision::Exhausted);
-        assert_eq!(decide(ErrorClass::Ambiguous, 1), Decision::NotRetried);
+        let exhausted = Decision::DeadLetter(Reason::AttemptsExhausted);
+        assert_eq!(decide(ErrorClass::Connect, 3), exhausted);
+        assert_eq!(decide(ErrorClass::Ambiguous, 1), Decision::DeadLetter(Reason::NotRetried));
+    }
+
+    #[test]
+    fn an_attempt_after_the_deadline_is_never_scheduled() {
+        let policy = Policy { backoff: Backoff::Fixed { delay_ms: 100 }, ..Policy::default() };
+        let decide = |class, left| {
+            let left = Some(Duration::from_millis(left));
+            policy.decide(class, Tried { attempt: 1, max_attempts: 3, left }, 0.5)
+        };
+        let retry = Decision::Retry(Duration::from_millis(100));
+        let too_late = Decision::DeadLetter(Reason::DeadlineExceeded);
+        assert_eq!(decide(ErrorClass::Connect, 101), retry);
+        assert_eq!(decide(ErrorClass::Connect, 100), too_late);
+        assert_eq!(decide(ErrorClass::DeadlineExceeded, 101), too_late);
+        assert_eq!(decide(ErrorClass::ToolError, 0), Decision::DeadLetter(Reason::NotRetried));
+        let timeout = |left: Option<u64>| policy.timeout(left.map(Duration::from_millis));
+        assert_eq!(timeout(None), Duration::from_secs(60));
+        assert_eq!(timeout(Some(60_001)), Duration::from_secs(60));
+        assert_eq!(timeout(Some(7)), Duration::from_millis(7));
+    }
+
+    #[test]
+    fn the_table_and_the_policy_say_together_what_happens() {
+        let all = |retry_on: Vec<ErrorClass>| {
+            let policy = Policy { retry_on, ..Policy::default() };
+            ErrorClass::ALL.map(|class| policy.remedy(class))
+        };
+        use Remedy::{DeadLetter, Person, Retry};
+        let nothing_listed = [
+            DeadLetter, DeadLetter, DeadLetter, DeadLetter, Person, Person, Person, DeadLetter,
+            Retry, DeadLetter, Person,
+        ];
+        assert_eq!(all(Vec::new()), nothing_listed);
+        let mut all_listed = [Retry; 11];
+        all_listed[9] = DeadLetter;
+        assert_eq!(all(ErrorClass::ALL.to_vec()), all_listed);
     }
 
     #[test]
@@ -229,6 +325,13 @@ mod tests {
             "policies.a.b.max_attempts"
         );
         assert_eq!(field(serde_json::json!({"a..b": {}})), "policies.a..b");
+        assert_eq!(field(serde_json::json!({"a": {"deadline_ms": 0}})), "policies.a.deadline_ms");
+        for never in ["deadline_exceeded", "lease_expired"] {
+            let listed = bad(serde_json::json!({"a": {"retry_on": ["connect", never]}}));
+            let invalid = listed.expect_err("refused");
+            assert_eq!(invalid.field, "policies.a.retry_on");
+            assert!(invalid.rule.contains(never), "{invalid}");
+        }
         // Not the key that inherits it.
         let inherited = serde_json::json!({"a.b": {}, "default": {"max_attempts": 0}});
         assert_eq!(field(inherited), "policies.default.max_attempts");

@@ -113,13 +113,15 @@ pub struct Failure {
     pub detail: Option<Value>,
     /// What else the log should hold, such as the paths of artifacts; a JSON object.
     pub meta: Value,
+    /// The target was not asked at all, so that its circuit breaker learns nothing from this.
+    pub unasked: bool,
 }
 
 impl Failure {
     /// A failure of `class`, explained by `message`.
     #[must_use]
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), detail: None, meta: json!({}) }
+        Self { class, message: message.into(), detail: None, meta: json!({}), unasked: false }
     }
 
     /// Adds what the target said.

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use cogo::breaker;
 use cogo::config::{File, Source};
 use cogo::error::chain;
+use cogo::policy::{ErrorClass, Remedy};
 use cogo::retry;
 use cogo_worker_mcp_gateway::config::FILE as MCP_FILE;
 use serde::Serialize;
@@ -83,6 +84,7 @@ impl Config {
             if let Some(meant) = &meant {
                 told["policy"] = serde_json::json!(meant.retry);
                 told["circuit_breaker"] = serde_json::json!(meant.breaker);
+                told["failures"] = serde_json::json!(meant.failures());
             }
             output.value(&told)?;
         } else {
@@ -93,6 +95,14 @@ impl Config {
         }
         Ok(if bad { Exit::Usage } else { Exit::Done })
     }
+}
+
+/// What a failure of a class leads to.
+#[derive(Debug, Serialize)]
+struct Failure {
+    class: ErrorClass,
+    then: Remedy,
+    advice: &'static str,
 }
 
 /// What the files mean for one key.
@@ -117,7 +127,31 @@ impl Meant {
             output.line(&format!("{} {}", output.paint(Ink::Faint, title), self.key))?;
             output.line(&policy)?;
         }
+        let rows: Vec<_> = self
+            .failures()
+            .iter()
+            .map(|failure| {
+                let (then, ink) = match failure.then {
+                    Remedy::Retry => ("tried again", Ink::Good),
+                    Remedy::DeadLetter => ("dead letter", Ink::Warn),
+                    Remedy::Person => ("needs a person", Ink::Bad),
+                };
+                let class = Cell::plain(failure.class.as_str());
+                vec![class, Cell::new(then, ink), Cell::plain(failure.advice)]
+            })
+            .collect();
+        output.line("")?;
+        output.table(&["FAILURE", "THEN", "WHAT TO DO ABOUT A DEAD LETTER"], &rows)?;
         Ok(())
+    }
+
+    fn failures(&self) -> Vec<Failure> {
+        let failure = |class: ErrorClass| Failure {
+            class,
+            then: self.retry.remedy(class),
+            advice: class.treatment().advice,
+        };
+        ErrorClass::ALL.into_iter().map(failure).collect()
     }
 }
 

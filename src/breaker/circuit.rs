@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::policy::Policy;
 use super::window::{Call, Counts, Window};
 use super::{Admission, Evidence, Outcome, Permit, Remote, State, Verdict};
-use crate::policy::Evidence as Sign;
+use crate::policy::Sign;
 
 /// How long an answer of the database is waited for, before its question is asked again: a process in which
 /// the asking task was lost must not wait for ever.
@@ -209,7 +209,7 @@ fn seen(outcome: Outcome, policy: &Policy) -> Option<Call> {
         Outcome::Done { took } => Some(Call { failed: false, slow: slow(took) }),
         Outcome::Failed { class, took } => {
             let failed = policy.failure_on.contains(&class);
-            let told = failed || class.treatment().evidence == Sign::Well;
+            let told = failed || class.treatment().sign == Sign::Well;
             told.then(|| Call { failed, slow: slow(took) })
         }
         Outcome::Unknown => None,

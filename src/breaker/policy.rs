@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::policy::{self, ErrorClass, Invalid, listed, overlay, within};
+use crate::policy::{self, ErrorClass, Invalid, Sign, listed, overlay, within};
 
 /// `configs/circuit_breaker.json`: dotted keys to rules.
 pub type Policies = policy::Policies<Rule>;
@@ -74,14 +74,11 @@ impl Default for Policy {
             open_ms: 30_000,
             half_open_max_calls: 1,
             successes_to_close: 2,
-            // Not tool_error nor invalid_params: a server that answers is well.
-            failure_on: vec![
-                ErrorClass::Connect,
-                ErrorClass::Timeout,
-                ErrorClass::Closed,
-                ErrorClass::Protocol,
-                ErrorClass::Ambiguous,
-            ],
+            // Not tool_error nor invalid_params: there the server is well.
+            failure_on: ErrorClass::ALL
+                .into_iter()
+                .filter(|class| class.treatment().sign == Sign::Sick)
+                .collect(),
         }
     }
 }

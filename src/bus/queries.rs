@@ -79,7 +79,13 @@ macro_rules! message_columns {
             $row,
             ".updated_at, ",
             $row,
-            ".done_at"
+            ".done_at, ",
+            $row,
+            ".deadline_at, ",
+            $row,
+            ".ordering_key, ",
+            $row,
+            ".parked_for"
         )
     };
 }

@@ -37,11 +37,11 @@ pub enum ErrorClass {
     Internal,
 }
 
-/// What a failure leads to, once it is not, or no longer, tried again.
+/// What a failure leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remedy {
-    /// It passes by itself: try again, and requeue what ran out of attempts.
+    /// It is tried again, or requeued when its attempts have run out: what was wrong passes by itself.
     Retry,
     /// It ends in the dead-letter queue, and whether it is worth another try is the sender's to say.
     DeadLetter,
@@ -49,9 +49,21 @@ pub enum Remedy {
     Person,
 }
 
+/// Whether a failure may be tried again, while attempts and time are left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Retried {
+    /// Where the policy's `retry_on` lists the class.
+    IfListed,
+    /// By the database, whatever the policy says: nobody was left to ask one.
+    ByDatabase,
+    /// Never: it cannot help.
+    Never,
+}
+
 /// What a circuit breaker learns of the target from a call that ended with a class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Evidence {
+pub(crate) enum Sign {
     /// It is sick, where the breaker's `failure_on` lists the class; else nothing.
     Sick,
     /// It answered, so it is well, unless `failure_on` lists the class.
@@ -67,11 +79,11 @@ pub struct Treatment {
     pub remedy: Remedy,
     /// What an operator does about it.
     pub advice: &'static str,
-    /// Why `retry_on` cannot list it, where it cannot: no setting may look as if it did something.
-    pub(crate) not_in_retry_on: Option<&'static str>,
+    /// Whether it may be tried again.
+    pub retried: Retried,
     /// Why `failure_on` cannot list it, where it cannot.
     pub(crate) not_in_failure_on: Option<&'static str>,
-    pub(crate) evidence: Evidence,
+    pub(crate) sign: Sign,
 }
 
 const BY_DATABASE: &str =
@@ -126,51 +138,51 @@ impl ErrorClass {
     /// The class's row of the one table that says what happens.
     #[must_use]
     pub fn treatment(self) -> Treatment {
-        let row = |remedy, evidence, advice| Treatment {
+        let row = |remedy, sign, advice| Treatment {
             remedy,
             advice,
-            not_in_retry_on: None,
+            retried: Retried::IfListed,
             not_in_failure_on: None,
-            evidence,
+            sign,
         };
         match self {
             Self::Connect => row(
                 Remedy::Retry,
-                Evidence::Sick,
+                Sign::Sick,
                 "Nothing was sent. See that the target runs and its address is right; then requeue.",
             ),
             Self::Timeout => row(
                 Remedy::Retry,
-                Evidence::Sick,
+                Sign::Sick,
                 "A second try does no harm. If it is always too slow, raise timeout_ms; then requeue.",
             ),
             Self::Closed => row(
                 Remedy::Retry,
-                Evidence::Sick,
+                Sign::Sick,
                 "A second try does no harm. See whether the target restarts or crashes; then requeue.",
             ),
             Self::ToolError => row(
                 Remedy::DeadLetter,
-                Evidence::Well,
+                Sign::Well,
                 "The target did the work and says that it failed. Requeue if its reason has passed, or \
                  with other params.",
             ),
             Self::InvalidParams => row(
                 Remedy::Person,
                 // What is wrong is often found before the target is asked.
-                Evidence::Nothing,
+                Sign::Nothing,
                 "The target, the tool or its arguments do not exist as named. Correct them, and requeue \
                  with other params.",
             ),
             Self::Protocol => row(
                 Remedy::Person,
-                Evidence::Sick,
+                Sign::Sick,
                 "The target does not speak the protocol. Look at its version and at the artifacts of the \
                  attempt before requeueing.",
             ),
             Self::Ambiguous => row(
                 Remedy::Person,
-                Evidence::Sick,
+                Sign::Sick,
                 "The work may have been done. Find out at the target; requeue only if it was not, or may \
                  be done twice.",
             ),
@@ -178,35 +190,58 @@ impl ErrorClass {
                 not_in_failure_on: Some(NOT_TRIED),
                 ..row(
                     Remedy::Retry,
-                    Evidence::Nothing,
+                    Sign::Nothing,
                     "Nothing was tried. Once the breaker has closed, requeue.",
                 )
             },
             Self::LeaseExpired => Treatment {
-                not_in_retry_on: Some(BY_DATABASE),
+                retried: Retried::ByDatabase,
                 not_in_failure_on: Some(NOT_SEEN),
                 ..row(
                     Remedy::Person,
-                    Evidence::Nothing,
+                    Sign::Nothing,
                     "Each worker that held it vanished. It may be what kills them: look at their logs \
                      before requeueing.",
                 )
             },
             Self::DeadlineExceeded => Treatment {
-                not_in_retry_on: Some(NO_TIME),
+                retried: Retried::Never,
                 not_in_failure_on: Some(NOT_ITS_FAULT),
                 ..row(
                     Remedy::DeadLetter,
-                    Evidence::Nothing,
+                    Sign::Nothing,
                     "It is too late for its sender. Requeue if it is wanted all the same: the deadline \
                      begins anew.",
                 )
             },
             Self::Internal => row(
                 Remedy::Person,
-                Evidence::Nothing,
+                Sign::Nothing,
                 "A defect of the worker or of its role. Mend it; then requeue.",
             ),
+        }
+    }
+}
+
+impl Treatment {
+    /// Why `retry_on` cannot list the class, where it cannot: no setting may look as if it did something.
+    pub(crate) fn not_in_retry_on(self) -> Option<&'static str> {
+        match self.retried {
+            Retried::IfListed => None,
+            Retried::ByDatabase => Some(BY_DATABASE),
+            Retried::Never => Some(NO_TIME),
+        }
+    }
+
+    /// What a circuit breaker makes of it, in a word, while its `failure_on` is the default: `failure`,
+    /// `success` or `nothing`; `never` where `failure_on` cannot list it.
+    #[must_use]
+    pub fn breaker(self) -> &'static str {
+        match (self.not_in_failure_on, self.sign) {
+            (Some(_), _) => "never",
+            (None, Sign::Sick) => "failure",
+            (None, Sign::Well) => "success",
+            (None, Sign::Nothing) => "nothing",
         }
     }
 }

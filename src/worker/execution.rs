@@ -18,7 +18,7 @@ use crate::clock::Stopwatch;
 use crate::error::chain;
 use crate::message::Message;
 use crate::metrics::{HANDLER_LATENCY_MS, SETTLES_TOTAL};
-use crate::retry::{Decision, ErrorClass, Policy};
+use crate::retry::{Decision, ErrorClass, Policy, Reason, Tried};
 use crate::worker::circuits::{Circuits, Passage};
 use crate::worker::{Delivery, Failure, Handler, Output};
 
@@ -36,6 +36,8 @@ pub(crate) struct Execution<H> {
     pub(crate) bus: Bus,
     pub(crate) circuits: Arc<Circuits>,
     pub(crate) worker_id: String,
+    /// Since the claim was answered.
+    pub(crate) claimed: Stopwatch,
     /// The claim's lease is lost.
     pub(crate) lost: CancellationToken,
     /// The worker stops and waits no longer.
@@ -62,11 +64,13 @@ enum Way {
 enum End {
     Returned(Result<Output, Failure>),
     Panicked(String),
-    TimedOut,
+    TimedOut(Duration),
     /// Dropped because the lease was lost.
     Lost,
     /// Dropped because the worker stops.
     Stopped,
+    /// Not begun, because the message's deadline has passed.
+    TooLate,
     /// The worker stopped before the handler began.
     NotBegun,
     /// The breaker of this key is not closed.
@@ -96,6 +100,9 @@ impl Facts {
 impl<H: Handler> Execution<H> {
     /// Runs the handler to its end, if its breaker lets it.
     pub(crate) async fn run(self) -> Ended {
+        if self.is_late() {
+            return self.not_tried(End::TooLate);
+        }
         let key = self.handler.policy_key(&self.message);
         let way = tokio::select! {
             way = self.way(&key) => way,
@@ -125,7 +132,7 @@ impl<H: Handler> Execution<H> {
 
     async fn way(&self, key: &str) -> Way {
         let id = |key: &str| Id::new(&self.message.tenant, key);
-        let timeout = self.policy.timeout();
+        let timeout = self.policy.timeout(self.left());
         if let Some(passage) = self.circuits.pass(id(key), timeout).await {
             return Way::Own(passage);
         }
@@ -136,14 +143,21 @@ impl<H: Handler> Execution<H> {
         }
     }
 
-    /// What the breaker learns.
+    /// What the breaker learns. Whom the deadline cut short may have been asked too late.
     fn outcome(&self, end: &End, took: Duration) -> Outcome {
+        let failed = |class| match self.is_late() {
+            true => Outcome::Unknown,
+            false => Outcome::Failed { class, took },
+        };
         match end {
             End::Returned(Ok(_)) => Outcome::Done { took },
-            End::Returned(Err(failure)) => Outcome::Failed { class: failure.class, took },
-            End::Panicked(_) => Outcome::Failed { class: ErrorClass::Internal, took },
-            End::TimedOut => Outcome::Failed { class: self.timed_out(), took },
-            End::Lost | End::Stopped | End::NotBegun | End::Parked(_) => Outcome::Unknown,
+            End::Returned(Err(failure)) if failure.unasked => Outcome::Unknown,
+            End::Returned(Err(failure)) => failed(failure.class),
+            End::Panicked(_) => failed(ErrorClass::Internal),
+            End::TimedOut(_) => failed(self.timed_out()),
+            End::Lost | End::Stopped | End::TooLate | End::NotBegun | End::Parked(_) => {
+                Outcome::Unknown
+            }
         }
     }
 
@@ -152,8 +166,23 @@ impl<H: Handler> Execution<H> {
         if self.may_repeat() { ErrorClass::Timeout } else { ErrorClass::Ambiguous }
     }
 
+    /// What is left until the message's deadline, if it has one. Both times are the database's; what has gone
+    /// by since is measured here.
+    fn left(&self) -> Option<Duration> {
+        let (deadline_at, claimed_at) = (self.message.deadline_at?, self.message.claimed_at?);
+        let left = (deadline_at - claimed_at).to_std().unwrap_or_default();
+        Some(left.saturating_sub(self.claimed.elapsed()))
+    }
+
+    fn is_late(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
     async fn handle(&self, fallback: Option<String>) -> End {
-        let timeout = self.policy.timeout();
+        let timeout = self.policy.timeout(self.left());
+        if timeout.is_zero() {
+            return End::TooLate;
+        }
         let (progress, mut reports) = watch::channel(None);
         // One token for both reasons to stop; the handler need not tell them apart.
         let cancelled = CancellationToken::new();
@@ -176,7 +205,7 @@ impl<H: Handler> Execution<H> {
         let why = tokio::select! {
             ended = &mut handling => return returned(ended),
             never = &mut recording => match never {},
-            () = &mut time_up => return End::TimedOut,
+            () = &mut time_up => return End::TimedOut(timeout),
             () = self.lost.cancelled() => End::Lost,
             () = self.stop.cancelled() => End::Stopped,
         };
@@ -229,14 +258,18 @@ impl<H: Handler> Execution<H> {
                     Failure::new(ErrorClass::Internal, format!("the handler panicked: {what}"));
                 Some(self.fail(failure, facts))
             }
-            End::TimedOut => {
-                let text = format!("the handler took longer than {} ms", self.policy.timeout_ms);
+            End::TimedOut(timeout) => {
+                let text = format!("the handler took longer than {} ms", timeout.as_millis());
                 Some(self.fail(Failure::new(self.timed_out(), text), facts))
             }
             End::NotBegun => Some(self.release()),
             End::Parked(key) => {
                 self.count("parked");
                 Some(Settle::park(&self.message, &key))
+            }
+            End::TooLate => {
+                let text = "the deadline had passed before the attempt began";
+                Some(self.fail(Failure::new(ErrorClass::DeadlineExceeded, text), facts))
             }
             End::Stopped if self.may_repeat() => Some(self.release()),
             End::Stopped => {
@@ -263,11 +296,11 @@ impl<H: Handler> Execution<H> {
         let message = &self.message;
         let attempt = u32::try_from(message.attempts).unwrap_or(1);
         let limit = u32::try_from(message.max_attempts).unwrap_or(1);
+        let tried = Tried { attempt, max_attempts: limit, left: self.left() };
         let (retry_in, reason) =
-            match self.policy.decide(failure.class, attempt, limit, rand::random::<f64>()) {
+            match self.policy.decide(failure.class, tried, rand::random::<f64>()) {
                 Decision::Retry(delay) => (Some(delay), None),
-                Decision::Exhausted => (None, Some("attempts_exhausted")),
-                Decision::NotRetried => (None, Some("not_retried")),
+                Decision::DeadLetter(reason) => (None, Some(reason.as_str())),
             };
         self.count(if retry_in.is_some() { "retried" } else { "dead_lettered" });
         let (id, class) = (message.id, failure.class);
@@ -279,7 +312,8 @@ impl<H: Handler> Execution<H> {
             ),
             None => tracing::warn!(
                 message.id = %id, message.topic = %message.topic(), claim.attempt = attempt,
-                "Dead-lettered message {id} after attempt {attempt} ({class})"
+                "Dead-lettered message {id} after attempt {attempt} ({class}). {}",
+                class.treatment().advice
             ),
         }
         let mut error = json!({"class": class, "message": failure.message});
@@ -312,7 +346,7 @@ pub(crate) fn panicked(message: &Message, panic: &(dyn Any + Send)) -> Settle {
     );
     let text = format!("the handler panicked: {what}");
     let error = json!({"class": ErrorClass::Internal, "message": text});
-    Settle::fail(message, error, None, Some("not_retried"), json!({}))
+    Settle::fail(message, error, None, Some(Reason::NotRetried.as_str()), json!({}))
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {

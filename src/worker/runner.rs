@@ -266,7 +266,7 @@ impl<H: Handler> Runner<H> {
             #[allow(clippy::cast_precision_loss)] // milliseconds
             histogram!(CLAIM_LATENCY_MS, "role" => self.role()).record(waited as f64);
         }
-        let claim = (message.id, message.claim_no);
+        let (claim, claimed) = ((message.id, message.claim_no), Stopwatch::start());
         let lost = in_flight.add(claim, began);
         let (handler, retry, bus) =
             (Arc::clone(&self.handler), self.retry.clone(), self.bus.clone());
@@ -278,9 +278,19 @@ impl<H: Handler> Runner<H> {
             let delivered = Arc::clone(&message);
             let execution = async move {
                 let policy = retry.get().resolve(&handler.policy_key(&message));
-                Execution { handler, message, policy, bus, circuits, worker_id, lost, stop }
-                    .run()
-                    .await
+                Execution {
+                    handler,
+                    message,
+                    policy,
+                    bus,
+                    circuits,
+                    worker_id,
+                    claimed,
+                    lost,
+                    stop,
+                }
+                .run()
+                .await
             };
             // Whatever panics, the place is given back: the runner counts what is handed in.
             let Ended { settle, called } =

@@ -5,6 +5,7 @@ mod claim_schedules;
 mod config;
 mod embedded;
 mod enqueue;
+mod failures;
 mod fixtures;
 mod hub;
 mod layers;

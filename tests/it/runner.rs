@@ -188,6 +188,33 @@ async fn a_failure_is_retried_by_policy_and_then_dead() {
 }
 
 #[tokio::test]
+async fn an_attempt_is_cut_to_what_is_left_of_the_deadline_and_none_follows_it() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let backoff = json!({"kind": "fixed", "delay_ms": 60_000});
+    let policies = json!({"echo": {"backoff": backoff, "retry_on": ["connect", "timeout"]}});
+    let running = Running::start(&bus, policies, LEASE, 4).await;
+    let send = async |payload: Value, deadline: Duration| {
+        bus.publish(echo(payload).with_deadline(deadline)).await.expect("published").id
+    };
+    let cut = send(json!({"do": "forever"}), Duration::from_millis(300)).await;
+    let failing = json!({"do": "fail", "class": "connect"});
+    let hopeless = send(failing.clone(), Duration::from_secs(59)).await;
+    let waiting = send(failing, Duration::from_secs(120)).await;
+
+    for (id, class) in [(cut, "timeout"), (hopeless, "connect")] {
+        let dead = finished(&bus, id).await;
+        assert_eq!((dead.status, dead.attempts), (Status::Failed, 1));
+        assert_eq!(dead.error.expect("an error")["class"], class);
+        let last = bus.message_events(id, 10).await.expect("events").pop().expect("one");
+        assert_eq!(last.reason.as_deref(), Some("deadline_exceeded"), "{last:?}");
+    }
+    let delayed = until(&bus, waiting, |message| message.status == Status::Delayed).await;
+    assert!(delayed.deadline_at > Some(delayed.run_at));
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_policy_that_is_replaced_holds_for_the_next_delivery() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());

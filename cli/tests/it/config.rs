@@ -70,4 +70,17 @@ fn the_policy_of_a_key_is_shown_as_it_works_out() {
     assert_eq!(checked["policy"]["timeout_ms"], 120_000, "{checked}");
     assert_eq!(checked["circuit_breaker"]["min_requests"], 5, "{checked}");
     assert_eq!(checked["circuit_breaker"]["slow_call_ms"], 100_000, "{checked}");
+    let failures = checked["failures"].as_array().expect("failures");
+    let then = |class: &str| {
+        let failure = failures.iter().find(|failure| failure["class"] == class);
+        failure.expect("every class is there")["then"].clone()
+    };
+    assert_eq!(then("connect"), "retry");
+    assert_eq!(then("tool_error"), "dead_letter");
+    assert_eq!(then("ambiguous"), "person");
+    let shown = Cogo::new().ok(&args).stdout;
+    assert!(
+        shown.contains("needs a person") && shown.contains("Find out at the target"),
+        "{shown}"
+    );
 }

@@ -51,7 +51,8 @@ struct Api<B> {
 }
 
 impl Gateway {
-    /// The routes `/api/mcp/*`. `policies` say how many attempts a message has whose sender does not.
+    /// The routes `/api/mcp/*`. `policies` say how many attempts a message has, and what
+    /// deadline, whose sender does not.
     pub fn routes<B: Publish>(&self, bus: B, policies: impl Into<Live<Policies>>) -> Router {
         let toolsets = Arc::clone(self.toolsets());
         let api = Api { toolsets, policies: policies.into(), bus };

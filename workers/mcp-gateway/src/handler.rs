@@ -153,7 +153,9 @@ impl McpHandler {
             }
             Err(error) => {
                 let failure = Failure::new(error.class, redactor.text(&error.message));
-                let failure = failure.with_meta(meta);
+                let mut failure = failure.with_meta(meta);
+                // Nothing was sent, and yet it is unknown: that was an earlier worker's call.
+                failure.unasked = error.class == ErrorClass::Ambiguous && !error.sent;
                 Err(match error.detail {
                     Some(detail) => failure.with_detail(redactor.known(detail)),
                     None => failure,

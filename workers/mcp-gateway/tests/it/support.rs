@@ -86,6 +86,9 @@ pub(crate) fn message(toolset: &str, tool: &str, params: Value) -> Message {
         created_at: now,
         updated_at: now,
         done_at: None,
+        deadline_at: None,
+        ordering_key: None,
+        parked_for: None,
     }
 }
 
