@@ -13,6 +13,7 @@ mod feed;
 mod group;
 mod json;
 mod queries;
+pub mod replay;
 mod wake;
 
 use std::time::Duration;
