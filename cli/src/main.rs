@@ -17,8 +17,10 @@ mod migrate;
 mod output;
 mod private_file;
 mod probe;
+mod progress;
 mod recorder;
 mod reload;
+mod replay;
 mod serve;
 mod status;
 mod tail;
@@ -76,6 +78,7 @@ enum Command {
     Trace(trace::Trace),
     Dlq(dlq::Dlq),
     Circuit(circuit::Circuit),
+    Replay(replay::Replay),
     Mcp(mcp::Mcp),
     Status(status::Status),
     Config(config::Config),
@@ -99,6 +102,7 @@ impl Command {
             Self::Trace(command) => command.run(global, output).await,
             Self::Dlq(command) => command.run(global, output).await,
             Self::Circuit(command) => command.run(global, output).await,
+            Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),
