@@ -1,8 +1,9 @@
 //! What the tests of the bus share.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
-use cogo::bus::replay::{Options, Report};
+use cogo::bus::replay::{Options, Progress, Report};
 use cogo::bus::{Bus, ClaimRequest};
 use cogo::message::{NewMessage, Topic};
 use cogo::testing::TestDb;
@@ -65,6 +66,22 @@ pub(crate) async fn replay_differences(db: &TestDb) -> Vec<String> {
 pub(crate) async fn verify(bus: &Bus, range: u32) -> Report {
     let options = Options { range, ..Options::default() };
     bus.replay_verify(&options, |_| {}).await.expect("verified")
+}
+
+/// What to hear a replay's progress with so that it stops at its first range: until whoever gets the sender
+/// sends. For a runtime of several threads.
+pub(crate) fn stopping() -> (impl FnMut(Progress) + Send, mpsc::Receiver<mpsc::Sender<()>>) {
+    let (stopped, is_stopped) = mpsc::channel();
+    let mut first = true;
+    let tell = move |_| {
+        if std::mem::take(&mut first) {
+            let (go_on, may_go_on) = mpsc::channel();
+            stopped.send(go_on).expect("the test waits");
+            let told = tokio::task::block_in_place(|| may_go_on.recv_timeout(SOON));
+            told.expect("the test goes on");
+        }
+    };
+    (tell, is_stopped)
 }
 
 /// Waits until `check` gives something, or fails after [`SOON`].

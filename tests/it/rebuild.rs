@@ -1,9 +1,8 @@
 //! Rebuild: a table that was lost or damaged is what the log says, and old claims stay fenced.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
-use cogo::bus::replay::{Options, Progress, Rebuilt};
+use cogo::bus::replay::{Options, Rebuilt};
 use cogo::bus::{Bus, Settle, Settled};
 use cogo::error::Code;
 use cogo::message::{MessageId, Status};
@@ -11,7 +10,7 @@ use cogo::shutdown::Tasks;
 use cogo::testing::TestDb;
 use serde_json::{Value, json};
 
-use crate::fixtures::{SOON, count, echo, publish, replay_differences, request};
+use crate::fixtures::{SOON, count, echo, publish, replay_differences, request, stopping};
 
 const NOTHING: Vec<String> = Vec::new();
 
@@ -277,28 +276,16 @@ async fn writers_wait_for_it_and_readers_do_not() {
     let bus = Bus::new(db.pool().clone());
     publish(&bus, 10).await;
     sql(&db, "truncate agent_messages").await;
-    let (paused, is_paused) = mpsc::channel();
-    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (tell, is_stopped) = stopping();
     let tasks = Tasks::new();
     let rebuilding = {
         let bus = bus.clone();
         tasks.spawn(async move {
-            let mut first = true;
             let options = Options { range: 4, ..Options::default() };
-            let tell = move |_: Progress| {
-                if std::mem::take(&mut first) {
-                    paused.send(()).expect("the test waits");
-                    let told = tokio::task::block_in_place(|| may_go_on.recv_timeout(SOON));
-                    told.expect("the test goes on");
-                }
-            };
             bus.replay_rebuild(&options, tell).await.expect("rebuilt")
         })
     };
-    tokio::task::spawn_blocking(move || is_paused.recv_timeout(SOON))
-        .await
-        .expect("ran")
-        .expect("paused");
+    let go_on = tokio::task::block_in_place(|| is_stopped.recv_timeout(SOON)).expect("stopped");
     assert_eq!(count(&db, "agent_messages").await, 0, "read meanwhile, as it was");
     let writing = {
         let bus = bus.clone();

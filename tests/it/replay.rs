@@ -1,10 +1,9 @@
 //! Verify: the log against the table, range by range, while work goes on.
 
-use std::sync::mpsc;
 use std::time::Duration;
 
 use cogo::bus::Bus;
-use cogo::bus::replay::{Options, Progress, Report, Verdict};
+use cogo::bus::replay::{Options, Report, Verdict};
 use cogo::error::Code;
 use cogo::event::Cursor;
 use cogo::message::MessageId;
@@ -14,7 +13,7 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
-use crate::fixtures::{SOON, echo, publish, replay_differences, request, verify};
+use crate::fixtures::{SOON, echo, publish, replay_differences, request, stopping, verify};
 
 async fn sql(db: &TestDb, text: &str) {
     sqlx::raw_sql(sqlx::AssertSqlSafe(text.to_owned())).execute(db.pool()).await.expect(text);
@@ -176,27 +175,15 @@ async fn it_is_exact_while_work_goes_on_and_holds_up_neither_writers_nor_readers
     let bus = Bus::new(db.pool().clone());
     publish(&bus, 20).await;
     let waiting = bus.claim(&request("w", 5)).await.expect("claimed");
-    let (paused, is_paused) = mpsc::channel();
-    let (go_on, may_go_on) = mpsc::channel::<()>();
+    let (tell, is_stopped) = stopping();
     let verifying = {
         let bus = bus.clone();
         Tasks::new().spawn(async move {
-            let mut first = true;
             let options = Options { range: 4, ..Options::default() };
-            let tell = move |_: Progress| {
-                if std::mem::take(&mut first) {
-                    paused.send(()).expect("the test waits");
-                    let told = tokio::task::block_in_place(|| may_go_on.recv_timeout(SOON));
-                    told.expect("the test goes on");
-                }
-            };
             bus.replay_verify(&options, tell).await.expect("verified")
         })
     };
-    tokio::task::spawn_blocking(move || is_paused.recv_timeout(SOON))
-        .await
-        .expect("ran")
-        .expect("paused");
+    let go_on = tokio::task::block_in_place(|| is_stopped.recv_timeout(SOON)).expect("stopped");
     // Behind it and before it: new messages, other states, a purge.
     for claim in waiting {
         claim.complete(json!(1)).await.expect("done");
