@@ -44,6 +44,30 @@ async fn following_shows_what_comes_until_ctrl_c() {
 }
 
 #[tokio::test]
+async fn following_outlives_a_database_that_is_away() {
+    let db = TestDb::new().await;
+    let cogo = Cogo::on(&db);
+    let tail = cogo.start(&["tail", "--follow", "--type", "echo_scheduled"]);
+    tail.stderr.wait("Following the log");
+    let definition = "select pg_get_functiondef('bus_read_events'::regproc)";
+    let definition: String =
+        sqlx::query_scalar(definition).fetch_one(db.pool()).await.expect("its definition");
+    let (head, _) = definition.split_once("AS $function$").expect("a body");
+    let away = format!(
+        "{head}AS $function$ begin raise exception 'shutting down' using errcode = '57P01'; end \
+         $function$"
+    );
+    let run = async |sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(db.pool()).await.expect("replaced");
+    };
+    run(away).await;
+    tail.stderr.wait("does not answer");
+    let done = cogo.ok(&["enqueue", "echo/default", "echo"]);
+    run(definition).await;
+    tail.stdout.wait(done.line());
+}
+
+#[tokio::test]
 async fn a_reader_that_stops_reading_does_not_keep_the_tail_from_ending() {
     let db = TestDb::new().await;
     // More in one line than a pipe holds.
