@@ -51,6 +51,11 @@ nextest:
 schedules count="500":
     COGO_SCHEDULES={{ count }} cargo test --locked -p cogo-bus --test it claim_schedules -- --nocapture
 
+# Faults on real processes, `runs` times: kill -9, SIGSTOP, cut and silent connections, full disks, wrong
+# clocks, MCP servers that lie. The seeds follow `seed`; without one it is drawn and printed.
+chaos runs="20" seed="":
+    COGO_CHAOS_RUNS={{ runs }} COGO_CHAOS_SEED={{ seed }} cargo test --locked -p cogo-cli --test chaos series -- --nocapture
+
 # Licences, sources and duplicates of the dependencies (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources

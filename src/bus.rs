@@ -12,6 +12,7 @@ mod error;
 mod feed;
 mod group;
 mod json;
+mod patience;
 mod queries;
 pub mod replay;
 mod wake;
@@ -34,6 +35,7 @@ use crate::event::{Cursor, Event};
 use crate::message::{Message, MessageId, NewMessage, TraceId};
 use crate::shutdown::Tasks;
 use group::Grouper;
+use patience::Patient;
 use wake::Wake;
 
 /// The bus, over a pool of connections. Cheap to clone; its tasks end with the last clone.
@@ -105,6 +107,10 @@ impl Bus {
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.core.pool
+    }
+
+    fn db(&self) -> Patient<'_> {
+        Patient::new(self.pool())
     }
 
     /// A waker for `signal`, armed from now on.
@@ -187,7 +193,7 @@ impl Bus {
             claims.iter().map(|(id, claim_no)| json!({"id": id, "claim_no": claim_no})).collect();
         let rows = self
             .core
-            .retry("bus_extend", || queries::extend(self.pool(), &batch, millis(lease)))
+            .retry("bus_extend", || queries::extend(self.db(), &batch, millis(lease)))
             .await?;
         Ok(rows
             .into_iter()
@@ -202,7 +208,7 @@ impl Bus {
     /// [`Error::Database`].
     pub async fn reap(&self, max: u32) -> Result<Reaped, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        let reaped = self.core.once("bus_reap", queries::reap(self.pool(), max)).await?;
+        let reaped = self.core.once("bus_reap", queries::reap(self.db(), max)).await?;
         if reaped.promoted > 0 || reaped.expired > reaped.dead {
             self.wake(Signal::Work);
         }
@@ -217,14 +223,14 @@ impl Bus {
     /// # Errors
     /// [`Error::NoMessage`]; [`Error::Database`].
     pub async fn message(&self, id: MessageId) -> Result<Message, Error> {
-        let found = self.core.retry("message", || queries::message(self.pool(), id)).await?;
+        let found = self.core.retry("message", || queries::message(self.db(), id)).await?;
         found.ok_or(Error::NoMessage(id))
     }
 
     /// Which of `messages` wait for nothing more: they are finished, or gone.
     pub(crate) async fn settled_of(&self, messages: &[MessageId]) -> Result<Vec<MessageId>, Error> {
         let ids: Vec<uuid::Uuid> = messages.iter().map(|id| id.0).collect();
-        self.core.once("settled_of", queries::settled_of(self.pool(), &ids)).await
+        self.core.once("settled_of", queries::settled_of(self.db(), &ids)).await
     }
 
     /// What happened to one message, oldest first, at most `max` events.
@@ -233,7 +239,7 @@ impl Bus {
     /// [`Error::Database`].
     pub async fn message_events(&self, id: MessageId, max: u32) -> Result<Vec<Event>, Error> {
         let max = i64::from(max);
-        self.core.retry("message_events", || queries::message_events(self.pool(), id, max)).await
+        self.core.retry("message_events", || queries::message_events(self.db(), id, max)).await
     }
 
     /// What happened within one trace, oldest first, at most `max` events.
@@ -242,7 +248,7 @@ impl Bus {
     /// [`Error::Database`].
     pub async fn trace_events(&self, trace: TraceId, max: u32) -> Result<Vec<Event>, Error> {
         let max = i64::from(max);
-        self.core.retry("trace_events", || queries::trace_events(self.pool(), trace, max)).await
+        self.core.retry("trace_events", || queries::trace_events(self.db(), trace, max)).await
     }
 
     /// The next events after `after`, at most `max`; `filter` as `bus_read_events` takes it.
@@ -256,7 +262,7 @@ impl Bus {
         filter: &Value,
     ) -> Result<Vec<Event>, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        let call = || queries::read_events(self.pool(), after, max, filter);
+        let call = || queries::read_events(self.db(), after, max, filter);
         self.core.retry("bus_read_events", call).await
     }
 
@@ -267,7 +273,7 @@ impl Bus {
         max: u32,
     ) -> Result<Vec<queries::Head>, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        self.core.retry("bus_read_events", || queries::read_heads(self.pool(), after, max)).await
+        self.core.retry("bus_read_events", || queries::read_heads(self.db(), after, max)).await
     }
 
     /// The end of the log: reading on from here gives what happens from now on.
@@ -275,7 +281,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn log_end(&self) -> Result<Cursor, Error> {
-        let text = self.core.retry("bus_log_end", || queries::log_end(self.pool())).await?;
+        let text = self.core.retry("bus_log_end", || queries::log_end(self.db())).await?;
         text.parse().map_err(|_| Error::Refused {
             code: Code::Internal,
             message: format!("bus_log_end: {text:?} is not a cursor"),
@@ -288,7 +294,7 @@ impl Bus {
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn append_event(&self, event: Value) -> Result<(), Error> {
         let events = json!([json::storable(event)]);
-        self.core.once("bus_append_event", queries::append_events(self.pool(), &events)).await?;
+        self.core.once("bus_append_event", queries::append_events(self.db(), &events)).await?;
         self.wake(Signal::Log);
         Ok(())
     }
@@ -298,7 +304,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn worker_seen(&self, worker: &Value) -> Result<bool, Error> {
-        let call = queries::worker_seen(self.pool(), worker);
+        let call = queries::worker_seen(self.db(), worker);
         let new = self.core.once("bus_worker_seen", call).await?;
         if new {
             self.wake(Signal::Log);
@@ -316,7 +322,7 @@ impl Bus {
         reason: &str,
         tenant: &str,
     ) -> Result<bool, Error> {
-        let call = queries::worker_gone(self.pool(), worker, reason, tenant);
+        let call = queries::worker_gone(self.db(), worker, reason, tenant);
         let was = self.core.once("bus_worker_gone", call).await?;
         self.wake(Signal::Log);
         Ok(was)
@@ -327,7 +333,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn stats(&self) -> Result<Vec<Depth>, Error> {
-        self.core.once("bus_stats", queries::stats(self.pool())).await
+        self.core.once("bus_stats", queries::stats(self.db())).await
     }
 
     /// The workers, those online first, the last seen first, at most `max`.
@@ -335,7 +341,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn workers(&self, max: u32) -> Result<Vec<WorkerRow>, Error> {
-        self.core.once("workers", queries::workers(self.pool(), i64::from(max))).await
+        self.core.once("workers", queries::workers(self.db(), i64::from(max))).await
     }
 
     /// The newest migration that the database has.
@@ -343,7 +349,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`], also where the schema was never loaded.
     pub async fn schema_version(&self) -> Result<Option<i64>, Error> {
-        self.core.once("bus_schema_version", queries::schema_version(self.pool())).await
+        self.core.once("bus_schema_version", queries::schema_version(self.db())).await
     }
 
     /// Lets finished messages go, at most `max`; how many went.
@@ -358,7 +364,8 @@ impl Bus {
     ) -> Result<u32, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
         let failed_for = failed_for.map(|keep| keep.as_secs_f64());
-        let call = queries::retain(self.pool(), done_for.as_secs_f64(), failed_for, max);
+        let db = Patient::for_chores(self.pool());
+        let call = queries::retain(db, done_for.as_secs_f64(), failed_for, max);
         let gone = self.core.once("bus_retain", call).await?;
         Ok(u32::try_from(gone).unwrap_or(0))
     }
@@ -373,7 +380,8 @@ impl Bus {
         keep: Duration,
     ) -> Result<Vec<(String, String)>, Error> {
         let ahead = i32::try_from(ahead_weeks).unwrap_or(i32::MAX);
-        let call = queries::partition(self.pool(), ahead, keep.as_secs_f64());
+        let db = Patient::for_chores(self.pool());
+        let call = queries::partition(db, ahead, keep.as_secs_f64());
         self.core.once("bus_partition", call).await
     }
 }

@@ -295,6 +295,8 @@ async fn check_schema(bus: &Bus, options: &PgConnectOptions) -> Result<()> {
     let ours = newest_migration();
     let found = match bus.schema_version().await {
         Ok(found) => found,
+        // A server that is just going down or coming up says that by such an error, too.
+        Err(error) if error.is_transient() => return Err(error).context("looking at the schema"),
         Err(cogo::bus::Error::Database { source: sqlx::Error::Database(error), .. }) => {
             let failed = match error.code().as_deref() {
                 Some("42883" | "42P01" | "3F000") => {

@@ -32,10 +32,13 @@ mod up_file;
 mod wait;
 mod worker;
 
+use std::panic::resume_unwind;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
 use tracing_subscriber::EnvFilter;
 
 use connect::{Global, LogFormat};
@@ -138,12 +141,16 @@ fn start(cli: Cli) -> Result<Exit> {
             return command.run(&global, output).await;
         }
         let mut signals = Signals::new().context("hearing signals")?;
+        // On a thread of its own: a command that waits until somebody reads its output would keep a thread
+        // of the runtime from hearing the signal.
+        let runtime = Handle::current();
+        let running = spawn_blocking(move || runtime.block_on(command.run(&global, output)));
         tokio::select! {
-            ended = command.run(&global, output) => ended,
+            ended = running => ended.unwrap_or_else(|panic| resume_unwind(panic.into_panic())),
             _ = signals.next() => Ok(Exit::Interrupted),
         }
     });
-    // Reading stdin cannot be cut short; nobody waits for it.
+    // Reading stdin or writing to a full pipe cannot be cut short; nobody waits for it.
     runtime.shutdown_background();
     ended
 }

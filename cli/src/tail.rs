@@ -81,8 +81,21 @@ impl Tail {
         } else {
             note("Following the log; Ctrl-C ends it.");
         }
+        let mut answered = true;
         loop {
-            let events = bus.read_events(cursor, BATCH, &self.filter()).await?;
+            let events = match bus.read_events(cursor, BATCH, &self.filter()).await {
+                Ok(events) => events,
+                // A server that is restarted is no end of the log; said once, since it may take a while.
+                Err(error) if error.is_transient() => {
+                    if std::mem::replace(&mut answered, false) {
+                        note("The database does not answer; going on when it does.");
+                    }
+                    tokio::time::sleep(POLL).await;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            answered = true;
             for event in &events {
                 cursor = event.cursor;
                 if self.wants(event) {

@@ -84,7 +84,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn circuits(&self, tenant: &str) -> Result<Vec<Circuit>, Error> {
-        self.core.once("bus_circuits", queries::circuits(self.pool(), tenant)).await
+        self.core.once("bus_circuits", queries::circuits(self.db(), tenant)).await
     }
 
     /// Proposes to open a breaker that is closed since `seen_version`; whoever is first opens it for all. Gives
@@ -108,7 +108,7 @@ impl Bus {
         let counted = json!(evidence);
         let call = || {
             queries::circuit_open(
-                self.pool(),
+                self.db(),
                 id,
                 worker,
                 evidence.reason,
@@ -133,7 +133,7 @@ impl Bus {
         lease: Duration,
     ) -> Result<(bool, Circuit), Error> {
         // Once: an answer that is lost costs one place of a probe, and a second call would take two.
-        let call = queries::circuit_probe(self.pool(), id, worker, millis(lease));
+        let call = queries::circuit_probe(self.db(), id, worker, millis(lease));
         let (granted, circuit) = self.core.once("bus_circuit_probe", call).await?;
         if granted {
             self.circuit_changed();
@@ -153,7 +153,7 @@ impl Bus {
         reason: Option<&str>,
     ) -> Result<Option<Circuit>, Error> {
         // Once: a second report would count as a second call. A lost one costs the probe's lease.
-        let call = queries::circuit_report(self.pool(), id, worker, ok, reason);
+        let call = queries::circuit_report(self.db(), id, worker, ok, reason);
         let circuit = self.core.once("bus_circuit_report", call).await?;
         self.circuit_changed();
         Ok(circuit)
@@ -171,7 +171,7 @@ impl Bus {
         actor: Option<&str>,
         reason: Option<&str>,
     ) -> Result<Circuit, Error> {
-        let call = queries::circuit_set(self.pool(), id, action, actor, reason);
+        let call = queries::circuit_set(self.db(), id, action, actor, reason);
         let circuit = self.core.once("bus_circuit_set", call).await?;
         self.circuit_changed();
         Ok(circuit)

@@ -9,6 +9,7 @@ use sqlx::postgres::PgPool;
 
 use crate::bus::claim::{ClaimRequest, Settle, Settled};
 use crate::bus::error::Error;
+use crate::bus::patience::Patient;
 use crate::bus::wake::{Signal, Wake};
 use crate::bus::{Receipt, queries};
 use crate::error::{Code, chain};
@@ -38,7 +39,7 @@ impl Core {
         let rows = self
             .retry("bus_enqueue", || {
                 tried += 1;
-                queries::enqueue(&self.pool, &batch)
+                queries::enqueue(Patient::new(&self.pool), &batch)
             })
             .await?;
         self.wake.wake(Signal::Work);
@@ -115,7 +116,7 @@ impl Core {
     ) -> Result<Stepped, Error> {
         let batch: Value = settles.iter().map(Settle::to_json).collect();
         let rows = queries::step(
-            &self.pool,
+            Patient::new(&self.pool),
             &batch.to_string(),
             &request.worker,
             &request.topics,

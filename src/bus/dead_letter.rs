@@ -55,7 +55,7 @@ impl Bus {
     pub async fn dead_letters(&self, filter: &Filter, max: u32) -> Result<Vec<Message>, Error> {
         let Filter { role, service, class } = filter;
         queries::dead_letters(
-            self.pool(),
+            self.db(),
             role.as_deref(),
             service.as_deref(),
             class.as_deref(),
@@ -74,7 +74,7 @@ impl Bus {
         messages: &[MessageId],
         reason: Option<&str>,
     ) -> Result<Vec<(MessageId, Operated)>, Error> {
-        let rows = queries::requeue(self.pool(), &ids(messages), reason).await;
+        let rows = queries::requeue(self.db(), &ids(messages), reason).await;
         self.wake(Signal::Work);
         self.wake(Signal::Log);
         rows.map(answers).map_err(|error| Error::from_sqlx("bus_requeue", error))
@@ -89,7 +89,7 @@ impl Bus {
         messages: &[MessageId],
         reason: Option<&str>,
     ) -> Result<Vec<(MessageId, Operated)>, Error> {
-        let rows = queries::cancel(self.pool(), &ids(messages), reason).await;
+        let rows = queries::cancel(self.db(), &ids(messages), reason).await;
         self.wake(Signal::Log);
         rows.map(answers).map_err(|error| Error::from_sqlx("bus_cancel", error))
     }
@@ -103,7 +103,7 @@ impl Bus {
         messages: &[MessageId],
         reason: Option<&str>,
     ) -> Result<Vec<(MessageId, Operated)>, Error> {
-        let rows = queries::drop_dead(self.pool(), &ids(messages), reason).await;
+        let rows = queries::drop_dead(self.db(), &ids(messages), reason).await;
         self.wake(Signal::Log);
         rows.map(answers).map_err(|error| Error::from_sqlx("bus_drop", error))
     }

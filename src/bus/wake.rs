@@ -17,6 +17,7 @@ use sqlx::postgres::{PgListener, PgPool};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::bus::patience::Patient;
 use crate::bus::queries;
 use crate::error::chain;
 use crate::shutdown::Tasks;
@@ -109,7 +110,7 @@ impl Wake {
     /// our task was faster; that it may be half-way is why this does not leave it to that.
     pub(crate) async fn tell_now(&self, pool: &PgPool) {
         let channels = CHANNELS.map(|(_, channel)| channel);
-        if let Err(error) = queries::notify(pool, &channels).await {
+        if let Err(error) = queries::notify(Patient::new(pool), &channels).await {
             tracing::debug!(error = %chain(&error), "Could not wake other processes; they poll");
         }
     }
@@ -129,7 +130,7 @@ impl Wake {
                         channels.push(channel);
                     }
                 }
-                if let Err(error) = queries::notify(&pool, &channels).await {
+                if let Err(error) = queries::notify(Patient::new(&pool), &channels).await {
                     tracing::debug!(error = %chain(&error), "Could not wake other processes; they poll");
                 }
                 tokio::time::sleep(COALESCE).await;

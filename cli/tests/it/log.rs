@@ -4,7 +4,7 @@ use std::process::Stdio;
 use cogo::testing::TestDb;
 use serde_json::Value;
 
-use crate::support::Cogo;
+use crate::support::{Cogo, until};
 
 fn lines(stdout: &str) -> Vec<Value> {
     stdout.lines().map(|line| serde_json::from_str(line).expect("an event a line")).collect()
@@ -41,6 +41,53 @@ async fn following_shows_what_comes_until_ctrl_c() {
     tail.stdout.wait(done.line());
     tail.signal("INT");
     assert_eq!(tail.end(), Some(130), "{}", tail.stderr.text());
+}
+
+#[tokio::test]
+async fn following_outlives_a_database_that_is_away() {
+    let db = TestDb::new().await;
+    let cogo = Cogo::on(&db);
+    let tail = cogo.start(&["tail", "--follow", "--type", "echo_scheduled"]);
+    tail.stderr.wait("Following the log");
+    let definition = "select pg_get_functiondef('bus_read_events'::regproc)";
+    let definition: String =
+        sqlx::query_scalar(definition).fetch_one(db.pool()).await.expect("its definition");
+    let (head, _) = definition.split_once("AS $function$").expect("a body");
+    let away = format!(
+        "{head}AS $function$ begin raise exception 'shutting down' using errcode = '57P01'; end \
+         $function$"
+    );
+    let run = async |sql: String| {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(db.pool()).await.expect("replaced");
+    };
+    run(away).await;
+    tail.stderr.wait("does not answer");
+    let done = cogo.ok(&["enqueue", "echo/default", "echo"]);
+    run(definition).await;
+    tail.stdout.wait(done.line());
+}
+
+#[tokio::test]
+async fn a_reader_that_stops_reading_does_not_keep_the_tail_from_ending() {
+    let db = TestDb::new().await;
+    // More in one line than a pipe holds.
+    let message = serde_json::json!([{"role": "echo", "service": "default", "intent": "echo",
+        "payload": "x".repeat(300_000)}]);
+    let enqueue = sqlx::query("select from bus_enqueue($1::text::jsonb)").bind(message.to_string());
+    enqueue.execute(db.pool()).await.expect("enqueued");
+    let mut command = Cogo::on(&db).command(&["tail", "--follow", "--json"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut tail = command.spawn().expect("cogo starts");
+    let mut stdout = tail.stdout.take().expect("a pipe");
+    stdout.read_exact(&mut [0]).expect("the line has begun");
+    let killed = std::process::Command::new("kill").arg(tail.id().to_string()).status();
+    assert!(killed.expect("kill runs").success());
+    let mut ended = None;
+    assert!(until(|| {
+        ended = tail.try_wait().expect("a child");
+        ended.is_some()
+    }));
+    assert_eq!(ended.and_then(|status| status.code()), Some(130));
 }
 
 #[tokio::test]

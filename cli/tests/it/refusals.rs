@@ -84,3 +84,13 @@ async fn what_does_not_exist_has_an_exit_code_of_its_own() {
     cogo.run(&["status", "--log", "=%"]).refused(2, &["--log"]);
     cogo.run(&["worker", "echo", "--concurrency", "0"]).refused(2, &["--concurrency"]);
 }
+
+#[tokio::test]
+async fn a_server_that_goes_down_while_it_is_looked_at_is_one_that_does_not_answer() {
+    let db = TestDb::new().await;
+    let away =
+        "create or replace function public.bus_schema_version() returns bigint language plpgsql
+        as $$ begin raise exception 'shutting down' using errcode = '57P01'; end $$";
+    sqlx::raw_sql(away).execute(db.pool()).await.expect("replaced");
+    Cogo::on(&db).run(&["worker", "echo"]).refused(4, &["looking at the schema"]);
+}
