@@ -148,6 +148,8 @@ pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
         .route("/api/traces/{trace_id}", get(messages::trace))
         .route("/api/dead-letters", get(dead_letters::list))
         .route("/api/dead-letters/requeue", post(dead_letters::requeue))
+        .route("/api/dead-letters/drop", post(dead_letters::drop))
+        .route("/api/dead-letters/{id}", get(dead_letters::show))
         .route("/artifacts/{*path}", get(artifacts::artifact))
         .with_state(Arc::clone(&hub))
         .merge(role_routes.reset_fallback())

@@ -82,6 +82,9 @@ macro_rules! message_columns {
     };
 }
 
+// After the macro that they use.
+pub(crate) mod dead_letters;
+
 /// One row of `bus_step`: the outcome of a settle, or a claimed message.
 #[derive(Debug)]
 pub(crate) enum StepRow {
@@ -183,36 +186,12 @@ pub(crate) struct Operated {
     pub(crate) code: Option<String>,
 }
 
-pub(crate) async fn requeue(
-    db: impl PgExecutor<'_>,
-    messages: &Value,
-    reason: Option<&str>,
-) -> sqlx::Result<Vec<Operated>> {
-    sqlx::query_as("select id, code from bus_requeue($1, $2)")
-        .bind(messages)
-        .bind(reason)
-        .fetch_all(db)
-        .await
-}
-
 pub(crate) async fn cancel(
     db: impl PgExecutor<'_>,
     messages: &Value,
     reason: Option<&str>,
 ) -> sqlx::Result<Vec<Operated>> {
     sqlx::query_as("select id, code from bus_cancel($1, $2)")
-        .bind(messages)
-        .bind(reason)
-        .fetch_all(db)
-        .await
-}
-
-pub(crate) async fn drop_dead(
-    db: impl PgExecutor<'_>,
-    messages: &Value,
-    reason: Option<&str>,
-) -> sqlx::Result<Vec<Operated>> {
-    sqlx::query_as("select id, code from bus_drop($1, $2)")
         .bind(messages)
         .bind(reason)
         .fetch_all(db)
@@ -241,24 +220,6 @@ pub(crate) async fn settled_of(
     .bind(ids)
     .fetch_all(db)
     .await
-}
-
-pub(crate) async fn dead_letters(
-    db: impl PgExecutor<'_>,
-    role: Option<&str>,
-    service: Option<&str>,
-    class: Option<&str>,
-    max: i64,
-) -> sqlx::Result<Vec<Message>> {
-    const SQL: &str = concat!(
-        "select ",
-        message_columns!("m"),
-        " from agent_messages m where m.status = 'failed'
-            and ($1::text is null or m.role = $1) and ($2::text is null or m.service = $2)
-            and ($3::text is null or m.error ->> 'class' = $3)
-            order by m.done_at desc, m.id desc limit $4"
-    );
-    sqlx::query_as(SQL).bind(role).bind(service).bind(class).bind(max).fetch_all(db).await
 }
 
 const EVENT_COLUMNS: &str =

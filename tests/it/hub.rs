@@ -2,6 +2,7 @@
 
 mod boundary;
 mod connections;
+mod dead_letters;
 mod health;
 mod messages;
 mod waiting;

@@ -3,6 +3,7 @@
 mod claim;
 mod claim_schedules;
 mod config;
+mod dead_letters;
 mod embedded;
 mod enqueue;
 mod fixtures;

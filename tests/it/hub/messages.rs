@@ -1,4 +1,4 @@
-//! Reading messages, traces and dead letters, and retention.
+//! Reading messages and traces, and retention.
 
 use std::time::Duration;
 
@@ -44,39 +44,6 @@ async fn an_unknown_message_or_trace_is_not_found() -> Result<()> {
         let message = hub.get(&path).await?.error(404, "not_found")?;
         assert!(message.contains(&id.to_string()), "{message}");
     }
-    Ok(())
-}
-
-#[tokio::test]
-async fn dead_letters_are_listed_and_brought_back() -> Result<()> {
-    let hub = TestHub::new().await?;
-    let id = hub.publish().await?;
-    let claim = hub.claim(1).await?.pop().context("a claim")?;
-    claim.fail(json!({"class": "permanent", "message": "no"}), None).await?;
-
-    let ids = |answer: serde_json::Value| answer["messages"][0]["id"].clone();
-    for query in ["", "?role=hub-test&service=here&class=permanent&limit=1"] {
-        let listed = hub.get(&format!("/api/dead-letters{query}")).await?.json()?;
-        assert_eq!(ids(listed), json!(id), "{query}");
-    }
-    let others = hub.get("/api/dead-letters?class=transient").await?.json()?;
-    assert_eq!(others["messages"], json!([]));
-
-    let unknown = Uuid::now_v7();
-    let body = json!({"ids": [id, unknown], "reason": "mended"}).to_string();
-    let answer = hub.post("/api/dead-letters/requeue", body).await?.json()?;
-    let results = json!([
-        {"id": id, "outcome": "requeued"},
-        {"id": unknown, "outcome": "not_found"},
-    ]);
-    assert_eq!(answer["results"], results);
-    let answer = hub.get(&format!("/api/messages/{id}")).await?.json()?;
-    assert_eq!(answer["message"]["status"], "queued");
-    let last = answer["events"].as_array().and_then(|events| events.last()).context("events")?;
-    assert_eq!(
-        (&last["event_type"], &last["reason"]),
-        (&json!("echo_say_requeued"), &json!("mended"))
-    );
     Ok(())
 }
 
