@@ -11,6 +11,7 @@ mod error;
 mod feed;
 mod group;
 mod json;
+mod limits;
 mod queries;
 mod wake;
 
@@ -23,6 +24,8 @@ pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
 pub use feed::Feed;
 pub use json::MAX_PAYLOAD_BYTES;
+pub use limits::{InvalidLimit, Limits, TenantLimit, TopicLimit};
+pub use queries::backlog::{Limit, Parked};
 pub use queries::{Depth, Reaped, WorkerRow};
 pub use wake::{Signal, Waker};
 
@@ -126,7 +129,7 @@ impl Bus {
     /// committed.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::Field`] and [`Error::Refused`] mean that nothing was written;
+    /// [`Error::Name`], [`Error::Field`], [`Error::Refused`] and [`Error::Full`] mean that nothing was written;
     /// [`Error::Database`] that it is unknown: publishing the same [`NewMessage`] again is safe.
     pub async fn publish(&self, message: NewMessage) -> Result<Receipt, Error> {
         check(&message)?;

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | `retry_policy.json` | [`Policies`]: what is tried again | none: its keys are not fixed |
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
+//! | `limits.json` | [`Limits`]: how much may wait, and the tenants' shares | none: its keys are not fixed |
 //! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
 //!
 //! Fields within fields are set by their outer field, as JSON: `COGO_HUB_RETENTION='{"done_hours": 48}'`.
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bus::{InvalidLimit, Limits};
 #[cfg(feature = "hub")]
 use crate::hub;
 use crate::retry::{self, Policies};
@@ -49,6 +51,12 @@ pub struct Invalid {
     pub rule: String,
 }
 
+impl From<InvalidLimit> for Invalid {
+    fn from(InvalidLimit { field, rule }: InvalidLimit) -> Self {
+        Self { field, rule }
+    }
+}
+
 impl From<retry::Invalid> for Invalid {
     fn from(retry::Invalid { field, rule }: retry::Invalid) -> Self {
         Self { field, rule: rule.to_owned() }
@@ -74,6 +82,15 @@ impl File for hub::Options {
 
 impl File for Policies {
     const NAME: &'static str = "retry_policy.json";
+    const VARIABLES: Option<&'static str> = None;
+
+    fn validate(&self) -> Result<(), Invalid> {
+        Ok(Self::validate(self)?)
+    }
+}
+
+impl File for Limits {
+    const NAME: &'static str = "limits.json";
     const VARIABLES: Option<&'static str> = None;
 
     fn validate(&self) -> Result<(), Invalid> {
@@ -195,6 +212,12 @@ impl Source {
     #[must_use]
     pub fn dir(&self) -> Option<&Path> {
         self.dir.as_deref()
+    }
+
+    /// Whether the file is there.
+    #[must_use]
+    pub fn has<T: File>(&self) -> bool {
+        self.dir.as_ref().is_some_and(|dir| dir.join(T::NAME).exists())
     }
 
     /// Loads one file: its fields, those of the environment over them, and the defaults under them.
@@ -340,6 +363,7 @@ pub fn schemas() -> Vec<(String, Schema)> {
     vec![
         schema::<Policies>(),
         schema::<Worker>(),
+        schema::<Limits>(),
         #[cfg(feature = "hub")]
         schema::<hub::Options>(),
     ]

@@ -30,6 +30,7 @@ mod gauges;
 mod guard;
 mod health;
 mod host;
+mod limits;
 pub mod maintenance;
 mod messages;
 mod options;
@@ -56,6 +57,7 @@ pub use bind::{BindError, bind};
 pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
+pub use limits::apply_limits;
 pub use options::{InvalidOptions, Options, Retention};
 pub use serve::serve;
 

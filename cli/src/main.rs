@@ -10,6 +10,7 @@ mod dlq;
 mod exit;
 mod hub;
 mod lifecycle;
+mod limits;
 mod mcp;
 mod message;
 mod migrate;
@@ -73,6 +74,7 @@ enum Command {
     Tail(tail::Tail),
     Trace(trace::Trace),
     Dlq(dlq::Dlq),
+    Limits(limits::Limits),
     Mcp(mcp::Mcp),
     Status(status::Status),
     Config(config::Config),
@@ -95,6 +97,7 @@ impl Command {
             Self::Tail(command) => command.run(global, output).await,
             Self::Trace(command) => command.run(global, output).await,
             Self::Dlq(command) => command.run(global, output).await,
+            Self::Limits(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),

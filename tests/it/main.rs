@@ -9,6 +9,7 @@ mod enqueue;
 mod fixtures;
 mod hub;
 mod layers;
+mod limits;
 mod log;
 mod migrations;
 mod odd_sequences;

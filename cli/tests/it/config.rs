@@ -36,6 +36,7 @@ fn all_that_is_wrong_is_told_at_once() {
     write(dir.path(), "retry_policy.json", "{\"policies\": {\"a..b\": {}}}");
     write(dir.path(), "mcp.json", "{\"toolsets\": {\"x\": {\"url\": \"ftp://x\"}}}");
     write(dir.path(), "workers.json", "{}");
+    write(dir.path(), "limits.json", "{\"tenants\": {\"*\": {\"max_queued\": 0}}}");
     let path = dir.path().display().to_string();
     let done = Cogo::new().run(&["config", "check", "--config-dir", &path]);
     assert_eq!(done.code, Some(2), "{done:?}");
@@ -43,6 +44,7 @@ fn all_that_is_wrong_is_told_at_once() {
         "worker.json:2:14: concurency: unknown field",
         "retry_policy.json: policies.a..b: ",
         "mcp.json: toolsets.x.url: ",
+        "limits.json: tenants.*.max_queued: must be from 1",
         "workers.json: is no configuration file that anything reads",
     ] {
         assert!(done.stderr.contains(words), "{words:?} is missing: {done:?}");
