@@ -357,9 +357,25 @@ impl Bus {
         failed_for: Option<Duration>,
         max: u32,
     ) -> Result<u32, Error> {
+        self.retain_keyed(done_for, done_for, failed_for, max).await
+    }
+
+    /// As [`Bus::retain`], but those with an idempotency key stay for `keyed_for`, if that is more than
+    /// `done_for`: for so long the same key gives the same message.
+    ///
+    /// # Errors
+    /// As [`Bus::retain`].
+    pub async fn retain_keyed(
+        &self,
+        done_for: Duration,
+        keyed_for: Duration,
+        failed_for: Option<Duration>,
+        max: u32,
+    ) -> Result<u32, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
+        let (done_for, keyed_for) = (done_for.as_secs_f64(), keyed_for.as_secs_f64());
         let failed_for = failed_for.map(|keep| keep.as_secs_f64());
-        let call = queries::retain(self.pool(), done_for.as_secs_f64(), failed_for, max);
+        let call = queries::retain(self.pool(), done_for, keyed_for, failed_for, max);
         let gone = self.core.once("bus_retain", call).await?;
         Ok(u32::try_from(gone).unwrap_or(0))
     }

@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `max_body_bytes` | 1 MiB | the largest request body |
 //! | `retention.done_hours` | 24 | how long done and cancelled messages stay |
+//! | `retention.idempotency_hours` | 24 | how long they stay that have an idempotency key, if that is longer |
 //! | `retention.failed_days` | none | how long dead letters stay; none: until someone drops them |
 //! | `retention.log_days` | 35 | how long the log stays, in whole weeks |
 //! | `allowed_hosts` | `[]` | names by which clients may call the hub, beside loopback |

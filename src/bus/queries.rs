@@ -368,15 +368,18 @@ pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<V
 pub(crate) async fn retain(
     db: impl PgExecutor<'_>,
     done_for_s: f64,
+    keyed_for_s: f64,
     failed_for_s: Option<f64>,
     max: i32,
 ) -> sqlx::Result<i32> {
     sqlx::query_scalar(
-        "select bus_retain(make_interval(secs => $1), make_interval(secs => $2), $3)",
+        "select bus_retain(make_interval(secs => $1), make_interval(secs => $2), $3,
+            make_interval(secs => $4))",
     )
     .bind(done_for_s)
     .bind(failed_for_s)
     .bind(max)
+    .bind(keyed_for_s)
     .fetch_one(db)
     .await
 }

@@ -3,6 +3,7 @@
 mod config;
 mod dead_letters;
 mod help;
+mod idempotency;
 mod limits;
 mod log;
 mod mcp;
