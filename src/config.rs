@@ -25,6 +25,7 @@ use serde_json::Value;
 use crate::bus::{InvalidLimit, Limits};
 #[cfg(feature = "hub")]
 use crate::hub;
+use crate::message::ALL_TENANTS;
 use crate::retry::{self, Policies};
 
 /// A file of `configs/`.
@@ -105,7 +106,8 @@ pub struct Worker {
     /// Where the file's JSON Schema lies; for editors.
     #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// Whose messages it handles.
+    /// Whose messages it handles; `*` for those of all tenants, each of which gets its fair share of the
+    /// places (see `limits.json` for weights).
     pub tenant: String,
     /// How many messages one worker handles at once; from 1 to 1024.
     #[schemars(range(min = 1, max = 1024))]
@@ -161,8 +163,8 @@ impl File for Worker {
         let refuse = |field: &str, rule: &str| {
             Err(Invalid { field: field.to_owned(), rule: rule.to_owned() })
         };
-        if !crate::message::valid_name(&self.tenant) {
-            return refuse("tenant", &format!("must be {}", crate::message::NAME_RULE));
+        if self.tenant != ALL_TENANTS && !crate::message::valid_name(&self.tenant) {
+            return refuse("tenant", &format!("must be `*` or {}", crate::message::NAME_RULE));
         }
         if !(1..=1024).contains(&self.concurrency) {
             return refuse("concurrency", "must be from 1 to 1024");

@@ -15,6 +15,8 @@ use uuid::Uuid;
 
 /// The tenant of a message that names none.
 pub const DEFAULT_TENANT: &str = "default";
+/// What a worker claims for that serves all tenants. No message has this tenant.
+pub const ALL_TENANTS: &str = "*";
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {

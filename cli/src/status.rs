@@ -150,10 +150,11 @@ fn show(output: Output, found: &Found) -> Result<()> {
                 Cell::plain(&worker.id),
                 Cell::new(status, ink),
                 Cell::new(moment(worker.last_seen_at), Ink::Faint),
+                Cell::plain(&worker.tenant),
                 Cell::plain(worker.topics.join(" ")),
             ]
         })
         .collect();
-    output.table(&["WORKER", "STATUS", "LAST SEEN", "TOPICS"], &rows)?;
+    output.table(&["WORKER", "STATUS", "LAST SEEN", "TENANT", "TOPICS"], &rows)?;
     Ok(())
 }

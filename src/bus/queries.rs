@@ -339,6 +339,8 @@ pub(crate) async fn stats(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Depth>> {
 pub struct WorkerRow {
     /// Who it is.
     pub id: String,
+    /// Whose work it does; `*` for everybody's.
+    pub tenant: String,
     /// What it does.
     pub role: String,
     /// Where it runs.
@@ -357,7 +359,7 @@ pub struct WorkerRow {
 
 pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<Vec<WorkerRow>> {
     sqlx::query_as(
-        "select id, role, host, version, topics, status, started_at, last_seen_at from workers
+        "select id, tenant, role, host, version, topics, status, started_at, last_seen_at from workers
             order by status desc, last_seen_at desc limit $1",
     )
     .bind(max)

@@ -1,6 +1,7 @@
 //! The worker runtime: handlers that succeed, fail, panic, hang, and are cut off.
 
 mod adversity;
+mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,8 +82,6 @@ impl Running {
         lease: Duration,
         concurrency: usize,
     ) -> Self {
-        let policies: Policies =
-            serde_json::from_value(json!({"policies": policies})).expect("a good policy");
         let options = Options {
             worker_id: "w1".to_owned(),
             tenant: "default".to_owned(),
@@ -91,6 +90,17 @@ impl Running {
             lease,
             info: json!({}),
         };
+        Self::start_as(handler, options, bus, policies).await
+    }
+
+    async fn start_as<H: Handler>(
+        handler: H,
+        options: Options,
+        bus: &Bus,
+        policies: Value,
+    ) -> Self {
+        let policies: Policies =
+            serde_json::from_value(json!({"policies": policies})).expect("a good policy");
         let runner = Runner::new(handler, options, bus.clone(), Arc::new(policies));
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let (ready, mut is_ready) = watch::channel(false);
