@@ -62,7 +62,7 @@ pub use limits::apply_limits;
 pub use options::{InvalidOptions, Options, Retention};
 pub use serve::serve;
 
-use crate::bus::{Bus, Depth, Feed};
+use crate::bus::{Bus, Feed};
 use cached::Cached;
 use gauges::Gauges;
 use host::Hosts;
@@ -108,7 +108,7 @@ struct Hub {
     waiters: Semaphore,
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
-    depths: Cached<Option<Arc<[Depth]>>>,
+    counted: Cached<()>,
 }
 
 impl Hub {
@@ -120,7 +120,7 @@ impl Hub {
             waiters: Semaphore::new(state.options.max_waiters),
             gauges: Gauges::default(),
             schema: Cached::default(),
-            depths: Cached::default(),
+            counted: Cached::default(),
             state,
         }
     }
