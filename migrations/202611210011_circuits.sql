@@ -4,7 +4,8 @@
 -- key, after everything else, and no call takes two. Times that leave are what is left, in milliseconds: no
 -- worker compares its clock with ours.
 
--- A breaker, as workers and people see it. open_for_ms is null where time alone changes nothing.
+-- A breaker, as workers and people see it. open_for_ms is how long until a probe may be asked for: until open_ms
+-- is over or, half-open, until the prober's time is; null where it is closed, or an operator's to say.
 create type public.circuit_state as (
     tenant text, key text, state text, forced boolean, version bigint, open_for_ms bigint, prober text,
     reason text, worker_id text, evidence jsonb, opened_at timestamptz, updated_at timestamptz
@@ -14,10 +15,10 @@ create function cogo.circuit_state(c public.circuits) returns public.circuit_sta
     language sql stable
     as $$
         select row(c.tenant, c.key, c.state, c.forced, c.version,
-            case when c.state = 'open' then
-                greatest((extract(epoch from c.open_until - cogo.now()) * 1000)::bigint, 0) end,
-            case when c.state = 'half_open' and c.probe_until > cogo.now() then c.prober end,
-            c.reason, c.worker_id, c.evidence, c.opened_at, c.updated_at)::public.circuit_state
+            case when u.until is not null then
+                greatest(ceil(extract(epoch from u.until - cogo.now()) * 1000), 0)::bigint end,
+            c.prober, c.reason, c.worker_id, c.evidence, c.opened_at, c.updated_at)::public.circuit_state
+        from (select case c.state when 'open' then c.open_until when 'half_open' then c.probe_until end as until) u
     $$;
 
 -- The next version of a breaker: above the last, and above those of a row that was deleted.
@@ -150,7 +151,6 @@ begin
     was := its.state;
     why := case
         when was = 'open' and its.open_until <= moment then 'open_ms_over'
-        when was = 'half_open' and its.prober is null then 'prober_left'
         when was = 'half_open' and its.probe_until < moment then 'prober_lost' end;
     if why is not null then
         update public.circuits c
@@ -220,10 +220,12 @@ begin
         perform cogo.log_circuit('opened', its, 'half_open', jsonb_build_object('open_ms', its.open_ms,
             'open_until', its.open_until, 'detail', left(bus_circuit_report.reason, 200)));
     else
-        -- One more was well, or one was not made: the next may go at once.
+        -- One more was well, or one was not made: the next may go at once. Who did not make it may be on its way
+        -- out, so that another may soon take over.
         update public.circuits c
         set successes = c.successes + coalesce(ok, false)::integer, probes = greatest(c.probes - 1, 0), nudge_at = moment,
-            prober = case when ok is null and c.probes <= 1 then null else c.prober end
+            probe_until = case when ok is null then least(c.probe_until, moment + interval '2 seconds')
+                else c.probe_until end
         where c.tenant = its.tenant and c.key = its.key
         returning * into its;
     end if;

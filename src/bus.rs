@@ -4,6 +4,7 @@
 //! sender chooses a message's id, and settles name the claim that they end. Concurrent publishes and
 //! settles are grouped (`group.rs`); wake-ups carry nothing (`wake.rs`).
 
+pub mod circuit;
 mod claim;
 mod core;
 pub mod dead_letter;
@@ -24,7 +25,7 @@ pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
 pub use feed::Feed;
 pub use json::MAX_PAYLOAD_BYTES;
-pub use limits::{InvalidLimit, Limits, TenantLimit, TopicLimit};
+pub use limits::{Limits, TenantLimit, TopicLimit};
 pub use queries::backlog::{Limit, Parked};
 pub use queries::{Depth, Reaped, WorkerRow};
 pub use wake::{Signal, Waker};

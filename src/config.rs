@@ -5,12 +5,19 @@
 //!
 //! | file | what | variables |
 //! |---|---|---|
-//! | `retry_policy.json` | [`Policies`]: what is tried again | none: its keys are not fixed |
+//! | `retry_policy.json` | [`retry::Policies`]: what is tried again | none: its keys are not fixed |
+//! | `circuit_breaker.json` | [`breaker::Policies`]: when a sick target is left alone | none, likewise |
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
 //! | `limits.json` | [`Limits`]: how much may wait, and the tenants' shares | none: its keys are not fixed |
 //! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
 //!
+//! [`Reload`] reads files again while the process runs.
+//!
 //! Fields within fields are set by their outer field, as JSON: `COGO_HUB_RETENTION='{"done_hours": 48}'`.
+
+mod diff;
+mod locate;
+mod reload;
 
 use std::fmt;
 use std::io;
@@ -22,11 +29,15 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::bus::{InvalidLimit, Limits};
+use crate::breaker;
+use crate::bus::Limits;
 #[cfg(feature = "hub")]
 use crate::hub;
 use crate::message::ALL_TENANTS;
-use crate::retry::{self, Policies};
+use crate::retry;
+
+pub use crate::policy::Invalid;
+pub use reload::{Reload, Reloaded};
 
 /// A file of `configs/`.
 pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
@@ -40,28 +51,6 @@ pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
     /// # Errors
     /// Names the first field that breaks its rule.
     fn validate(&self) -> Result<(), Invalid>;
-}
-
-/// A field that breaks its rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {rule}")]
-pub struct Invalid {
-    /// The path of the field within the file.
-    pub field: String,
-    /// What it must be.
-    pub rule: String,
-}
-
-impl From<InvalidLimit> for Invalid {
-    fn from(InvalidLimit { field, rule }: InvalidLimit) -> Self {
-        Self { field, rule }
-    }
-}
-
-impl From<retry::Invalid> for Invalid {
-    fn from(retry::Invalid { field, rule }: retry::Invalid) -> Self {
-        Self { field, rule: rule.to_owned() }
-    }
 }
 
 #[cfg(feature = "hub")]
@@ -81,12 +70,21 @@ impl File for hub::Options {
     }
 }
 
-impl File for Policies {
+impl File for retry::Policies {
     const NAME: &'static str = "retry_policy.json";
     const VARIABLES: Option<&'static str> = None;
 
     fn validate(&self) -> Result<(), Invalid> {
-        Ok(Self::validate(self)?)
+        Self::validate(self)
+    }
+}
+
+impl File for breaker::Policies {
+    const NAME: &'static str = "circuit_breaker.json";
+    const VARIABLES: Option<&'static str> = None;
+
+    fn validate(&self) -> Result<(), Invalid> {
+        Self::validate(self)
     }
 }
 
@@ -95,7 +93,7 @@ impl File for Limits {
     const VARIABLES: Option<&'static str> = None;
 
     fn validate(&self) -> Result<(), Invalid> {
-        Ok(Self::validate(self)?)
+        Self::validate(self)
     }
 }
 
@@ -160,9 +158,7 @@ impl File for Worker {
     const VARIABLES: Option<&'static str> = Some("COGO_WORKER_");
 
     fn validate(&self) -> Result<(), Invalid> {
-        let refuse = |field: &str, rule: &str| {
-            Err(Invalid { field: field.to_owned(), rule: rule.to_owned() })
-        };
+        let refuse = |field: &str, rule: &str| Err(Invalid::new(field, rule));
         if self.tenant != ALL_TENANTS && !crate::message::valid_name(&self.tenant) {
             return refuse("tenant", &format!("must be `*` or {}", crate::message::NAME_RULE));
         }
@@ -227,14 +223,37 @@ impl Source {
     /// # Errors
     /// When the file cannot be read or breaks a rule, or a variable does.
     pub fn load<T: File>(&self) -> Result<T, Error> {
-        let path = self.dir.as_ref().map(|dir| dir.join(T::NAME));
-        let mut loaded = match &path {
-            Some(path) => read(path)?,
+        let text = self.read::<T>().map_err(|source| self.unreadable::<T>(source))?;
+        self.interpret(text.as_deref())
+    }
+
+    /// Where the file is, or its bare name.
+    fn path<T: File>(&self) -> PathBuf {
+        self.dir.as_ref().map_or_else(|| PathBuf::from(T::NAME), |dir| dir.join(T::NAME))
+    }
+
+    /// The file's text, if there is one.
+    fn read<T: File>(&self) -> io::Result<Option<String>> {
+        if self.dir.is_none() {
+            return Ok(None);
+        }
+        match std::fs::read_to_string(self.path::<T>()) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn unreadable<T: File>(&self, source: io::Error) -> Error {
+        Error::Read { path: self.path::<T>(), source }
+    }
+
+    /// What a text, or none, means with the defaults below it and the environment over it.
+    fn interpret<T: File>(&self, text: Option<&str>) -> Result<T, Error> {
+        let mut loaded = match text {
+            Some(text) => self.parse(text)?,
             None => T::default(),
         };
-        let at = path.unwrap_or_else(|| PathBuf::from(T::NAME));
-        let invalid = |at| move |Invalid { field, rule }| Error::Invalid { path: at, field, rule };
-        loaded.validate().map_err(invalid(at))?;
         for (name, value) in &self.variables {
             let Some(field) = T::VARIABLES.and_then(|prefix| name.strip_prefix(prefix)) else {
                 continue;
@@ -243,25 +262,27 @@ impl Source {
         }
         Ok(loaded)
     }
-}
 
-fn read<T: File>(path: &Path) -> Result<T, Error> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
-        Err(source) => return Err(Error::Read { path: path.to_owned(), source }),
-    };
-    parse(&text).map_err(|error| {
-        let inner = error.inner();
-        let (line, column) = (inner.line(), inner.column());
-        Error::Parse {
-            path: path.to_owned(),
-            line,
-            column,
-            field: field(&error),
-            rule: rule(inner),
-        }
-    })
+    fn parse<T: File>(&self, text: &str) -> Result<T, Error> {
+        let parsed: T = parse(text).map_err(|error| {
+            let inner = error.inner();
+            let (line, column) = (inner.line(), inner.column());
+            Error::Parse {
+                path: self.path::<T>(),
+                line,
+                column,
+                field: field(&error),
+                rule: rule(inner),
+            }
+        })?;
+        parsed.validate().map_err(|Invalid { field, rule }| Error::Invalid {
+            path: self.path::<T>(),
+            line: locate::line_of(text, &field),
+            field,
+            rule,
+        })?;
+        Ok(parsed)
+    }
 }
 
 fn parse<T: DeserializeOwned>(
@@ -331,10 +352,12 @@ pub enum Error {
         rule: String,
     },
     /// A field breaks a rule.
-    #[error("{}: {}{rule}", .path.display(), Prefix(.field))]
+    #[error("{}:{line}: {}{rule}", .path.display(), Prefix(.field))]
     Invalid {
         /// The file.
         path: PathBuf,
+        /// The line of the field, or of the nearest one around it, from 1.
+        line: usize,
         /// The path of the field.
         field: String,
         /// What it must be.
@@ -363,7 +386,8 @@ impl fmt::Display for Prefix<'_> {
 #[must_use]
 pub fn schemas() -> Vec<(String, Schema)> {
     vec![
-        schema::<Policies>(),
+        schema::<retry::Policies>(),
+        schema::<breaker::Policies>(),
         schema::<Worker>(),
         schema::<Limits>(),
         #[cfg(feature = "hub")]

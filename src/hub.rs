@@ -24,6 +24,7 @@ mod artifacts;
 mod auth;
 mod bind;
 mod cached;
+mod circuits;
 mod dead_letters;
 mod error;
 mod extract;
@@ -149,6 +150,8 @@ pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
         .route("/api/status", get(status::status))
         .route("/api/messages/{id}", get(messages::message))
         .route("/api/traces/{trace_id}", get(messages::trace))
+        .route("/api/circuits", get(circuits::list))
+        .route("/api/circuits/{action}", post(circuits::set))
         .route("/api/dead-letters", get(dead_letters::list))
         .route("/api/dead-letters/requeue", post(dead_letters::requeue))
         .route("/api/dead-letters/drop", post(dead_letters::drop))

@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod breaker;
 pub mod bus;
 pub mod clock;
 pub mod config;
@@ -15,8 +16,10 @@ pub mod error;
 pub mod event;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod live;
 pub mod message;
 pub mod metrics;
+pub mod policy;
 pub mod retry;
 pub mod shutdown;
 #[cfg(feature = "test-util")]

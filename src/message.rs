@@ -13,6 +13,9 @@ use sqlx::postgres::{PgTypeInfo, PgValueRef, Postgres};
 use sqlx::types::Json;
 use uuid::Uuid;
 
+/// The longest total deadline of a message, in milliseconds: a year.
+pub const DEADLINE_MS_MAX: u64 = 31_536_000_000;
+
 /// The tenant of a message that names none.
 pub const DEFAULT_TENANT: &str = "default";
 /// What a worker claims for that serves all tenants. No message has this tenant.
@@ -236,6 +239,13 @@ pub struct NewMessage {
     /// How many claims may be tried in all, the first included; from 1 to 1000.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_attempts: Option<i32>,
+    /// How long all of it may take, from the enqueue on, in milliseconds; from 1 to [`DEADLINE_MS_MAX`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Messages of one topic with the same key are handled one at a time, in the order in which they were
+    /// enqueued; from 1 to 255 characters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ordering_key: Option<String>,
     /// How long to wait before the message is due, in milliseconds.
     #[serde(rename = "delay_ms", serialize_with = "as_millis")]
     pub delay: Duration,
@@ -262,6 +272,8 @@ impl NewMessage {
             idempotency_key: None,
             priority: 0,
             max_attempts: None,
+            deadline_ms: None,
+            ordering_key: None,
             delay: Duration::ZERO,
         }
     }
@@ -298,6 +310,22 @@ impl NewMessage {
     #[must_use]
     pub fn with_delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
+        self
+    }
+
+    /// Ends the message in the dead-letter queue if it is not done after `deadline`; rounded up to whole
+    /// milliseconds.
+    #[must_use]
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        let ms = deadline.as_nanos().div_ceil(1_000_000);
+        self.deadline_ms = Some(u64::try_from(ms).unwrap_or(u64::MAX));
+        self
+    }
+
+    /// Puts the message in line with those of its topic that have the same key.
+    #[must_use]
+    pub fn with_ordering_key(mut self, key: impl Into<String>) -> Self {
+        self.ordering_key = Some(key.into());
         self
     }
 
@@ -412,6 +440,13 @@ pub struct Message {
     pub updated_at: DateTime<Utc>,
     /// When it was finished.
     pub done_at: Option<DateTime<Utc>>,
+    /// The end of its total deadline, if it has one.
+    pub deadline_at: Option<DateTime<Utc>>,
+    /// What it is in line with, if anything.
+    pub ordering_key: Option<String>,
+    /// Why it is not claimed although it is due: `ordering`, behind an earlier message of its key, or
+    /// `circuit:<key>`, while that breaker is open.
+    pub parked_for: Option<String>,
 }
 
 impl Message {

@@ -16,7 +16,7 @@ pub const CLAIM_LATENCY_MS: &str = "cogo_claim_latency_ms";
 pub const SETTLE_LATENCY_MS: &str = "cogo_settle_latency_ms";
 /// How long handlers ran, by `role`.
 pub const HANDLER_LATENCY_MS: &str = "cogo_handler_latency_ms";
-/// Settles by `role` and `outcome` (done, retried, dead_lettered, released, stale).
+/// Settles by `role` and `outcome` (done, retried, dead_lettered, released, parked, lost).
 pub const SETTLES_TOTAL: &str = "cogo_settles_total";
 /// Handlers running now, by `role`.
 pub const IN_FLIGHT: &str = "cogo_handlers_in_flight";
@@ -28,6 +28,15 @@ pub const LEASES_LOST_TOTAL: &str = "cogo_leases_lost_total";
 pub const BUS_RETRIES_TOTAL: &str = "cogo_bus_retries_total";
 /// Messages published by this process, by `role`.
 pub const PUBLISHED_TOTAL: &str = "cogo_messages_published_total";
+/// Configuration files read again while running, by `file` and `outcome` (applied, refused, unchanged).
+pub const CONFIG_RELOADS_TOTAL: &str = "cogo_config_reloads_total";
+
+/// Circuit breakers that are not closed, by `key` (at most a hundred; the others are one, `_other`).
+pub const CIRCUIT_OPEN_CURRENT: &str = "cogo_circuit_open_current";
+/// How often a breaker opened, by the log since this hub started.
+pub const CIRCUIT_OPEN_TOTAL: &str = "cogo_circuit_open_total";
+/// How often a breaker closed, by the log since this hub started.
+pub const CIRCUIT_CLOSE_TOTAL: &str = "cogo_circuit_close_total";
 
 /// Tells the recorder what each metric means. Call it once, after installing the recorder.
 pub fn describe() {
@@ -51,4 +60,8 @@ pub fn describe() {
     describe_counter!(LEASES_LOST_TOTAL, "Leases lost while a handler ran");
     describe_counter!(BUS_RETRIES_TOTAL, "Round trips to the database that were tried again");
     describe_counter!(PUBLISHED_TOTAL, "Messages published by this process");
+    describe_gauge!(CIRCUIT_OPEN_CURRENT, "Circuit breakers that are not closed");
+    describe_counter!(CIRCUIT_OPEN_TOTAL, "How often a circuit breaker opened");
+    describe_counter!(CIRCUIT_CLOSE_TOTAL, "How often a circuit breaker closed");
+    describe_counter!(CONFIG_RELOADS_TOTAL, "Configuration files read again while running");
 }

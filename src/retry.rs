@@ -3,65 +3,21 @@
 //! Policies are data (`configs/retry_policy.json`) and pure functions. Nothing here sleeps; the
 //! worker runner sends the delay to the database, whose clock makes a time of it.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Why an attempt failed, as far as a policy needs to know.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorClass {
-    /// The target could not be reached; nothing was sent.
-    Connect,
-    /// No answer in time, and a second try does no harm (else it is [`ErrorClass::Ambiguous`]).
-    Timeout,
-    /// The connection closed, and a second try does no harm (else it is [`ErrorClass::Ambiguous`]).
-    Closed,
-    /// The target answered that it failed.
-    ToolError,
-    /// The target, the tool or its arguments are wrong; trying again cannot help.
-    InvalidParams,
-    /// The target answered something that the protocol does not allow.
-    Protocol,
-    /// The work may have been done, and whether it was is unknown (DESIGN, invariant 10).
-    Ambiguous,
-    /// A circuit breaker is open; the work was not tried.
-    CircuitOpen,
-    /// The worker that held the message vanished.
-    LeaseExpired,
-    /// The handler panicked, or failed in a way that is its own defect.
-    Internal,
-}
+use crate::message::DEADLINE_MS_MAX;
+use crate::policy::{self, Invalid, Remedy, Retried, Treatment, listed, overlay, within};
 
-impl ErrorClass {
-    /// The word that events and configuration use.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Timeout => "timeout",
-            Self::Closed => "closed",
-            Self::ToolError => "tool_error",
-            Self::InvalidParams => "invalid_params",
-            Self::Protocol => "protocol",
-            Self::Ambiguous => "ambiguous",
-            Self::CircuitOpen => "circuit_open",
-            Self::LeaseExpired => "lease_expired",
-            Self::Internal => "internal",
-        }
-    }
-}
+pub use crate::policy::ErrorClass;
 
-impl fmt::Display for ErrorClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
+/// `configs/retry_policy.json`: dotted keys to rules.
+pub type Policies = policy::Policies<Rule>;
+
+/// The longest that one attempt, or the pause before the next, may take.
+const DAY_MS: u64 = 86_400_000;
 
 /// How the delay before the next attempt grows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -107,54 +63,100 @@ pub struct Policy {
     pub backoff: Backoff,
     /// How long one attempt may take.
     pub timeout_ms: u64,
+    /// How long all of it may take, from the enqueue on; without one, as long as it takes.
+    pub deadline_ms: Option<u64>,
     /// Which classes of failure are tried again; all others go to the dead-letter queue at once.
     pub retry_on: Vec<ErrorClass>,
 }
 
-/// What a failure leads to.
+/// What comes after a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
     /// Try again after the delay.
     Retry(Duration),
+    /// Give up.
+    DeadLetter(Reason),
+}
+
+/// Why a message is given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
     /// No attempt is left.
-    Exhausted,
+    AttemptsExhausted,
     /// The policy does not retry this class.
     NotRetried,
+    /// The next attempt would begin after the deadline.
+    DeadlineExceeded,
+}
+
+impl Reason {
+    /// The word that events use.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::NotRetried => "not_retried",
+            Self::DeadlineExceeded => "deadline_exceeded",
+        }
+    }
+}
+
+/// Where a message stands when an attempt has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tried {
+    /// Which attempt it was; the first is 1.
+    pub attempt: u32,
+    /// The message's own limit: it was set from the policy when the message was enqueued, unless its sender
+    /// said otherwise.
+    pub max_attempts: u32,
+    /// What is left until the message's deadline, if it has one.
+    pub left: Option<Duration>,
 }
 
 impl Policy {
-    /// What to do after attempt `attempt` (the first is 1) of at most `max_attempts` failed with
-    /// `class`; `random` is uniform in `[0, 1)`.
-    ///
-    /// `max_attempts` is the message's own limit: it was set from the policy when the message was
-    /// enqueued, unless its sender said otherwise.
+    /// What to do after an attempt failed with `class`; `random` is uniform in `[0, 1)`.
     #[must_use]
-    pub fn decide(
-        &self,
-        class: ErrorClass,
-        attempt: u32,
-        max_attempts: u32,
-        random: f64,
-    ) -> Decision {
-        if !self.retries(class) {
-            Decision::NotRetried
-        } else if attempt >= max_attempts {
-            Decision::Exhausted
-        } else {
-            Decision::Retry(self.backoff.delay(attempt, random))
+    pub fn decide(&self, class: ErrorClass, tried: Tried, random: f64) -> Decision {
+        if class == ErrorClass::DeadlineExceeded {
+            return Decision::DeadLetter(Reason::DeadlineExceeded);
+        }
+        if self.remedy(class) != Remedy::Retry {
+            return Decision::DeadLetter(Reason::NotRetried);
+        }
+        if tried.attempt >= tried.max_attempts {
+            return Decision::DeadLetter(Reason::AttemptsExhausted);
+        }
+        let delay = self.backoff.delay(tried.attempt, random);
+        match tried.left {
+            Some(left) if delay >= left => Decision::DeadLetter(Reason::DeadlineExceeded),
+            _ => Decision::Retry(delay),
+        }
+    }
+
+    /// What a failure of this class leads to under this policy, by the table ([`ErrorClass::treatment`]).
+    #[must_use]
+    pub fn remedy(&self, class: ErrorClass) -> Remedy {
+        let treatment = class.treatment();
+        match (treatment.retried, treatment.remedy) {
+            (Retried::ByDatabase, _) => Remedy::Retry,
+            (Retried::IfListed, _) if self.retry_on.contains(&class) => Remedy::Retry,
+            // It would pass, but the policy does not wait for that.
+            (Retried::IfListed | Retried::Never, Remedy::Retry) => Remedy::DeadLetter,
+            (Retried::IfListed | Retried::Never, remedy) => remedy,
         }
     }
 
     /// Whether the policy tries a failure of this class again.
     #[must_use]
     pub fn retries(&self, class: ErrorClass) -> bool {
-        self.retry_on.contains(&class)
+        self.remedy(class) == Remedy::Retry
     }
 
-    /// How long one attempt may take.
+    /// How long one attempt may take, where `left` is what is left until the message's deadline.
     #[must_use]
-    pub fn timeout(&self) -> Duration {
-        Duration::from_millis(self.timeout_ms)
+    pub fn timeout(&self, left: Option<Duration>) -> Duration {
+        let timeout = Duration::from_millis(self.timeout_ms);
+        left.map_or(timeout, |left| timeout.min(left))
     }
 }
 
@@ -165,6 +167,7 @@ impl Default for Policy {
             max_attempts: 5,
             backoff: Backoff::Exponential { base_ms: 500, max_ms: 60_000 },
             timeout_ms: 60_000,
+            deadline_ms: None,
             retry_on: vec![
                 ErrorClass::Connect,
                 ErrorClass::Timeout,
@@ -191,89 +194,40 @@ pub struct Rule {
     #[schemars(range(min = 1, max = 86_400_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeout_ms: Option<u64>,
-    /// Which classes of failure are tried again.
+    /// How long all of it may take, from the enqueue on, in milliseconds; from 1 to 31536000000 (a year).
+    /// Whoever enqueues may say otherwise. Where no key says it there is no deadline.
+    #[schemars(range(min = 1, max = 31_536_000_000u64))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+    /// Which classes of failure are tried again; neither lease_expired, which the database looks after, nor
+    /// deadline_exceeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_on: Option<Vec<ErrorClass>>,
 }
 
-/// `configs/retry_policy.json`: dotted keys to rules.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Policies {
-    /// Where the file's JSON Schema lies; for editors.
-    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
-    pub schema: Option<String>,
-    /// `default`, and dotted prefixes of keys such as `mcp.call.browser`.
-    #[serde(default)]
-    pub policies: BTreeMap<String, Rule>,
-}
+impl policy::Rule for Rule {
+    type Policy = Policy;
 
-/// A policy file that breaks a rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {rule}")]
-pub struct Invalid {
-    /// The path of the field within the file.
-    pub field: String,
-    /// What it must be.
-    pub rule: &'static str,
-}
-
-impl Policies {
-    /// The policy for `key`: the rules of `default` and of every dotted prefix of the key, the
-    /// longest winning field by field.
-    #[must_use]
-    pub fn resolve(&self, key: &str) -> Policy {
-        let mut policy = Policy::default();
-        let ends = key.match_indices('.').map(|(at, _)| at).chain([key.len()]);
-        let keys = ["default"].into_iter().chain(ends.map(|end| &key[..end]));
-        for rule in keys.filter_map(|key| self.policies.get(key)) {
-            if let Some(attempts) = rule.max_attempts {
-                policy.max_attempts = attempts;
-            }
-            if let Some(backoff) = rule.backoff {
-                policy.backoff = backoff;
-            }
-            if let Some(timeout_ms) = rule.timeout_ms {
-                policy.timeout_ms = timeout_ms;
-            }
-            if let Some(classes) = &rule.retry_on {
-                policy.retry_on.clone_from(classes);
-            }
-        }
-        policy
+    fn apply(&self, policy: &mut Policy) {
+        overlay(&mut policy.max_attempts, self.max_attempts.as_ref());
+        overlay(&mut policy.backoff, self.backoff.as_ref());
+        overlay(&mut policy.timeout_ms, self.timeout_ms.as_ref());
+        policy.deadline_ms = self.deadline_ms.or(policy.deadline_ms);
+        overlay(&mut policy.retry_on, self.retry_on.as_ref());
     }
 
-    /// Checks what the types cannot.
-    ///
-    /// # Errors
-    /// Names the first field that breaks its rule.
-    pub fn validate(&self) -> Result<(), Invalid> {
-        for (key, rule) in &self.policies {
-            let refuse = |field: &str, rule: &'static str| {
-                Err(Invalid { field: format!("policies.{key}{field}"), rule })
-            };
-            if key.is_empty() || key.split('.').any(str::is_empty) {
-                return refuse("", "the key must be words joined by single dots");
+    fn check(policy: &Policy) -> Result<(), Invalid> {
+        within("max_attempts", policy.max_attempts, 1..=1000)?;
+        within("timeout_ms", policy.timeout_ms, 1..=DAY_MS)?;
+        within("deadline_ms", policy.deadline_ms.unwrap_or(1), 1..=DEADLINE_MS_MAX)?;
+        match policy.backoff {
+            Backoff::Fixed { delay_ms } => within("backoff.delay_ms", delay_ms, 0..=DAY_MS)?,
+            Backoff::Exponential { base_ms, max_ms } if base_ms > max_ms => {
+                return Err(Invalid::new("backoff.base_ms", "must not exceed max_ms"));
             }
-            if rule.max_attempts.is_some_and(|n| !(1..=1000).contains(&n)) {
-                return refuse(".max_attempts", "must be from 1 to 1000");
-            }
-            if rule.timeout_ms.is_some_and(|ms| !(1..=86_400_000).contains(&ms)) {
-                return refuse(".timeout_ms", "must be from 1 to 86400000 (a day)");
-            }
-            let longest = match rule.backoff {
-                Some(Backoff::Fixed { delay_ms }) => delay_ms,
-                Some(Backoff::Exponential { base_ms, max_ms }) if base_ms > max_ms => {
-                    return refuse(".backoff.base_ms", "must not exceed max_ms");
-                }
-                Some(Backoff::Exponential { max_ms, .. }) => max_ms,
-                None => 0,
-            };
-            if longest > 86_400_000 {
-                return refuse(".backoff", "must not exceed 86400000 ms (a day)");
-            }
+            Backoff::Exponential { max_ms, .. } => within("backoff.max_ms", max_ms, 0..=DAY_MS)?,
         }
-        Ok(())
+        listed("retry_on", &policy.retry_on, Treatment::not_in_retry_on)
     }
 }
 
@@ -317,10 +271,49 @@ mod tests {
     #[test]
     fn an_attempt_beyond_the_limit_is_never_scheduled() {
         let policy = Policy::default();
-        let decide = |class, attempt| policy.decide(class, attempt, 3, 0.5);
+        let decide = |class, attempt| {
+            policy.decide(class, Tried { attempt, max_attempts: 3, left: None }, 0.5)
+        };
         assert!(matches!(decide(ErrorClass::Connect, 2), Decision::Retry(_)));
-        assert_eq!(decide(ErrorClass::Connect, 3), Decision::Exhausted);
-        assert_eq!(decide(ErrorClass::Ambiguous, 1), Decision::NotRetried);
+        let exhausted = Decision::DeadLetter(Reason::AttemptsExhausted);
+        assert_eq!(decide(ErrorClass::Connect, 3), exhausted);
+        assert_eq!(decide(ErrorClass::Ambiguous, 1), Decision::DeadLetter(Reason::NotRetried));
+    }
+
+    #[test]
+    fn an_attempt_after_the_deadline_is_never_scheduled() {
+        let policy = Policy { backoff: Backoff::Fixed { delay_ms: 100 }, ..Policy::default() };
+        let decide = |class, left| {
+            let left = Some(Duration::from_millis(left));
+            policy.decide(class, Tried { attempt: 1, max_attempts: 3, left }, 0.5)
+        };
+        let retry = Decision::Retry(Duration::from_millis(100));
+        let too_late = Decision::DeadLetter(Reason::DeadlineExceeded);
+        assert_eq!(decide(ErrorClass::Connect, 101), retry);
+        assert_eq!(decide(ErrorClass::Connect, 100), too_late);
+        assert_eq!(decide(ErrorClass::DeadlineExceeded, 101), too_late);
+        assert_eq!(decide(ErrorClass::ToolError, 0), Decision::DeadLetter(Reason::NotRetried));
+        let timeout = |left: Option<u64>| policy.timeout(left.map(Duration::from_millis));
+        assert_eq!(timeout(None), Duration::from_secs(60));
+        assert_eq!(timeout(Some(60_001)), Duration::from_secs(60));
+        assert_eq!(timeout(Some(7)), Duration::from_millis(7));
+    }
+
+    #[test]
+    fn the_table_and_the_policy_say_together_what_happens() {
+        let all = |retry_on: Vec<ErrorClass>| {
+            let policy = Policy { retry_on, ..Policy::default() };
+            ErrorClass::ALL.map(|class| policy.remedy(class))
+        };
+        use Remedy::{DeadLetter, Person, Retry};
+        let nothing_listed = [
+            DeadLetter, DeadLetter, DeadLetter, DeadLetter, Person, Person, Person, DeadLetter,
+            Retry, DeadLetter, Person,
+        ];
+        assert_eq!(all(Vec::new()), nothing_listed);
+        let mut all_listed = [Retry; 11];
+        all_listed[9] = DeadLetter;
+        assert_eq!(all(ErrorClass::ALL.to_vec()), all_listed);
     }
 
     #[test]
@@ -332,6 +325,16 @@ mod tests {
             "policies.a.b.max_attempts"
         );
         assert_eq!(field(serde_json::json!({"a..b": {}})), "policies.a..b");
+        assert_eq!(field(serde_json::json!({"a": {"deadline_ms": 0}})), "policies.a.deadline_ms");
+        for never in ["deadline_exceeded", "lease_expired"] {
+            let listed = bad(serde_json::json!({"a": {"retry_on": ["connect", never]}}));
+            let invalid = listed.expect_err("refused");
+            assert_eq!(invalid.field, "policies.a.retry_on");
+            assert!(invalid.rule.contains(never), "{invalid}");
+        }
+        // Not the key that inherits it.
+        let inherited = serde_json::json!({"a.b": {}, "default": {"max_attempts": 0}});
+        assert_eq!(field(inherited), "policies.default.max_attempts");
         assert_eq!(
             field(serde_json::json!({"a": {"backoff":
                 {"kind": "exponential", "base_ms": 2, "max_ms": 1}}})),

@@ -3,6 +3,7 @@
 //! A role is a crate that exports one [`Role`]. Most roles implement [`Handler`] and let the
 //! [`runner`] do the rest: claim, keep the lease, time out, retry by policy, settle, drain.
 
+mod circuits;
 mod execution;
 mod in_flight;
 mod lease;
@@ -18,9 +19,11 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker;
 use crate::bus::Bus;
+use crate::live::Live;
 use crate::message::Message;
-use crate::retry::{ErrorClass, Policies};
+use crate::retry::{self, ErrorClass};
 use crate::shutdown::Shutdown;
 
 /// Does the work of a role, one message at a time.
@@ -43,6 +46,21 @@ pub trait Handler: Send + Sync + 'static {
     fn policy_key(&self, message: &Message) -> String {
         format!("{}.{}", message.intent, message.service)
     }
+
+    /// Another way to do the same work, for as long as the breaker of the message's own key is not closed.
+    /// Without one such messages are parked.
+    fn fallback(&self, _message: &Message) -> Option<Fallback> {
+        None
+    }
+}
+
+/// Where work goes whose breaker is not closed. It has a breaker of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fallback {
+    /// What [`Delivery::fallback`] and the event say.
+    pub name: String,
+    /// The key of its breaker.
+    pub policy_key: String,
 }
 
 /// One delivery of a message to a handler.
@@ -55,6 +73,8 @@ pub struct Delivery {
     pub timeout: Duration,
     /// Cancelled when the lease is lost: whatever the handler still does, its result is refused.
     pub cancelled: CancellationToken,
+    /// The name of the [`Fallback`] to use, since the breaker of the message's own key is not closed.
+    pub fallback: Option<String>,
     pub(crate) progress: watch::Sender<Option<Value>>,
 }
 
@@ -93,13 +113,15 @@ pub struct Failure {
     pub detail: Option<Value>,
     /// What else the log should hold, such as the paths of artifacts; a JSON object.
     pub meta: Value,
+    /// The target was not asked at all, so that its circuit breaker learns nothing from this.
+    pub unasked: bool,
 }
 
 impl Failure {
     /// A failure of `class`, explained by `message`.
     #[must_use]
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), detail: None, meta: json!({}) }
+        Self { class, message: message.into(), detail: None, meta: json!({}), unasked: false }
     }
 
     /// Adds what the target said.
@@ -150,7 +172,9 @@ pub struct Context {
     /// How long to wait for running handlers when stopping.
     pub drain: Duration,
     /// The retry policies.
-    pub retry: Arc<Policies>,
+    pub retry: Live<retry::Policies>,
+    /// When the circuit breakers open.
+    pub breaker: Live<breaker::Policies>,
     /// Where the configuration files are.
     pub config_dir: PathBuf,
     /// Where artifacts go.

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
+use cogo::breaker;
 use cogo::config::{File, Source};
 use cogo::error::chain;
-use cogo::retry::Policies;
+use cogo::policy::{ErrorClass, Remedy};
+use cogo::retry;
 use cogo_worker_mcp_gateway::config::FILE as MCP_FILE;
 use serde::Serialize;
 
@@ -25,7 +27,7 @@ Examples:
   cogo config check --config-dir /etc/cogo --json
 
 Values come from defaults, then the files of --config-dir, then COGO_* variables (such as
-COGO_WORKER_CONCURRENCY), then flags. Of retry policies the longest dotted prefix of the key wins,
+COGO_WORKER_CONCURRENCY), then flags. Of the policies the longest dotted prefix of the key wins,
 field by field: mcp.call.browser.get_title, mcp.call.browser, mcp.call, mcp, default.")]
 pub(crate) struct Config {
     #[command(subcommand)]
@@ -36,7 +38,7 @@ pub(crate) struct Config {
 enum Command {
     /// Check every file and variable, and tell all that is wrong
     Check {
-        /// Also show the retry policy for this key, such as mcp.call.figma
+        /// Also show the policies for this key, such as mcp.call.figma
         #[arg(long)]
         key: Option<String>,
     },
@@ -65,7 +67,8 @@ impl Config {
         let Command::Check { key } = self.command;
         let source = global.config()?;
         let mut checked = vec![
-            check::<Policies>(&source),
+            check::<retry::Policies>(&source),
+            check::<breaker::Policies>(&source),
             check::<cogo::config::Worker>(&source),
             check::<cogo::hub::Options>(&source),
             check::<cogo::bus::Limits>(&source),
@@ -73,22 +76,83 @@ impl Config {
         ];
         checked.extend(unknown(&source, &checked));
         let bad = checked.iter().any(|checked| checked.error.is_some());
-        let policy = match key {
-            Some(key) if !bad => Some((key.clone(), source.load::<Policies>()?.resolve(&key))),
+        let meant = match key {
+            Some(key) if !bad => Some(Meant::of(key, &source)?),
             _ => None,
         };
         if output.json {
-            let policy = policy.as_ref().map(|(_, policy)| policy);
-            output.value(&serde_json::json!({"ok": !bad, "files": checked, "policy": policy}))?;
+            let mut told = serde_json::json!({"ok": !bad, "files": checked});
+            if let Some(meant) = &meant {
+                told["policy"] = serde_json::json!(meant.retry);
+                told["circuit_breaker"] = serde_json::json!(meant.breaker);
+                told["failures"] = serde_json::json!(meant.failures());
+            }
+            output.value(&told)?;
         } else {
             show(output, &checked)?;
-            if let Some((key, policy)) = policy {
-                output.line("")?;
-                output.line(&format!("{} {key}", output.paint(Ink::Faint, "policy")))?;
-                output.line(&serde_json::to_string_pretty(&policy)?)?;
+            if let Some(meant) = meant {
+                meant.show(output)?;
             }
         }
         Ok(if bad { Exit::Usage } else { Exit::Done })
+    }
+}
+
+/// What a failure of a class leads to.
+#[derive(Debug, Serialize)]
+struct Failure {
+    class: ErrorClass,
+    then: Remedy,
+    advice: &'static str,
+}
+
+/// What the files mean for one key.
+struct Meant {
+    key: String,
+    retry: retry::Policy,
+    breaker: breaker::Policy,
+}
+
+impl Meant {
+    fn of(key: String, source: &Source) -> Result<Self> {
+        let retry = source.load::<retry::Policies>()?.resolve(&key);
+        let breaker = source.load::<breaker::Policies>()?.resolve(&key);
+        Ok(Self { key, retry, breaker })
+    }
+
+    fn show(&self, output: Output) -> Result<()> {
+        let retry = serde_json::to_string_pretty(&self.retry)?;
+        let breaker = serde_json::to_string_pretty(&self.breaker)?;
+        for (title, policy) in [("retry policy", retry), ("circuit breaker", breaker)] {
+            output.line("")?;
+            output.line(&format!("{} {}", output.paint(Ink::Faint, title), self.key))?;
+            output.line(&policy)?;
+        }
+        let rows: Vec<_> = self
+            .failures()
+            .iter()
+            .map(|failure| {
+                let (then, ink) = match failure.then {
+                    Remedy::Retry => ("tried again", Ink::Good),
+                    Remedy::DeadLetter => ("dead letter", Ink::Warn),
+                    Remedy::Person => ("needs a person", Ink::Bad),
+                };
+                let class = Cell::plain(failure.class.as_str());
+                vec![class, Cell::new(then, ink), Cell::plain(failure.advice)]
+            })
+            .collect();
+        output.line("")?;
+        output.table(&["FAILURE", "THEN", "WHAT TO DO ABOUT A DEAD LETTER"], &rows)?;
+        Ok(())
+    }
+
+    fn failures(&self) -> Vec<Failure> {
+        let failure = |class: ErrorClass| Failure {
+            class,
+            then: self.retry.remedy(class),
+            advice: class.treatment().advice,
+        };
+        ErrorClass::ALL.into_iter().map(failure).collect()
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use cogo::shutdown::Shutdown;
+use tokio::sync::Notify;
 
 use crate::exit::Exit;
 use crate::output::note;
@@ -20,29 +22,90 @@ pub(crate) struct Signals {
     interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
+    #[cfg(unix)]
+    hangup: Option<Hangup>,
     #[cfg(windows)]
     ctrl_c: tokio::signal::windows::CtrlC,
+    hung_up: Arc<Notify>,
+}
+
+/// SIGHUP. It means two things: to a server that configuration is to be read again, and to all that a terminal
+/// has on its hands that the terminal is gone. Who closes a terminal expects what runs in it to end.
+#[cfg(unix)]
+struct Hangup {
+    signal: tokio::signal::unix::Signal,
+    had_terminal: bool,
+}
+
+#[cfg(unix)]
+impl Hangup {
+    /// Waits for a SIGHUP; whether it came because the terminal is gone. Cancel-safe.
+    async fn terminal_gone(hangup: &mut Option<Self>) -> bool {
+        match hangup {
+            Some(hangup) => {
+                hangup.signal.recv().await;
+                hangup.had_terminal && !has_terminal()
+            }
+            None => std::future::pending().await,
+        }
+    }
+}
+
+/// Whether this process has a terminal that could hang up.
+#[cfg(unix)]
+fn has_terminal() -> bool {
+    std::fs::File::open("/dev/tty").is_ok()
 }
 
 impl Signals {
     #[cfg(unix)]
     pub(crate) fn new() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let (interrupt, terminate) = (SignalKind::interrupt(), SignalKind::terminate());
-        Ok(Self { interrupt: signal(interrupt)?, terminate: signal(terminate)? })
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hangup: None,
+            hung_up: Arc::default(),
+        })
     }
 
     #[cfg(windows)]
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { ctrl_c: tokio::signal::windows::ctrl_c()? })
+        Ok(Self { ctrl_c: tokio::signal::windows::ctrl_c()?, hung_up: Arc::default() })
     }
 
-    /// Waits for the next signal. Cancel-safe.
+    /// For what serves until it is told to end: SIGHUP is heard as well.
+    pub(crate) fn serving() -> io::Result<Self> {
+        #[cfg_attr(not(unix), allow(unused_mut))]
+        let mut signals = Self::new()?;
+        #[cfg(unix)]
+        {
+            use tokio::signal::unix::{SignalKind, signal};
+            let signal = signal(SignalKind::hangup())?;
+            signals.hangup = Some(Hangup { signal, had_terminal: has_terminal() });
+        }
+        Ok(signals)
+    }
+
+    /// Told of each SIGHUP that asks for configuration to be read again.
+    pub(crate) fn hung_up(&self) -> Arc<Notify> {
+        Arc::clone(&self.hung_up)
+    }
+
+    /// Waits for a signal to end. Cancel-safe. Also passes on what [`Signals::hung_up`] is told.
     pub(crate) async fn next(&mut self) -> &'static str {
         #[cfg(unix)]
-        tokio::select! {
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.terminate.recv() => "SIGTERM",
+        loop {
+            tokio::select! {
+                _ = self.interrupt.recv() => return "SIGINT",
+                _ = self.terminate.recv() => return "SIGTERM",
+                gone = Hangup::terminal_gone(&mut self.hangup) => {
+                    if gone {
+                        return "SIGHUP";
+                    }
+                    self.hung_up.notify_one();
+                }
+            }
         }
         #[cfg(windows)]
         {

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod circuit;
 mod config;
 mod connect;
 mod dlq;
@@ -18,6 +19,7 @@ mod output;
 mod private_file;
 mod probe;
 mod recorder;
+mod reload;
 mod serve;
 mod status;
 mod tail;
@@ -75,6 +77,7 @@ enum Command {
     Trace(trace::Trace),
     Dlq(dlq::Dlq),
     Limits(limits::Limits),
+    Circuit(circuit::Circuit),
     Mcp(mcp::Mcp),
     Status(status::Status),
     Config(config::Config),
@@ -98,6 +101,7 @@ impl Command {
             Self::Trace(command) => command.run(global, output).await,
             Self::Dlq(command) => command.run(global, output).await,
             Self::Limits(command) => command.run(global, output).await,
+            Self::Circuit(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::connect::Global;
 use crate::exit::{Exit, Failed};
-use crate::message::{attempts, read_json, wait_for};
+use crate::message::{by_policy, read_json, wait_for};
 use crate::output::{Cell, Ink, Output, note};
 use crate::text::{error_text, parse_duration};
 use crate::up_file::UpFile;
@@ -66,6 +66,12 @@ struct Call {
     /// The same key gives the same call, and its result
     #[arg(long, value_name = "KEY")]
     idempotency_key: Option<String>,
+    /// Give up when it is not done after this long, such as 10m; by default what the retry policy says
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    deadline: Option<Duration>,
+    /// Make the toolset's calls with the same key one at a time, in order
+    #[arg(long, value_name = "KEY")]
+    ordering_key: Option<String>,
     /// Only put the call on the bus, and print its id
     #[arg(long)]
     no_wait: bool,
@@ -233,8 +239,9 @@ impl Call {
         let policies: Policies = global.config()?.load()?;
         let key = format!("{INTENT}.{}.{}.0", self.toolset, self.tool);
         let payload = json!({"toolset": self.toolset, "tool": self.tool, "params": params});
-        let mut message =
-            NewMessage::new(&topic, INTENT, payload).with_max_attempts(attempts(&policies, &key));
+        let message = NewMessage::new(&topic, INTENT, payload);
+        let mut message = by_policy(message, &policies.resolve(&key), self.deadline);
+        message.ordering_key = self.ordering_key;
         message.idempotency_key = self.idempotency_key;
         let bus = global.bus().await?;
         let receipt = bus.publish(message).await?;

@@ -8,7 +8,7 @@ use clap::Args;
 use cogo::bus::Bus;
 use cogo::event::Event;
 use cogo::message::{Message, MessageId, NewMessage, Status, Topic, TraceId};
-use cogo::retry::Policies;
+use cogo::retry::{Policies, Policy};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -54,6 +54,12 @@ pub(crate) struct Enqueue {
     /// How many claims may be tried in all; by default what the retry policy says
     #[arg(long, value_name = "N")]
     max_attempts: Option<i32>,
+    /// Give up when it is not done after this long, such as 10m; by default what the retry policy says
+    #[arg(long, value_parser = parse_duration, value_name = "DURATION")]
+    deadline: Option<Duration>,
+    /// Handle messages of this topic with the same key one at a time, in order
+    #[arg(long, value_name = "KEY")]
+    ordering_key: Option<String>,
     /// Put it into an existing trace
     #[arg(long, value_name = "TRACE")]
     trace: Option<TraceId>,
@@ -73,10 +79,12 @@ impl Enqueue {
         let payload = read_json("payload", &self.payload)?;
         let policies: Policies = global.config()?.load()?;
         let key = format!("{}.{}", self.intent, self.topic.service());
-        let mut message = NewMessage::new(&self.topic, self.intent, payload)
+        let message = NewMessage::new(&self.topic, self.intent, payload)
             .with_priority(self.priority)
-            .with_delay(self.delay.unwrap_or_default())
-            .with_max_attempts(self.max_attempts.unwrap_or_else(|| attempts(&policies, &key)));
+            .with_delay(self.delay.unwrap_or_default());
+        let mut message = by_policy(message, &policies.resolve(&key), self.deadline);
+        message.max_attempts = self.max_attempts.or(message.max_attempts);
+        message.ordering_key = self.ordering_key;
         message.tenant = self.tenant;
         message.shard = self.shard;
         message.trace_id = self.trace;
@@ -100,9 +108,18 @@ impl Enqueue {
     }
 }
 
-/// How often a message may be tried, by policy.
-pub(crate) fn attempts(policies: &Policies, key: &str) -> i32 {
-    i32::try_from(policies.resolve(key).max_attempts).unwrap_or(i32::MAX)
+/// A message with the attempts that its policy gives it, and with this deadline or else the policy's.
+pub(crate) fn by_policy(
+    message: NewMessage,
+    policy: &Policy,
+    deadline: Option<Duration>,
+) -> NewMessage {
+    let attempts = i32::try_from(policy.max_attempts).unwrap_or(i32::MAX);
+    let message = message.with_max_attempts(attempts);
+    match deadline.or(policy.deadline_ms.map(Duration::from_millis)) {
+        Some(deadline) => message.with_deadline(deadline),
+        None => message,
+    }
 }
 
 /// JSON from the command line, a file (`@FILE`) or stdin (`-`).
@@ -207,6 +224,9 @@ fn show(output: Output, message: &Message, events: &[Event]) -> Result<()> {
         "due",
         Some(message.status).filter(|s| *s == Status::Delayed).map(|_| moment(message.run_at)),
     );
+    add("deadline", message.deadline_at.map(moment));
+    add("in line of", message.ordering_key.clone());
+    add("parked for", message.parked_for.clone());
     add("claimed by", message.claimed_by.clone());
     add("lease until", message.lease_until.map(moment));
     add("finished", message.done_at.map(moment));

@@ -2,16 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use cogo::bus::{Bus, Feed};
-use cogo::config::Source;
+use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
 use cogo::hub::{self, AdminToken, Readiness};
-use cogo::retry::Policies;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::{Gateway, ROLE};
@@ -24,6 +22,7 @@ use crate::exit::{Exit, Failed};
 use crate::lifecycle::{Signals, supervise};
 use crate::migrate::migrate;
 use crate::output::{note, printable};
+use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
@@ -57,6 +56,7 @@ struct Plan {
     source: Source,
     worker: cogo::config::Worker,
     policies: Policies,
+    reload: Reload,
     hub: hub::Options,
     /// None without a file: then those that another hub set are left alone.
     bus_limits: Option<cogo::bus::Limits>,
@@ -71,9 +71,11 @@ impl Plan {
         let source = global.config()?;
         let database =
             if what.embedded { global.named_database()? } else { Some(global.database()?) };
+        let (policies, reload) = Policies::load(&source)?;
         Ok(Self {
             worker: limits.load(&source)?,
-            policies: source.load()?,
+            policies,
+            reload,
             hub: source.load()?,
             bus_limits: if source.has::<cogo::bus::Limits>() { Some(source.load()?) } else { None },
             mcp: mcp::load(global)?,
@@ -92,7 +94,7 @@ pub(crate) async fn serve(
     limits: &Limits,
     what: What,
 ) -> Result<Exit> {
-    let mut signals = Signals::new().context("hearing signals")?;
+    let mut signals = Signals::serving().context("hearing signals")?;
     let plan = Plan::new(global, limits, what)?;
     // Before Postgres, which takes longer to say that it cannot.
     let listener = hub::bind(listen.listen, listen.auto_port)
@@ -167,6 +169,7 @@ async fn run(
     make_dir(&plan.artifacts_dir)?;
     let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
     let metrics = recorder::install(&tasks, &shutdown)?;
+    reload::start(plan.reload, signals.hung_up(), &tasks, &shutdown);
     let address = listener.local_addr().context("reading the hub's address")?;
     let url = format!("http://{address}");
     let demo = match parts.worker_bus {
@@ -209,12 +212,12 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
-    let routes = gateway.routes(parts.hub_bus, Arc::new(plan.policies.clone()));
+    let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
     let router = hub::router(state, routes);
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
-    let greeting = greet(&url, &token_lies, &plan, &gateway, ready);
+    let greeting = greet(&url, &token_lies, &plan.artifacts_dir, &gateway, ready);
     let hub = async {
         serving.send_replace(true);
         hub::serve(listener, router, &shutdown).await.context("serving")
@@ -281,7 +284,7 @@ async fn died(embedded: Option<&Embedded>) -> anyhow::Error {
 async fn greet(
     url: &str,
     token: &Lies,
-    plan: &Plan,
+    artifacts_dir: &Path,
     gateway: &Gateway,
     ready: Option<watch::Receiver<bool>>,
 ) {
@@ -296,7 +299,7 @@ async fn greet(
         "COGO is up.".to_owned(),
         format!("  hub          {url}"),
         format!("  admin token  {token}"),
-        format!("  artifacts    {}", plan.artifacts_dir.display()),
+        format!("  artifacts    {}", artifacts_dir.display()),
     ];
     for (name, report) in gateway.toolsets().ping_all().await {
         lines.push(match report {

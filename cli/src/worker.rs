@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::Args;
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
-use cogo::retry::Policies;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role};
 use rand::RngExt as _;
@@ -21,6 +19,7 @@ use crate::exit::{Exit, Failed};
 use crate::lifecycle::{Signals, supervise};
 use crate::output::{Cell, Ink, Output, note};
 use crate::probe::Probe;
+use crate::reload::{self, Policies};
 
 /// The roles that this binary has.
 const ROLES: &[Role] = &[cogo_worker_echo::ROLE, cogo_worker_mcp_gateway::ROLE];
@@ -100,10 +99,10 @@ impl Worker {
     }
 
     async fn start(&self, role: &Role, global: &Global) -> Result<Exit> {
-        let mut signals = Signals::new().context("hearing signals")?;
+        let mut signals = Signals::serving().context("hearing signals")?;
         let source = global.config()?;
         let options = self.limits.load(&source)?;
-        let retry: Policies = source.load()?;
+        let (policies, reload) = Policies::load(&source)?;
         let probe = match self.metrics_listen {
             Some(address) => Some(Probe::bind(address).await?),
             None => None,
@@ -111,13 +110,14 @@ impl Worker {
         let database = global.database()?;
         let bus = open(&database, Rights::Bus, options.max_connections).await?;
         let id = self.worker_id.clone().unwrap_or_else(|| new_id(role.name));
-        let shutdown = Shutdown::new();
+        let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let artifacts = global.artifacts_dir()?;
-        let context = context(bus, id, &options, retry, &source, artifacts, &shutdown);
+        let context = context(bus, id, &options, policies, &source, artifacts, &shutdown);
         let mut ready = context.ready.subscribe();
         if let Some(probe) = probe {
-            probe.start(ready.clone(), &Tasks::new(), &shutdown)?;
+            probe.start(ready.clone(), &tasks, &shutdown)?;
         }
+        reload::start(reload, signals.hung_up(), &tasks, &shutdown);
         let ended = (role.start)(context.clone());
         let name = role.name;
         let work = async {
@@ -202,7 +202,7 @@ pub(crate) fn context(
     bus: Bus,
     worker_id: String,
     options: &cogo::config::Worker,
-    retry: Policies,
+    policies: Policies,
     source: &Source,
     artifacts_dir: PathBuf,
     shutdown: &Shutdown,
@@ -214,7 +214,8 @@ pub(crate) fn context(
         concurrency: options.concurrency,
         lease: options.lease(),
         drain: options.drain(),
-        retry: Arc::new(retry),
+        retry: policies.retry,
+        breaker: policies.breaker,
         config_dir: source.dir().map_or_else(|| PathBuf::from("configs"), PathBuf::from),
         artifacts_dir,
         shutdown: shutdown.clone(),

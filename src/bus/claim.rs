@@ -48,7 +48,7 @@ pub struct Settle {
 enum Op {
     Complete { result: Value, meta: Value },
     Fail { error: Value, retry_in: Option<Duration>, reason: Option<String>, meta: Value },
-    Release { delay: Duration, reason: String },
+    Release { delay: Duration, reason: String, park: Option<String> },
 }
 
 /// What became of a settle.
@@ -88,7 +88,15 @@ impl Settle {
     /// The message was not tried: put it back, due after `delay`; the attempt is given back.
     #[must_use]
     pub fn release(message: &Message, delay: Duration, reason: &str) -> Self {
-        Self::new(message, Op::Release { delay, reason: reason.to_owned() })
+        Self::new(message, Op::Release { delay, reason: reason.to_owned(), park: None })
+    }
+
+    /// The message was not tried, since the breaker of `key` is not closed: put it back, to be claimed once that
+    /// has changed; the attempt is given back.
+    #[must_use]
+    pub fn park(message: &Message, key: &str) -> Self {
+        let (delay, reason) = (Duration::ZERO, "circuit_open".to_owned());
+        Self::new(message, Op::Release { delay, reason, park: Some(key.to_owned()) })
     }
 
     /// The settle of this claim was itself refused; a dead letter says so.
@@ -106,7 +114,8 @@ impl Settle {
         match &self.op {
             Op::Complete { .. } => false,
             Op::Fail { retry_in, .. } => retry_in.is_some_and(|delay| delay.is_zero()),
-            Op::Release { delay, .. } => delay.is_zero(),
+            // Of a breaker that has just closed, the next reap tells.
+            Op::Release { delay, park, .. } => delay.is_zero() && park.is_none(),
         }
     }
 
@@ -120,9 +129,9 @@ impl Settle {
                 "op": "fail", "error": error, "meta": meta, "reason": reason,
                 "retry_in_ms": retry_in.as_ref().map(millis),
             }),
-            Op::Release { delay, reason } => {
-                json!({"op": "release", "retry_in_ms": millis(delay), "reason": reason})
-            }
+            Op::Release { delay, reason, park } => json!({
+                "op": "release", "retry_in_ms": millis(delay), "reason": reason, "park": park,
+            }),
         };
         json["id"] = json!(self.id);
         json["claim_no"] = json!(self.claim_no);

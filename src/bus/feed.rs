@@ -13,7 +13,7 @@ use crate::bus::{Bus, Signal};
 use crate::error::chain;
 use crate::event::Cursor;
 use crate::message::{Message, MessageId};
-use crate::metrics::EVENTS_TOTAL;
+use crate::metrics::{CIRCUIT_CLOSE_TOTAL, CIRCUIT_OPEN_TOTAL, EVENTS_TOTAL};
 use crate::shutdown::{Shutdown, Tasks};
 
 /// How often the log is looked at when nothing wakes us, and how often the waited-for messages are, all
@@ -55,6 +55,11 @@ impl Tail {
     /// Counts an event under its type, or under `other` once there are too many types: whoever may enqueue
     /// may invent intents, and each label of a metric is memory for ever.
     fn count(&mut self, event_type: String) {
+        match event_type.as_str() {
+            "circuit_opened" => counter!(CIRCUIT_OPEN_TOTAL).increment(1),
+            "circuit_closed" => counter!(CIRCUIT_CLOSE_TOTAL).increment(1),
+            _ => {}
+        }
         let known = self.types.contains(&event_type)
             || self.types.len() < MAX_TYPES && self.types.insert(event_type.clone());
         let label = if known { event_type } else { "other".to_owned() };
@@ -74,6 +79,9 @@ impl Feed {
     #[must_use]
     pub fn start(bus: Bus, tasks: &Tasks, shutdown: &Shutdown) -> Self {
         let stopped = shutdown.draining().clone();
+        // There before the first one happens, so that its rate is seen.
+        counter!(CIRCUIT_OPEN_TOTAL).increment(0);
+        counter!(CIRCUIT_CLOSE_TOTAL).increment(0);
         let feed = Self { bus, waiters: Arc::default(), stopped };
         let running = feed.clone();
         tasks.spawn(async move {

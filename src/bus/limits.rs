@@ -14,6 +14,7 @@ use crate::bus::error::Error;
 use crate::bus::queries::backlog::{self, Limit, Parked};
 use crate::bus::{Bus, Signal};
 use crate::message::{NAME_RULE, Topic, valid_name};
+use crate::policy::Invalid;
 
 /// Stands for every name that has no limit of its own.
 const ANY: &str = "*";
@@ -59,21 +60,11 @@ pub struct TopicLimit {
     pub max_queued: Option<u64>,
 }
 
-/// A field of [`Limits`] that breaks its rule.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {rule}")]
-pub struct InvalidLimit {
-    /// The path of the field.
-    pub field: String,
-    /// What it must be.
-    pub rule: String,
+fn refuse(field: String, rule: impl Into<String>) -> Result<(), Invalid> {
+    Err(Invalid::new(field, rule))
 }
 
-fn refuse(field: String, rule: impl Into<String>) -> Result<(), InvalidLimit> {
-    Err(InvalidLimit { field, rule: rule.into() })
-}
-
-fn check_max(path: &str, max: Option<u64>) -> Result<(), InvalidLimit> {
+fn check_max(path: &str, max: Option<u64>) -> Result<(), Invalid> {
     if max.is_some_and(|max| !(1..=QUEUED_MAX).contains(&max)) {
         return refuse(format!("{path}.max_queued"), format!("must be from 1 to {QUEUED_MAX}"));
     }
@@ -85,7 +76,7 @@ impl Limits {
     ///
     /// # Errors
     /// Names the first field that breaks its rule.
-    pub fn validate(&self) -> Result<(), InvalidLimit> {
+    pub fn validate(&self) -> Result<(), Invalid> {
         for (name, limit) in &self.tenants {
             let path = format!("tenants.{name}");
             if name != ANY && !valid_name(name) {

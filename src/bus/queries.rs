@@ -5,6 +5,8 @@
 use serde_json::Value;
 use sqlx::postgres::PgExecutor;
 
+use crate::breaker;
+use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::event::{Cursor, Event};
 use crate::message::{Message, MessageId, Status, TraceId};
 
@@ -77,7 +79,13 @@ macro_rules! message_columns {
             $row,
             ".updated_at, ",
             $row,
-            ".done_at"
+            ".done_at, ",
+            $row,
+            ".deadline_at, ",
+            $row,
+            ".ordering_key, ",
+            $row,
+            ".parked_for"
         )
     };
 }
@@ -395,6 +403,105 @@ pub(crate) async fn partition(
         .bind(ahead_weeks)
         .bind(keep_s)
         .fetch_all(db)
+        .await
+}
+
+const CIRCUIT_COLUMNS: &str =
+    "tenant, key, state, forced, version, open_for_ms, prober, reason, worker_id,
+    evidence, opened_at, updated_at";
+
+pub(crate) async fn circuits(db: impl PgExecutor<'_>, tenant: &str) -> sqlx::Result<Vec<Circuit>> {
+    let sql = format!("select {CIRCUIT_COLUMNS} from bus_circuits($1)");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(tenant).fetch_all(db).await
+}
+
+pub(crate) async fn circuit_open(
+    db: impl PgExecutor<'_>,
+    id: &breaker::Id,
+    worker: &str,
+    reason: &str,
+    seen_version: i64,
+    policy: &Value,
+    evidence: &Value,
+) -> sqlx::Result<Circuit> {
+    let sql = format!("select {CIRCUIT_COLUMNS} from bus_circuit_open($1, $2, $3, $4, $5, $6, $7)");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&id.tenant)
+        .bind(&id.key)
+        .bind(worker)
+        .bind(reason)
+        .bind(seen_version)
+        .bind(policy)
+        .bind(evidence)
+        .fetch_one(db)
+        .await
+}
+
+/// The answer of `bus_circuit_probe`.
+#[derive(sqlx::FromRow)]
+struct Probed {
+    granted: bool,
+    #[sqlx(flatten)]
+    circuit: Circuit,
+}
+
+pub(crate) async fn circuit_probe(
+    db: impl PgExecutor<'_>,
+    id: &breaker::Id,
+    worker: &str,
+    lease_ms: i32,
+) -> sqlx::Result<(bool, Circuit)> {
+    let probed: Probed =
+        sqlx::query_as("select p.granted, (p.circuit).* from bus_circuit_probe($1, $2, $3, $4) p")
+            .bind(&id.tenant)
+            .bind(&id.key)
+            .bind(worker)
+            .bind(lease_ms)
+            .fetch_one(db)
+            .await?;
+    Ok((probed.granted, probed.circuit))
+}
+
+pub(crate) async fn circuit_report(
+    db: impl PgExecutor<'_>,
+    id: &breaker::Id,
+    worker: &str,
+    ok: Option<bool>,
+    reason: Option<&str>,
+) -> sqlx::Result<Option<Circuit>> {
+    let sql = format!("select {CIRCUIT_COLUMNS} from bus_circuit_report($1, $2, $3, $4, $5)");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&id.tenant)
+        .bind(&id.key)
+        .bind(worker)
+        .bind(ok)
+        .bind(reason)
+        .fetch_optional(db)
+        .await
+}
+
+pub(crate) async fn circuit_set(
+    db: impl PgExecutor<'_>,
+    id: &breaker::Id,
+    action: CircuitAction,
+    actor: Option<&str>,
+    reason: Option<&str>,
+) -> sqlx::Result<Circuit> {
+    let open_ms = match action {
+        CircuitAction::Open(period) => {
+            period.map(|p| i64::try_from(p.as_millis()).unwrap_or(i64::MAX))
+        }
+        CircuitAction::Close | CircuitAction::Reset => None,
+    };
+    let sql = format!("select {CIRCUIT_COLUMNS} from bus_circuit_set($1, $2, $3, $4, $5, $6)");
+    sqlx::query_as(sqlx::AssertSqlSafe(sql))
+        .bind(&id.tenant)
+        .bind(&id.key)
+        .bind(action.as_str())
+        .bind(actor)
+        .bind(reason)
+        .bind(open_ms)
+        .fetch_one(db)
         .await
 }
 

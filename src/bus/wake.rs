@@ -33,9 +33,12 @@ pub enum Signal {
     Work,
     /// The log may have grown.
     Log,
+    /// A circuit breaker may have changed.
+    Circuit,
 }
 
-const CHANNELS: [(Signal, &str); 2] = [(Signal::Work, "cogo_work"), (Signal::Log, "cogo_log")];
+const CHANNELS: [(Signal, &str); 3] =
+    [(Signal::Work, "cogo_work"), (Signal::Log, "cogo_log"), (Signal::Circuit, "cogo_circuit")];
 
 /// The wake-ups of one process. Cheap to clone; the tasks that it starts end with its last clone.
 #[derive(Debug, Clone)]
@@ -47,12 +50,18 @@ pub(crate) struct Wake {
 
 #[derive(Debug)]
 struct Inner {
-    work: watch::Sender<u64>,
-    log: watch::Sender<u64>,
-    // What other processes have yet to be told.
-    tell_work: AtomicBool,
-    tell_log: AtomicBool,
+    work: Line,
+    log: Line,
+    circuit: Line,
     tell: Notify,
+}
+
+/// One kind of wake-up.
+#[derive(Debug, Default)]
+struct Line {
+    here: watch::Sender<u64>,
+    /// Other processes have yet to be told.
+    to_tell: AtomicBool,
 }
 
 /// Waits for one kind of wake-up. Armed from its creation: what happens before [`Waker::woken`] is
@@ -75,10 +84,9 @@ impl Wake {
         let closed = CancellationToken::new();
         Self {
             inner: Arc::new(Inner {
-                work: watch::Sender::new(0),
-                log: watch::Sender::new(0),
-                tell_work: AtomicBool::new(false),
-                tell_log: AtomicBool::new(false),
+                work: Line::default(),
+                log: Line::default(),
+                circuit: Line::default(),
                 tell: Notify::new(),
             }),
             _close_with_the_last: Arc::new(closed.clone().drop_guard()),
@@ -87,16 +95,13 @@ impl Wake {
     }
 
     pub(crate) fn waker(&self, signal: Signal) -> Waker {
-        Waker(self.inner.channel(signal).subscribe())
+        Waker(self.inner.line(signal).here.subscribe())
     }
 
     /// Wakes this process at once, and the others soon.
     pub(crate) fn wake(&self, signal: Signal) {
         self.inner.wake_here(signal);
-        match signal {
-            Signal::Work => self.inner.tell_work.store(true, Ordering::Release),
-            Signal::Log => self.inner.tell_log.store(true, Ordering::Release),
-        }
+        self.inner.line(signal).to_tell.store(true, Ordering::Release);
         self.inner.tell.notify_one();
     }
 
@@ -120,7 +125,7 @@ impl Wake {
                 }
                 let mut channels = Vec::new();
                 for (signal, channel) in CHANNELS {
-                    if inner.to_tell(signal).swap(false, Ordering::AcqRel) {
+                    if inner.line(signal).to_tell.swap(false, Ordering::AcqRel) {
                         channels.push(channel);
                     }
                 }
@@ -162,17 +167,11 @@ impl Wake {
 }
 
 impl Inner {
-    fn channel(&self, signal: Signal) -> &watch::Sender<u64> {
+    fn line(&self, signal: Signal) -> &Line {
         match signal {
             Signal::Work => &self.work,
             Signal::Log => &self.log,
-        }
-    }
-
-    fn to_tell(&self, signal: Signal) -> &AtomicBool {
-        match signal {
-            Signal::Work => &self.tell_work,
-            Signal::Log => &self.tell_log,
+            Signal::Circuit => &self.circuit,
         }
     }
 
@@ -181,7 +180,7 @@ impl Inner {
     }
 
     fn wake_here(&self, signal: Signal) {
-        self.channel(signal).send_modify(|count| *count = count.wrapping_add(1));
+        self.line(signal).here.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 

@@ -9,11 +9,13 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use metrics::gauge;
 
+use crate::breaker;
+use crate::bus::circuit::Circuit;
 use crate::bus::{Bus, Depth, Error, Parked};
 use crate::error::chain;
 use crate::hub::Hub;
 use crate::message::Status;
-use crate::metrics::{PARKED_MESSAGES, QUEUE_MESSAGES, QUEUE_OLDEST_SECONDS};
+use crate::metrics::{CIRCUIT_OPEN_CURRENT, PARKED_MESSAGES, QUEUE_MESSAGES, QUEUE_OLDEST_SECONDS};
 
 /// How old the queue's gauges may be: several scrapers must not cost several counts.
 const AGE: Duration = Duration::from_secs(5);
@@ -22,6 +24,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// How many pairs of role and service get labels of their own, over the life of the process. Anybody who
 /// may publish can make up services; a scraper's memory must not grow with them.
 const PAIRS_MAX: usize = 500;
+/// How many breakers get a label of their own, over the life of the process.
+const KEYS_MAX: usize = 100;
 /// The label of what is over that. No role or service is called so.
 const OTHER: &str = "_other";
 
@@ -36,6 +40,7 @@ type Pair = (String, String);
 #[derive(Debug, Default)]
 pub(crate) struct Gauges {
     pairs: Mutex<BTreeSet<Pair>>,
+    circuits: Mutex<BTreeSet<String>>,
 }
 
 impl Gauges {
@@ -63,6 +68,29 @@ impl Gauges {
             gauge!(QUEUE_OLDEST_SECONDS, &labels)
                 .set(Duration::from_millis(sums.oldest_ms).as_secs_f64());
         }
+    }
+
+    fn set_circuits(&self, circuits: &[Circuit]) {
+        for (key, open) in self.open(circuits) {
+            gauge!(CIRCUIT_OPEN_CURRENT, "key" => key).set(f64::from(open));
+        }
+    }
+
+    /// How many breakers of each key are not closed; tenants are added up.
+    fn open(&self, circuits: &[Circuit]) -> BTreeMap<String, u32> {
+        let mut keys = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut open: BTreeMap<String, u32> = keys.iter().map(|key| (key.clone(), 0)).collect();
+        for circuit in circuits.iter().filter(|c| c.state != breaker::State::Closed) {
+            let mut key = circuit.key.clone();
+            if !keys.contains(&key) {
+                if keys.len() >= KEYS_MAX {
+                    OTHER.clone_into(&mut key);
+                }
+                keys.insert(key.clone());
+            }
+            *open.entry(key).or_default() += 1;
+        }
+        open
     }
 
     /// What each series is now, those with nothing in them included.
@@ -130,8 +158,13 @@ impl Sums {
 /// All metrics, in the Prometheus text format.
 pub(crate) async fn render(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
     let count = async {
-        if let Some(counts) = count(&hub.state.bus).await {
-            hub.gauges.set(&counts);
+        let bus = &hub.state.bus;
+        let (counts, circuits) = tokio::join!(count(bus), circuits(bus));
+        if let Some(counts) = &counts {
+            hub.gauges.set(counts);
+        }
+        if let Some(circuits) = circuits {
+            hub.gauges.set_circuits(&circuits);
         }
     };
     hub.counted.get(AGE, count).await;
@@ -152,6 +185,20 @@ async fn count(bus: &Bus) -> Option<Counts> {
         }
         Err(_) => {
             tracing::warn!("Counting the queue took too long; its gauges are old");
+            None
+        }
+    }
+}
+
+async fn circuits(bus: &Bus) -> Option<Vec<Circuit>> {
+    match tokio::time::timeout(TIMEOUT, bus.circuits("*")).await {
+        Ok(Ok(circuits)) => Some(circuits),
+        Ok(Err(error)) => {
+            tracing::warn!(error = %chain(&error), "Could not read the breakers; their gauges are old");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("Reading the breakers took too long; their gauges are old");
             None
         }
     }

@@ -1,14 +1,13 @@
 //! Runs a role in a test, as `cogo worker` would.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::TestDb;
 use crate::bus::{Bus, Feed};
+use crate::live::Live;
 use crate::message::{Message, MessageId};
-use crate::retry::Policies;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::worker::{Context, Role};
 
@@ -42,7 +41,8 @@ impl RunningRole {
             concurrency: 4,
             lease: Duration::from_secs(10),
             drain: Duration::from_secs(5),
-            retry: Arc::new(Policies::default()),
+            retry: Live::default(),
+            breaker: Live::default(),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
             shutdown: shutdown.clone(),

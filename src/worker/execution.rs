@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::breaker::{Id, Outcome};
 use crate::bus::{Bus, Settle};
 use crate::clock::Stopwatch;
 use crate::error::chain;
 use crate::message::Message;
 use crate::metrics::{HANDLER_LATENCY_MS, SETTLES_TOTAL};
-use crate::retry::{Decision, ErrorClass, Policy};
+use crate::retry::{Decision, ErrorClass, Policy, Reason, Tried};
+use crate::worker::circuits::{Circuits, Passage};
 use crate::worker::{Delivery, Failure, Handler, Output};
 
 /// How long a handler may go on after its time is up or its claim is cancelled, to say itself what that
@@ -32,38 +34,155 @@ pub(crate) struct Execution<H> {
     pub(crate) message: Arc<Message>,
     pub(crate) policy: Policy,
     pub(crate) bus: Bus,
+    pub(crate) circuits: Arc<Circuits>,
     pub(crate) worker_id: String,
+    /// Since the claim was answered.
+    pub(crate) claimed: Stopwatch,
     /// The claim's lease is lost.
     pub(crate) lost: CancellationToken,
     /// The worker stops and waits no longer.
     pub(crate) stop: CancellationToken,
 }
 
+/// What is left of a delivery: what to send, unless the claim is lost, and what its breaker learns from it.
+pub(crate) struct Ended {
+    pub(crate) settle: Option<Settle>,
+    pub(crate) called: Option<(Passage, Outcome)>,
+}
+
+/// Whether the work may be done now, and where.
+enum Way {
+    /// Where it belongs.
+    Own(Passage),
+    /// At the fallback of this name.
+    Fallback(Passage, String),
+    /// Nowhere: a breaker is not closed.
+    None,
+}
+
 /// How a handler ended.
 enum End {
     Returned(Result<Output, Failure>),
     Panicked(String),
-    TimedOut,
+    TimedOut(Duration),
     /// Dropped because the lease was lost.
     Lost,
     /// Dropped because the worker stops.
     Stopped,
+    /// Not begun, because the message's deadline has passed.
+    TooLate,
+    /// The worker stopped before the handler began.
+    NotBegun,
+    /// The breaker of this key is not closed.
+    Parked(String),
+}
+
+/// What the event says beside what the handler says.
+#[derive(Default)]
+struct Facts {
+    elapsed_ms: u64,
+    /// The fallback that was used, and the key whose breaker is not closed.
+    fallback: Option<(String, String)>,
+}
+
+impl Facts {
+    fn put_into(&self, meta: Value) -> Value {
+        let mut meta = if meta.is_object() { meta } else { json!({}) };
+        meta["duration_ms"] = json!(self.elapsed_ms);
+        if let Some((name, circuit)) = &self.fallback {
+            meta["fallback"] = json!(name);
+            meta["circuit"] = json!(circuit);
+        }
+        meta
+    }
 }
 
 impl<H: Handler> Execution<H> {
-    /// Runs the handler to its end. `None` when the claim is lost and there is nothing to settle.
-    pub(crate) async fn run(self) -> Option<Settle> {
+    /// Runs the handler to its end, if its breaker lets it.
+    pub(crate) async fn run(self) -> Ended {
+        if self.is_late() {
+            return self.not_tried(End::TooLate);
+        }
+        let key = self.handler.policy_key(&self.message);
+        let way = tokio::select! {
+            way = self.way(&key) => way,
+            () = self.lost.cancelled() => return self.not_tried(End::Lost),
+            () = self.stop.cancelled() => return self.not_tried(End::NotBegun),
+        };
+        let (passage, fallback) = match way {
+            Way::Own(passage) => (passage, None),
+            Way::Fallback(passage, name) => (passage, Some(name)),
+            Way::None => return self.not_tried(End::Parked(key)),
+        };
         let began = Stopwatch::start();
-        let end = self.handle().await;
-        let elapsed_ms = began.elapsed_ms();
+        let end = self.handle(fallback.clone()).await;
+        let took = began.elapsed();
         let role = self.message.role.clone();
         #[allow(clippy::cast_precision_loss)] // milliseconds
-        histogram!(HANDLER_LATENCY_MS, "role" => role).record(elapsed_ms as f64);
-        self.settle(end, elapsed_ms)
+        histogram!(HANDLER_LATENCY_MS, "role" => role).record(began.elapsed_ms() as f64);
+        let outcome = self.outcome(&end, took);
+        let facts =
+            Facts { elapsed_ms: began.elapsed_ms(), fallback: fallback.map(|name| (name, key)) };
+        Ended { settle: self.settle(end, &facts), called: Some((passage, outcome)) }
     }
 
-    async fn handle(&self) -> End {
-        let timeout = self.policy.timeout();
+    fn not_tried(&self, end: End) -> Ended {
+        Ended { settle: self.settle(end, &Facts::default()), called: None }
+    }
+
+    async fn way(&self, key: &str) -> Way {
+        let id = |key: &str| Id::new(&self.message.tenant, key);
+        let timeout = self.policy.timeout(self.left());
+        if let Some(passage) = self.circuits.pass(id(key), timeout).await {
+            return Way::Own(passage);
+        }
+        let Some(fallback) = self.handler.fallback(&self.message) else { return Way::None };
+        match self.circuits.pass(id(&fallback.policy_key), timeout).await {
+            Some(passage) => Way::Fallback(passage, fallback.name),
+            None => Way::None,
+        }
+    }
+
+    /// What the breaker learns. Whom the deadline cut short may have been asked too late.
+    fn outcome(&self, end: &End, took: Duration) -> Outcome {
+        let failed = |class| match self.is_late() {
+            true => Outcome::Unknown,
+            false => Outcome::Failed { class, took },
+        };
+        match end {
+            End::Returned(Ok(_)) => Outcome::Done { took },
+            End::Returned(Err(failure)) if failure.unasked => Outcome::Unknown,
+            End::Returned(Err(failure)) => failed(failure.class),
+            End::Panicked(_) => failed(ErrorClass::Internal),
+            End::TimedOut(_) => failed(self.timed_out()),
+            End::Lost | End::Stopped | End::TooLate | End::NotBegun | End::Parked(_) => {
+                Outcome::Unknown
+            }
+        }
+    }
+
+    /// What it means that the handler was dropped in the middle.
+    fn timed_out(&self) -> ErrorClass {
+        if self.may_repeat() { ErrorClass::Timeout } else { ErrorClass::Ambiguous }
+    }
+
+    /// What is left until the message's deadline, if it has one. Both times are the database's; what has gone
+    /// by since is measured here.
+    fn left(&self) -> Option<Duration> {
+        let (deadline_at, claimed_at) = (self.message.deadline_at?, self.message.claimed_at?);
+        let left = (deadline_at - claimed_at).to_std().unwrap_or_default();
+        Some(left.saturating_sub(self.claimed.elapsed()))
+    }
+
+    fn is_late(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    async fn handle(&self, fallback: Option<String>) -> End {
+        let timeout = self.policy.timeout(self.left());
+        if timeout.is_zero() {
+            return End::TooLate;
+        }
         let (progress, mut reports) = watch::channel(None);
         // One token for both reasons to stop; the handler need not tell them apart.
         let cancelled = CancellationToken::new();
@@ -71,6 +190,7 @@ impl<H: Handler> Execution<H> {
             message: Arc::clone(&self.message),
             timeout,
             cancelled: cancelled.clone(),
+            fallback,
             progress,
         };
         // In a block, since `handle` need not be an async fn and may panic before it gives its future.
@@ -85,7 +205,7 @@ impl<H: Handler> Execution<H> {
         let why = tokio::select! {
             ended = &mut handling => return returned(ended),
             never = &mut recording => match never {},
-            () = &mut time_up => return End::TimedOut,
+            () = &mut time_up => return End::TimedOut(timeout),
             () = self.lost.cancelled() => End::Lost,
             () = self.stop.cancelled() => End::Stopped,
         };
@@ -116,19 +236,19 @@ impl<H: Handler> Execution<H> {
         std::future::pending().await
     }
 
-    fn settle(&self, end: End, elapsed_ms: u64) -> Option<Settle> {
+    fn settle(&self, end: End, facts: &Facts) -> Option<Settle> {
         let stopping = self.stop.is_cancelled();
         match end {
             End::Returned(Ok(output)) => {
                 self.count("done");
-                let meta = with_duration(output.meta, elapsed_ms);
+                let meta = facts.put_into(output.meta);
                 Some(Settle::complete(&self.message, output.result, meta))
             }
             // The worker stops, and the handler says that a second try does no harm.
             End::Returned(Err(failure)) if stopping && self.policy.retries(failure.class) => {
                 Some(self.release())
             }
-            End::Returned(Err(failure)) => Some(self.fail(failure, elapsed_ms)),
+            End::Returned(Err(failure)) => Some(self.fail(failure, facts)),
             End::Panicked(what) => {
                 tracing::error!(
                     message.id = %self.message.id, message.topic = %self.message.topic(),
@@ -136,18 +256,25 @@ impl<H: Handler> Execution<H> {
                 );
                 let failure =
                     Failure::new(ErrorClass::Internal, format!("the handler panicked: {what}"));
-                Some(self.fail(failure, elapsed_ms))
+                Some(self.fail(failure, facts))
             }
-            End::TimedOut => {
-                let text = format!("the handler took longer than {} ms", self.policy.timeout_ms);
-                let class =
-                    if self.may_repeat() { ErrorClass::Timeout } else { ErrorClass::Ambiguous };
-                Some(self.fail(Failure::new(class, text), elapsed_ms))
+            End::TimedOut(timeout) => {
+                let text = format!("the handler took longer than {} ms", timeout.as_millis());
+                Some(self.fail(Failure::new(self.timed_out(), text), facts))
+            }
+            End::NotBegun => Some(self.release()),
+            End::Parked(key) => {
+                self.count("parked");
+                Some(Settle::park(&self.message, &key))
+            }
+            End::TooLate => {
+                let text = "the deadline had passed before the attempt began";
+                Some(self.fail(Failure::new(ErrorClass::DeadlineExceeded, text), facts))
             }
             End::Stopped if self.may_repeat() => Some(self.release()),
             End::Stopped => {
                 let text = "the worker stopped in the middle of the work";
-                Some(self.fail(Failure::new(ErrorClass::Ambiguous, text), elapsed_ms))
+                Some(self.fail(Failure::new(ErrorClass::Ambiguous, text), facts))
             }
             End::Lost => {
                 self.count("lost");
@@ -165,15 +292,15 @@ impl<H: Handler> Execution<H> {
         Settle::release(&self.message, Duration::ZERO, "worker_shutdown")
     }
 
-    fn fail(&self, failure: Failure, elapsed_ms: u64) -> Settle {
+    fn fail(&self, failure: Failure, facts: &Facts) -> Settle {
         let message = &self.message;
         let attempt = u32::try_from(message.attempts).unwrap_or(1);
         let limit = u32::try_from(message.max_attempts).unwrap_or(1);
+        let tried = Tried { attempt, max_attempts: limit, left: self.left() };
         let (retry_in, reason) =
-            match self.policy.decide(failure.class, attempt, limit, rand::random::<f64>()) {
+            match self.policy.decide(failure.class, tried, rand::random::<f64>()) {
                 Decision::Retry(delay) => (Some(delay), None),
-                Decision::Exhausted => (None, Some("attempts_exhausted")),
-                Decision::NotRetried => (None, Some("not_retried")),
+                Decision::DeadLetter(reason) => (None, Some(reason.as_str())),
             };
         self.count(if retry_in.is_some() { "retried" } else { "dead_lettered" });
         let (id, class) = (message.id, failure.class);
@@ -185,14 +312,15 @@ impl<H: Handler> Execution<H> {
             ),
             None => tracing::warn!(
                 message.id = %id, message.topic = %message.topic(), claim.attempt = attempt,
-                "Dead-lettered message {id} after attempt {attempt} ({class})"
+                "Dead-lettered message {id} after attempt {attempt} ({class}). {}",
+                class.treatment().advice
             ),
         }
         let mut error = json!({"class": class, "message": failure.message});
         if let Some(detail) = failure.detail {
             error["detail"] = detail;
         }
-        Settle::fail(message, error, retry_in, reason, with_duration(failure.meta, elapsed_ms))
+        Settle::fail(message, error, retry_in, reason, facts.put_into(failure.meta))
     }
 
     fn count(&self, outcome: &'static str) {
@@ -218,7 +346,7 @@ pub(crate) fn panicked(message: &Message, panic: &(dyn Any + Send)) -> Settle {
     );
     let text = format!("the handler panicked: {what}");
     let error = json!({"class": ErrorClass::Internal, "message": text});
-    Settle::fail(message, error, None, Some("not_retried"), json!({}))
+    Settle::fail(message, error, None, Some(Reason::NotRetried.as_str()), json!({}))
 }
 
 fn words(panic: &(dyn Any + Send)) -> String {
@@ -227,10 +355,4 @@ fn words(panic: &(dyn Any + Send)) -> String {
         .map(ToString::to_string)
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "no message".to_owned())
-}
-
-fn with_duration(meta: Value, elapsed_ms: u64) -> Value {
-    let mut meta = if meta.is_object() { meta } else { json!({}) };
-    meta["duration_ms"] = json!(elapsed_ms);
-    meta
 }

@@ -14,14 +14,17 @@ use rand::RngExt as _;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
+use crate::breaker;
 use crate::bus::{Bus, Claim, ClaimRequest, Error, Settle, Settled, Signal};
 use crate::clock::Stopwatch;
 use crate::error::chain;
+use crate::live::Live;
 use crate::message::Topic;
 use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
 use crate::retry::Policies;
 use crate::shutdown::{Shutdown, Tasks};
-use crate::worker::execution::{self, Execution};
+use crate::worker::circuits::Circuits;
+use crate::worker::execution::{self, Ended, Execution};
 use crate::worker::in_flight::InFlight;
 use crate::worker::{Context, Failure, Handler, RoleError, lease};
 
@@ -70,7 +73,8 @@ pub async fn run<H: Handler>(
         lease: context.lease,
         info: json!({}),
     };
-    let runner = Runner::new(handler, options, context.bus.clone(), Arc::clone(&context.retry));
+    let runner = Runner::new(handler, options, context.bus.clone(), context.retry.clone())
+        .with_breakers(context.breaker.clone());
     Ok(runner.run(&context.shutdown, &context.ready).await?)
 }
 
@@ -80,7 +84,8 @@ pub struct Runner<H> {
     handler: Arc<H>,
     options: Options,
     bus: Bus,
-    retry: Arc<Policies>,
+    retry: Live<Policies>,
+    circuits: Arc<Circuits>,
 }
 
 /// A settle that waits to be sent, and since when.
@@ -90,9 +95,18 @@ struct Ready {
 }
 
 impl<H: Handler> Runner<H> {
-    /// A worker that runs `handler` as `options` say.
-    pub fn new(handler: H, options: Options, bus: Bus, retry: Arc<Policies>) -> Self {
-        Self { handler: Arc::new(handler), options, bus, retry }
+    /// A worker that runs `handler` as `options` say. Each delivery goes by the policies as they are when
+    /// it begins.
+    pub fn new(handler: H, options: Options, bus: Bus, retry: impl Into<Live<Policies>>) -> Self {
+        let circuits = circuits(&bus, &options, Live::default());
+        Self { handler: Arc::new(handler), options, bus, retry: retry.into(), circuits }
+    }
+
+    /// Sets when breakers open; else the defaults hold.
+    #[must_use]
+    pub fn with_breakers(self, policies: impl Into<Live<breaker::Policies>>) -> Self {
+        let circuits = circuits(&self.bus, &self.options, policies.into());
+        Self { circuits, ..self }
     }
 
     /// Runs until `shutdown`: when it drains, nothing more is claimed; when it is cancelled, running
@@ -113,6 +127,8 @@ impl<H: Handler> Runner<H> {
             stop_side.clone(),
         ));
         side.spawn(reap(self.bus.clone(), stop_side.clone()));
+        let (circuits, stop) = (Arc::clone(&self.circuits), stop_side.clone());
+        side.spawn(async move { circuits.follow(stop).await });
         side.spawn(show(self.bus.clone(), self.options.clone(), stop_side.clone()));
 
         let ended = self.turns(shutdown, ready, &in_flight).await;
@@ -250,24 +266,38 @@ impl<H: Handler> Runner<H> {
             #[allow(clippy::cast_precision_loss)] // milliseconds
             histogram!(CLAIM_LATENCY_MS, "role" => self.role()).record(waited as f64);
         }
-        let claim = (message.id, message.claim_no);
+        let (claim, claimed) = ((message.id, message.claim_no), Stopwatch::start());
         let lost = in_flight.add(claim, began);
         let (handler, retry, bus) =
-            (Arc::clone(&self.handler), Arc::clone(&self.retry), self.bus.clone());
+            (Arc::clone(&self.handler), self.retry.clone(), self.bus.clone());
         let (worker_id, stop) = (self.options.worker_id.clone(), shutdown.cancelled().clone());
         let (hand_in, in_flight) = (hand_in.clone(), in_flight.clone());
+        let circuits = Arc::clone(&self.circuits);
         // On shutdown the task ends by the execution's own `stop`; an error is a settle like any other.
         handlers.spawn(async move {
             let delivered = Arc::clone(&message);
             let execution = async move {
-                let policy = retry.resolve(&handler.policy_key(&message));
-                Execution { handler, message, policy, bus, worker_id, lost, stop }.run().await
+                let policy = retry.get().resolve(&handler.policy_key(&message));
+                Execution {
+                    handler,
+                    message,
+                    policy,
+                    bus,
+                    circuits,
+                    worker_id,
+                    claimed,
+                    lost,
+                    stop,
+                }
+                .run()
+                .await
             };
             // Whatever panics, the place is given back: the runner counts what is handed in.
-            let settle = AssertUnwindSafe(execution)
-                .catch_unwind()
-                .await
-                .unwrap_or_else(|panic| Some(execution::panicked(&delivered, &*panic)));
+            let Ended { settle, called } =
+                AssertUnwindSafe(execution).catch_unwind().await.unwrap_or_else(|panic| {
+                    let settle = Some(execution::panicked(&delivered, &*panic));
+                    Ended { settle, called: None }
+                });
             if settle.is_some() {
                 in_flight.handled(claim)
             } else {
@@ -275,6 +305,10 @@ impl<H: Handler> Runner<H> {
             }
             let ready = settle.map(|settle| Ready { settle, since: Stopwatch::start() });
             drop(hand_in.send(ready).await); // the runner outlives its handlers, but for a crash
+            // After the settle: what a breaker learns must not hold up a result.
+            if let Some((passage, outcome)) = called {
+                passage.ended(outcome).await;
+            }
         });
     }
 
@@ -343,9 +377,15 @@ impl<H: Handler> Runner<H> {
     }
 }
 
+fn circuits(bus: &Bus, options: &Options, policies: Live<breaker::Policies>) -> Arc<Circuits> {
+    Circuits::new(bus.clone(), &options.worker_id, &options.tenant, policies)
+}
+
 /// Looks after what time changes: due messages and lost leases. Every worker does; it is cheap, and then
 /// no worker depends on another being there.
 async fn reap(bus: Bus, stop: tokio_util::sync::CancellationToken) {
+    // A breaker that closes lets go what is parked, and one that opens is to be looked at when it is over.
+    let mut woken = bus.waker(Signal::Circuit);
     loop {
         let pause = match bus.reap(REAP_MAX).await {
             Ok(reaped) => reaped
@@ -360,6 +400,7 @@ async fn reap(bus: Bus, stop: tokio_util::sync::CancellationToken) {
         };
         tokio::select! {
             () = tokio::time::sleep(jittered(pause)) => {}
+            () = woken.woken() => {}
             () = stop.cancelled() => return,
         }
     }

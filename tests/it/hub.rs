@@ -1,6 +1,7 @@
 //! The hub: what it answers, and to whom.
 
 mod boundary;
+mod circuits;
 mod connections;
 mod dead_letters;
 mod health;

@@ -15,7 +15,7 @@ const ROWS: &[&[&str]] = &[
     &["bus"],
     &["artifact", "realtime"],
     &["event", "retry", "breaker", "shutdown", "db"],
-    &["clock", "error", "message", "metrics"],
+    &["clock", "error", "live", "message", "metrics", "policy"],
 ];
 
 fn row_of(module: &str) -> Option<usize> {

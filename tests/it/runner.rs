@@ -1,12 +1,14 @@
 //! The worker runtime: handlers that succeed, fail, panic, hang, and are cut off.
 
 mod adversity;
+mod breakers;
 mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::bus::Bus;
+use cogo::live::Live;
 use cogo::message::{Message, MessageId, Status};
 use cogo::retry::Policies;
 use cogo::shutdown::{Shutdown, Tasks};
@@ -82,6 +84,16 @@ impl Running {
         lease: Duration,
         concurrency: usize,
     ) -> Self {
+        Self::start_live(handler, bus, policies_of(policies), lease, concurrency).await
+    }
+
+    async fn start_live<H: Handler>(
+        handler: H,
+        bus: &Bus,
+        policies: impl Into<Live<Policies>>,
+        lease: Duration,
+        concurrency: usize,
+    ) -> Self {
         let options = Options {
             worker_id: "w1".to_owned(),
             tenant: "default".to_owned(),
@@ -97,11 +109,9 @@ impl Running {
         handler: H,
         options: Options,
         bus: &Bus,
-        policies: Value,
+        policies: impl Into<Live<Policies>>,
     ) -> Self {
-        let policies: Policies =
-            serde_json::from_value(json!({"policies": policies})).expect("a good policy");
-        let runner = Runner::new(handler, options, bus.clone(), Arc::new(policies));
+        let runner = Runner::new(handler, options, bus.clone(), policies);
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let (ready, mut is_ready) = watch::channel(false);
         let stop = shutdown.clone();
@@ -117,6 +127,10 @@ impl Running {
         self.shutdown.drain();
         assert!(self.tasks.join(SOON).await, "the runner ends");
     }
+}
+
+fn policies_of(policies: Value) -> Policies {
+    serde_json::from_value(json!({"policies": policies})).expect("a good policy")
 }
 
 async fn finished(bus: &Bus, id: MessageId) -> Message {
@@ -180,6 +194,52 @@ async fn a_failure_is_retried_by_policy_and_then_dead() {
     assert_eq!((dead.status, dead.attempts), (Status::Failed, 1));
     let last = bus.message_events(hopeless, 10).await.expect("events").pop().expect("one");
     assert_eq!(last.reason.as_deref(), Some("not_retried"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_attempt_is_cut_to_what_is_left_of_the_deadline_and_none_follows_it() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let backoff = json!({"kind": "fixed", "delay_ms": 60_000});
+    let policies = json!({"echo": {"backoff": backoff, "retry_on": ["connect", "timeout"]}});
+    let running = Running::start(&bus, policies, LEASE, 4).await;
+    let send = async |payload: Value, deadline: Duration| {
+        bus.publish(echo(payload).with_deadline(deadline)).await.expect("published").id
+    };
+    let cut = send(json!({"do": "forever"}), Duration::from_millis(300)).await;
+    let failing = json!({"do": "fail", "class": "connect"});
+    let hopeless = send(failing.clone(), Duration::from_secs(59)).await;
+    let waiting = send(failing, Duration::from_secs(120)).await;
+
+    for (id, class) in [(cut, "timeout"), (hopeless, "connect")] {
+        let dead = finished(&bus, id).await;
+        assert_eq!((dead.status, dead.attempts), (Status::Failed, 1));
+        assert_eq!(dead.error.expect("an error")["class"], class);
+        let last = bus.message_events(id, 10).await.expect("events").pop().expect("one");
+        assert_eq!(last.reason.as_deref(), Some("deadline_exceeded"), "{last:?}");
+    }
+    let delayed = until(&bus, waiting, |message| message.status == Status::Delayed).await;
+    assert!(delayed.deadline_at > Some(delayed.run_at));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_policy_that_is_replaced_holds_for_the_next_delivery() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let (setter, policies) = Live::new(policies_of(json!({"echo": {"retry_on": []}})));
+    let handler = Scripted { gate: Arc::new(Semaphore::new(0)) };
+    let running = Running::start_live(handler, &bus, policies, LEASE, 1).await;
+    let send = async || {
+        let payload = json!({"do": "fail", "class": "connect"});
+        let id = bus.publish(echo(payload).with_max_attempts(2)).await.expect("published").id;
+        finished(&bus, id).await.attempts
+    };
+    assert_eq!(send().await, 1, "not retried");
+    let backoff = json!({"kind": "fixed", "delay_ms": 1});
+    setter.set(policies_of(json!({"echo": {"retry_on": ["connect"], "backoff": backoff}})));
+    assert_eq!(send().await, 2);
     running.stop().await;
 }
 

@@ -34,6 +34,8 @@ fn all_that_is_wrong_is_told_at_once() {
     let dir = temp_dir();
     write(dir.path(), "worker.json", "{\n  \"concurency\": 3\n}");
     write(dir.path(), "retry_policy.json", "{\"policies\": {\"a..b\": {}}}");
+    let breaker = "{\"policies\": {\"default\": {\"min_requests\": 0}}}";
+    write(dir.path(), "circuit_breaker.json", breaker);
     write(dir.path(), "mcp.json", "{\"toolsets\": {\"x\": {\"url\": \"ftp://x\"}}}");
     write(dir.path(), "workers.json", "{}");
     write(dir.path(), "limits.json", "{\"tenants\": {\"*\": {\"max_queued\": 0}}}");
@@ -42,7 +44,8 @@ fn all_that_is_wrong_is_told_at_once() {
     assert_eq!(done.code, Some(2), "{done:?}");
     for words in [
         "worker.json:2:14: concurency: unknown field",
-        "retry_policy.json: policies.a..b: ",
+        "retry_policy.json:1: policies.a..b: ",
+        "circuit_breaker.json:1: policies.default.min_requests: must be from 1 to 1000",
         "mcp.json: toolsets.x.url: ",
         "limits.json: tenants.*.max_queued: must be from 1",
         "workers.json: is no configuration file that anything reads",
@@ -67,4 +70,19 @@ fn the_policy_of_a_key_is_shown_as_it_works_out() {
     let checked = Cogo::new().json(&args);
     assert_eq!(checked["policy"]["max_attempts"], 4, "{checked}");
     assert_eq!(checked["policy"]["timeout_ms"], 120_000, "{checked}");
+    assert_eq!(checked["circuit_breaker"]["min_requests"], 5, "{checked}");
+    assert_eq!(checked["circuit_breaker"]["slow_call_ms"], 100_000, "{checked}");
+    let failures = checked["failures"].as_array().expect("failures");
+    let then = |class: &str| {
+        let failure = failures.iter().find(|failure| failure["class"] == class);
+        failure.expect("every class is there")["then"].clone()
+    };
+    assert_eq!(then("connect"), "retry");
+    assert_eq!(then("tool_error"), "dead_letter");
+    assert_eq!(then("ambiguous"), "person");
+    let shown = Cogo::new().ok(&args).stdout;
+    assert!(
+        shown.contains("needs a person") && shown.contains("Find out at the target"),
+        "{shown}"
+    );
 }

@@ -1,5 +1,6 @@
 //! The tests of the binary: the real `cogo`, run as a person or a script runs it.
 
+mod circuits;
 mod config;
 mod dead_letters;
 mod help;
@@ -9,6 +10,7 @@ mod log;
 mod mcp;
 mod messages;
 mod refusals;
+mod reload;
 mod support;
 mod up;
 mod worker;

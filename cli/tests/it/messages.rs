@@ -19,6 +19,36 @@ async fn a_message_is_enqueued_and_shown() {
 }
 
 #[tokio::test]
+async fn a_deadline_and_a_place_in_line_come_with_the_message() {
+    let db = TestDb::new().await;
+    let dir = temp_dir();
+    write(dir.path(), "retry_policy.json", "{\"policies\": {\"echo\": {\"deadline_ms\": 60000}}}");
+    let cogo = Cogo::on(&db).with("COGO_CONFIG_DIR", dir.path().display().to_string());
+    let seconds = |message: &serde_json::Value| {
+        let time = |field: &str| {
+            let text = message[field].as_str().expect("a time");
+            chrono::DateTime::parse_from_rfc3339(text).expect("a time")
+        };
+        (time("deadline_at") - time("created_at")).num_seconds()
+    };
+    for (args, wanted) in [
+        (vec!["enqueue", "echo/default", "echo"], 60),
+        (vec!["enqueue", "echo/default", "echo", "--deadline", "5m", "--ordering-key", "k"], 300),
+        (vec!["mcp", "call", "demo", "echo", "--deadline", "2m", "--no-wait"], 120),
+    ] {
+        let id = cogo.ok(&args).line().to_owned();
+        let found = cogo.json(&["get", &id]);
+        assert_eq!(seconds(&found["message"]), wanted, "{args:?}: {found}");
+        let shown = cogo.ok(&["get", &id]).stdout;
+        assert!(shown.contains("deadline"), "{shown}");
+        let key = if wanted == 300 { "k".into() } else { serde_json::Value::Null };
+        assert_eq!(found["message"]["ordering_key"], key);
+    }
+    let refused = cogo.run(&["enqueue", "echo/default", "echo", "--deadline", "0s"]);
+    refused.refused(2, &["deadline_ms: must be"]);
+}
+
+#[tokio::test]
 async fn the_same_key_gives_the_same_message() {
     let db = TestDb::new().await;
     let cogo = Cogo::on(&db);

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use cogo::bus::{Bus, Limits};
 use cogo::message::{ALL_TENANTS, NewMessage};
+use cogo::retry::Policies;
 use cogo::testing::TestDb;
 use cogo::worker::runner::Options;
 use cogo::worker::{Delivery, Failure, Handler, Output};
@@ -46,7 +47,7 @@ async fn work_off(bus: &Bus) -> Vec<String> {
         lease: LEASE,
         info: json!({}),
     };
-    let running = Running::start_as(notebook.clone(), options, bus, json!({})).await;
+    let running = Running::start_as(notebook.clone(), options, bus, Policies::default()).await;
     let shown = bus.workers(1).await.expect("listed");
     assert_eq!(shown.first().map(|worker| worker.tenant.as_str()), Some("*"));
     eventually("all is done", async || bus.stats().await.expect("stats").is_empty().then_some(()))

@@ -20,6 +20,7 @@ use axum::routing::{get, post};
 use cogo::bus::{self, Bus, Receipt};
 use cogo::error::Code;
 use cogo::hub::{ApiError, PathParams};
+use cogo::live::Live;
 use cogo::message::NewMessage;
 use cogo::retry::Policies;
 use serde_json::json;
@@ -45,14 +46,16 @@ impl Publish for Bus {
 
 struct Api<B> {
     toolsets: Arc<Toolsets>,
-    policies: Arc<Policies>,
+    policies: Live<Policies>,
     bus: B,
 }
 
 impl Gateway {
-    /// The routes `/api/mcp/*`. `policies` say how many attempts a message has whose sender does not.
-    pub fn routes<B: Publish>(&self, bus: B, policies: Arc<Policies>) -> Router {
-        let api = Api { toolsets: Arc::clone(self.toolsets()), policies, bus };
+    /// The routes `/api/mcp/*`. `policies` say how many attempts a message has, and what
+    /// deadline, whose sender does not.
+    pub fn routes<B: Publish>(&self, bus: B, policies: impl Into<Live<Policies>>) -> Router {
+        let toolsets = Arc::clone(self.toolsets());
+        let api = Api { toolsets, policies: policies.into(), bus };
         Router::new()
             .route("/api/mcp/enqueue", post(enqueue::enqueue::<B>))
             .route("/api/mcp/config", get(config::<B>))

@@ -52,6 +52,10 @@ pub struct Toolset {
     /// The program's working directory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cwd: Option<PathBuf>,
+    /// The toolset that takes this one's calls, as they are, while their circuit breaker is not closed. Without
+    /// one they wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<String>,
     /// Whether the toolset is served.
     #[serde(default = "enabled")]
     pub enabled: bool,
@@ -131,6 +135,7 @@ impl Default for Toolset {
             args: Vec::new(),
             env: BTreeMap::new(),
             cwd: None,
+            fallback: None,
             enabled: enabled(),
             connect_timeout_ms: connect_timeout_ms(),
             call_timeout_ms: None,
@@ -330,6 +335,14 @@ impl Config {
             toolset
                 .check()
                 .map_err(|(field, rule)| Error::Invalid { field: format!("{at}.{field}"), rule })?;
+            let refuse = |rule| Err(Error::Invalid { field: format!("{at}.fallback"), rule });
+            match &toolset.fallback {
+                Some(fallback) if fallback == name => return refuse("must be another toolset"),
+                Some(fallback) if !self.toolsets.get(fallback).is_some_and(|t| t.enabled) => {
+                    return refuse("must name an enabled toolset of this file");
+                }
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -57,7 +57,7 @@ impl Gateway {
     /// # Errors
     /// When the worker cannot start, or stops before it was asked to.
     pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
-        let (retry, artifacts) = (Arc::clone(&context.retry), &context.artifacts_dir);
+        let (retry, artifacts) = (context.retry.clone(), &context.artifacts_dir);
         let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts);
         runner::run(handler, self.topics(), context).await
     }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::clock::{Stopwatch, utc_now};
+use cogo::live::Live;
 use cogo::message::Message;
 use cogo::retry::{ErrorClass, Policies};
-use cogo::worker::{Delivery, Failure, Handler, Output};
+use cogo::worker::{Delivery, Failure, Fallback, Handler, Output};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
@@ -28,7 +29,7 @@ const CAPTURE_GRACE: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct McpHandler {
     toolsets: Arc<Toolsets>,
-    policies: Arc<Policies>,
+    policies: Live<Policies>,
     capture: Capture,
 }
 
@@ -48,6 +49,8 @@ pub struct Attempt {
     pub timeout: Duration,
     /// Cancelled when nobody wants the result any more.
     pub cancelled: CancellationToken,
+    /// The toolset to call in place of the message's own, whose breaker is not closed.
+    pub fallback: Option<String>,
     /// Takes progress reports.
     pub progress: Arc<dyn Fn(Value) + Send + Sync>,
 }
@@ -56,8 +59,9 @@ impl Handler for McpHandler {
     async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
         let message = Arc::clone(&delivery.message);
         let (timeout, cancelled) = (delivery.timeout, delivery.cancelled.clone());
+        let fallback = delivery.fallback.clone();
         let progress = Arc::new(move |report| delivery.progress(report));
-        self.attempt(&message, Attempt { timeout, cancelled, progress }).await
+        self.attempt(&message, Attempt { timeout, cancelled, fallback, progress }).await
     }
 
     /// What was dropped in the middle of a call may have been done (DESIGN, invariant 10).
@@ -67,9 +71,18 @@ impl Handler for McpHandler {
 
     /// `mcp.call.<toolset>.<tool>.<shard>`, so that policies may go as deep as they like.
     fn policy_key(&self, message: &Message) -> String {
-        let tool = message.payload.get("tool").and_then(Value::as_str).unwrap_or(metrics::UNKNOWN);
-        format!("{}.{}.{tool}.{}", message.intent, message.service, message.shard)
+        key(message, &message.service)
     }
+
+    fn fallback(&self, message: &Message) -> Option<Fallback> {
+        let name = self.toolsets.get(&message.service)?.toolset().fallback.clone()?;
+        Some(Fallback { policy_key: key(message, &name), name })
+    }
+}
+
+fn key(message: &Message, toolset: &str) -> String {
+    let tool = message.payload.get("tool").and_then(Value::as_str).unwrap_or(metrics::UNKNOWN);
+    format!("{}.{toolset}.{tool}.{}", message.intent, message.shard)
 }
 
 impl McpHandler {
@@ -78,11 +91,11 @@ impl McpHandler {
     #[must_use]
     pub fn new(
         toolsets: Arc<Toolsets>,
-        policies: Arc<Policies>,
+        policies: impl Into<Live<Policies>>,
         artifacts_dir: impl Into<PathBuf>,
     ) -> Self {
         let capture = Capture::new(artifacts_dir, Arc::clone(toolsets.redactor()));
-        Self { toolsets, policies, capture }
+        Self { toolsets, policies: policies.into(), capture }
     }
 
     /// Makes one attempt at `message`, without a runner around it.
@@ -91,7 +104,7 @@ impl McpHandler {
     /// See [`Upstream::call`]; and `invalid_params` for a payload that is not as it should be.
     pub async fn attempt(&self, message: &Message, attempt: Attempt) -> Result<Output, Failure> {
         let clock = Stopwatch::start();
-        let (payload, upstream) = match self.accept(message) {
+        let (payload, upstream) = match self.accept(message, attempt.fallback.as_deref()) {
             Ok(accepted) => accepted,
             Err(failure) => {
                 let toolset = self.toolsets.get(&message.service).map(|u| u.name());
@@ -102,6 +115,7 @@ impl McpHandler {
         };
         let started = utc_now();
         let (timeout, cancelled) = (attempt.timeout, attempt.cancelled.clone());
+        let fallback = attempt.fallback.clone();
         let checking = self.may_call(message, &payload, upstream);
         let outcome = match tokio::time::timeout(timeout, checking).await {
             Ok(true) => {
@@ -118,6 +132,9 @@ impl McpHandler {
         let mut record = record(message, &payload, upstream, &outcome);
         record.summary["started_at"] = json!(started);
         record.summary["latency_ms"] = latency_ms.into();
+        if fallback.is_some() {
+            record.summary["fallback_of"] = json!(message.service);
+        }
         let mut meta = json!({ "latency_ms": latency_ms });
         // The runner waits a second longer than the timeout, and no more once it has cancelled: a slow
         // disk must not turn an outcome that is known into one that is not.
@@ -136,7 +153,9 @@ impl McpHandler {
             }
             Err(error) => {
                 let failure = Failure::new(error.class, redactor.text(&error.message));
-                let failure = failure.with_meta(meta);
+                let mut failure = failure.with_meta(meta);
+                // Nothing was sent, and yet it is unknown: that was an earlier worker's call.
+                failure.unasked = error.class == ErrorClass::Ambiguous && !error.sent;
                 Err(match error.detail {
                     Some(detail) => failure.with_detail(redactor.known(detail)),
                     None => failure,
@@ -145,7 +164,11 @@ impl McpHandler {
         }
     }
 
-    fn accept(&self, message: &Message) -> Result<(Payload, &Upstream), Box<Failure>> {
+    fn accept(
+        &self,
+        message: &Message,
+        fallback: Option<&str>,
+    ) -> Result<(Payload, &Upstream), Box<Failure>> {
         let refuse = |text: String| Box::new(Failure::new(ErrorClass::InvalidParams, text));
         if message.intent != INTENT {
             return Err(refuse(format!("intent: must be {INTENT}, not {}", message.intent)));
@@ -163,7 +186,7 @@ impl McpHandler {
                 message.service
             )));
         }
-        let Some(upstream) = self.toolsets.get(&payload.toolset) else {
+        let Some(upstream) = self.toolsets.get(fallback.unwrap_or(&payload.toolset)) else {
             let known = self.toolsets.names().join(", ");
             let text = format!("payload.toolset: there is no {:?}, only {known}", payload.toolset);
             return Err(refuse(text));
@@ -177,8 +200,8 @@ impl McpHandler {
     async fn may_call(&self, message: &Message, payload: &Payload, upstream: &Upstream) -> bool {
         let class = message.error.as_ref().and_then(|error| error["class"].as_str());
         let vanished = class == Some(ErrorClass::LeaseExpired.as_str()) && message.attempts > 1;
-        let retried =
-            || self.policies.resolve(&self.policy_key(message)).retries(ErrorClass::Ambiguous);
+        let policy = || self.policies.get().resolve(&self.policy_key(message));
+        let retried = || policy().retries(ErrorClass::Ambiguous);
         if !vanished || retried() {
             return true;
         }

@@ -35,6 +35,8 @@ pub(super) struct Enqueue {
     trace_id: Option<TraceId>,
     delay_ms: Option<u64>,
     max_attempts: Option<i32>,
+    deadline_ms: Option<u64>,
+    ordering_key: Option<String>,
 }
 
 pub(super) async fn enqueue<B: Publish>(
@@ -71,7 +73,8 @@ fn message<B>(api: &Api<B>, headers: &HeaderMap, body: Enqueue) -> Result<NewMes
     let topic = Topic::new(ROLE.name, toolset).expect("names were checked at loading");
     let shard = body.shard.unwrap_or_default();
     let policy_key = format!("{INTENT}.{toolset}.{}.{shard}", body.tool);
-    let attempts = || i32::try_from(api.policies.resolve(&policy_key).max_attempts).ok();
+    let policy = api.policies.get().resolve(&policy_key);
+    let attempts = || i32::try_from(policy.max_attempts).ok();
     let payload = json!({
         "toolset": toolset, "tool": body.tool, "params": body.params.unwrap_or_default(),
     });
@@ -82,6 +85,8 @@ fn message<B>(api: &Api<B>, headers: &HeaderMap, body: Enqueue) -> Result<NewMes
         idempotency_key: key,
         priority: body.priority.unwrap_or_default(),
         max_attempts: body.max_attempts.or_else(attempts),
+        deadline_ms: body.deadline_ms.or(policy.deadline_ms),
+        ordering_key: body.ordering_key,
         delay: Duration::from_millis(body.delay_ms.unwrap_or_default()),
         ..NewMessage::new(&topic, INTENT, payload)
     })

@@ -56,6 +56,8 @@ fn a_broken_rule_is_named_with_its_field() {
         (r#"{"url": "ws://h", "max_in_flight": 0}"#, "toolsets.a.max_in_flight: must be from 1"),
         (r#"{"url": "ws://h", "max_frame_bytes": 9}"#, "toolsets.a.max_frame_bytes: must be"),
         (r#"{"url": "ws://h", "connect_timeout_ms": 0}"#, "toolsets.a.connect_timeout_ms: must"),
+        (r#"{"url": "ws://h", "fallback": "a"}"#, "toolsets.a.fallback: must be another"),
+        (r#"{"url": "ws://h", "fallback": "b"}"#, "toolsets.a.fallback: must name an enabled"),
         (r#"{"url": "ws://h", "call_timeout_ms": 0}"#, "toolsets.a.call_timeout_ms: must be"),
     ] {
         let message = refused(&format!(r#"{{"toolsets": {{"a": {toolset}}}}}"#));

@@ -61,7 +61,7 @@ async fn site() -> Site {
     let config = Config { toolsets, ..Config::default() };
     let gateway = Gateway::start(config, Some(demo.url.clone()), &shutdown);
     let policies: Policies = serde_json::from_value(json!({"policies":
-        {"mcp.call.demo": {"max_attempts": 7}}}))
+        {"mcp.call.demo": {"max_attempts": 7, "deadline_ms": 60_000}}}))
     .expect("policies");
     let published = Notebook::default();
     let router = gateway.routes(published.clone(), Arc::new(policies));
@@ -103,7 +103,8 @@ async fn a_call_is_enqueued_as_it_was_asked_for() {
     assert_eq!((status, &answer["ok"], &answer["duplicate"]), (202, &json!(true), &json!(false)));
     let trace = TraceId::new();
     let body = json!({"toolset": "demo", "tool": "add", "params": {"a": 1, "b": 2}, "tenant": "t1",
-        "priority": -5, "shard": 2, "trace_id": trace, "delay_ms": 1500, "max_attempts": 3});
+        "priority": -5, "shard": 2, "trace_id": trace, "delay_ms": 1500, "max_attempts": 3,
+        "deadline_ms": 5000, "ordering_key": "o-1"});
     let (status, answer) = site.post(body, Some(("Idempotency-Key", "k-1"))).await;
     assert_eq!((status, &answer["trace_id"]), (202, &json!(trace)));
     let published = site.published.0.lock().expect("no panics").clone();
@@ -118,6 +119,8 @@ async fn a_call_is_enqueued_as_it_was_asked_for() {
     assert_eq!((second.tenant.as_str(), second.priority, second.shard), ("t1", -5, 2));
     assert_eq!((second.delay.as_millis(), second.max_attempts), (1500, Some(3)));
     assert_eq!(second.idempotency_key.as_deref(), Some("k-1"));
+    assert_eq!((first.deadline_ms, &first.ordering_key), (Some(60_000), &None), "by policy");
+    assert_eq!((second.deadline_ms, second.ordering_key.as_deref()), (Some(5000), Some("o-1")));
 }
 
 #[tokio::test]
@@ -158,6 +161,8 @@ async fn what_does_not_fit_is_refused_by_its_name_and_nothing_is_written() {
         (with("tool", json!(1)), 400, "tool: invalid type"),
         (with("tool", json!("")), 400, "tool: must be 1 to 128"),
         (with("delay_ms", json!(-1)), 400, "delay_ms: invalid value"),
+        (with("deadline_ms", json!(0.5)), 400, "deadline_ms: invalid type"),
+        (with("ordering_key", json!(1)), 400, "ordering_key: invalid type"),
         (with("priority", json!("high")), 400, "priority: invalid type"),
         (with("trace_id", json!("x")), 400, "trace_id: "),
         (with("tenant", json!("a b")), 400, "tenant: "),

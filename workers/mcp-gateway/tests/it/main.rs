@@ -2,6 +2,7 @@
 
 mod api;
 mod demo;
+mod fallback;
 mod handler;
 mod real;
 mod sick;

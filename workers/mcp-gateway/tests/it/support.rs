@@ -86,6 +86,9 @@ pub(crate) fn message(toolset: &str, tool: &str, params: Value) -> Message {
         created_at: now,
         updated_at: now,
         done_at: None,
+        deadline_at: None,
+        ordering_key: None,
+        parked_for: None,
     }
 }
 
@@ -96,6 +99,7 @@ pub(crate) fn attempt() -> (Attempt, Arc<Mutex<Vec<Value>>>) {
     let attempt = Attempt {
         timeout: PATIENCE,
         cancelled: CancellationToken::new(),
+        fallback: None,
         progress: Arc::new(move |report| sink.lock().expect("no panics").push(report)),
     };
     (attempt, reports)

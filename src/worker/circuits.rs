@@ -1,0 +1,223 @@
+//! The breakers of one worker: what it may do is asked before a message is handled, and how that went is told
+//! after. The counting and deciding is `breaker`'s, the transitions are the database's; here they meet.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rand::RngExt as _;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::breaker::{Admission, Breakers, Id, Outcome, Permit, Policies, Remote, State, Verdict};
+use crate::bus::circuit::Circuit;
+use crate::bus::{Bus, Error, Signal};
+use crate::clock::Stopwatch;
+use crate::error::chain;
+use crate::live::Live;
+
+/// How often the breakers are read when nothing wakes us. A transition must be known everywhere within two
+/// seconds, also where no wake-up comes through.
+const POLL: Duration = Duration::from_millis(1500);
+/// How long the database may take for an answer that somebody waits for; then the message is parked.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How much longer than its handler may take a probe is ours: for the settle and for the report.
+const PROBE_GRACE: Duration = Duration::from_secs(5);
+
+/// The breakers of one worker. Shared by the handlers' tasks.
+#[derive(Debug)]
+pub(crate) struct Circuits {
+    bus: Bus,
+    worker: String,
+    tenant: String,
+    policies: Live<Policies>,
+    breakers: Mutex<Breakers>,
+    /// The breakers' time; they read no clock.
+    since: Stopwatch,
+    /// Counts what was learnt, for those who wait for it.
+    learnt: watch::Sender<u64>,
+}
+
+/// A call that was let through. Dropped without [`Passage::ended`], it gives its place back and says nothing.
+#[derive(Debug)]
+pub(crate) struct Passage {
+    circuits: Arc<Circuits>,
+    id: Id,
+    permit: Option<Permit>,
+}
+
+impl Passage {
+    /// How the call ended; carries out what follows from it.
+    pub(crate) async fn ended(mut self, outcome: Outcome) {
+        if let Some(permit) = self.permit.take() {
+            self.circuits.ended(&self.id, permit, outcome).await;
+        }
+    }
+}
+
+impl Drop for Passage {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            let circuits = &self.circuits;
+            let policy = circuits.policies.get().resolve(&self.id.key);
+            let now = circuits.since.elapsed();
+            // Nobody is left to tell the database; a probe's lease will run out.
+            let _untold = circuits.lock().ended(&self.id, permit, Outcome::Unknown, &policy, now);
+        }
+    }
+}
+
+impl Circuits {
+    pub(crate) fn new(bus: Bus, worker: &str, tenant: &str, policies: Live<Policies>) -> Arc<Self> {
+        Arc::new(Self {
+            bus,
+            worker: worker.to_owned(),
+            tenant: tenant.to_owned(),
+            policies,
+            breakers: Mutex::new(Breakers::new(worker)),
+            since: Stopwatch::start(),
+            learnt: watch::Sender::new(0),
+        })
+    }
+
+    /// Whether a call of `key` may be made now, which may take `timeout`. `None`: its breaker is not closed.
+    pub(crate) async fn pass(self: &Arc<Self>, id: Id, timeout: Duration) -> Option<Passage> {
+        let mut learnt = self.learnt.subscribe();
+        loop {
+            learnt.mark_unchanged();
+            let policy = self.policies.get().resolve(&id.key);
+            let admission = self.lock().admit(&id, &policy, self.since.elapsed());
+            match admission {
+                Admission::Admit(permit) => {
+                    return Some(Passage { circuits: Arc::clone(self), id, permit: Some(permit) });
+                }
+                Admission::Park => return None,
+                Admission::AskForProbe => {
+                    let asked = self.bus.circuit_probe(&id, &self.worker, timeout + PROBE_GRACE);
+                    match answered(asked, "ask for a probe of", &id).await {
+                        Some((_granted, circuit)) => self.adopt(&[circuit]),
+                        None => {
+                            self.lock().unanswered(&id);
+                            return None;
+                        }
+                    }
+                }
+                // Somebody else of this process has asked.
+                Admission::Wait => {
+                    if tokio::time::timeout(ANSWER_WITHIN, learnt.changed()).await.is_err() {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn ended(&self, id: &Id, permit: Permit, outcome: Outcome) {
+        let policy = self.policies.get().resolve(&id.key);
+        let verdict = self.lock().ended(id, permit, outcome, &policy, self.since.elapsed());
+        let circuit = match verdict {
+            Verdict::Nothing => return,
+            Verdict::ProposeOpening { seen_version, evidence } => {
+                let opened =
+                    self.bus.circuit_open(id, &self.worker, seen_version, &policy, &evidence);
+                answered(opened, "propose to open", id).await
+            }
+            Verdict::Report { ok } => {
+                let reason = match outcome {
+                    Outcome::Failed { class, .. } => Some(class.as_str()),
+                    Outcome::Done { .. } if ok == Some(false) => Some("slow"),
+                    Outcome::Done { .. } | Outcome::Unknown => None,
+                };
+                let reported = self.bus.circuit_report(id, &self.worker, ok, reason);
+                answered(reported, "report on", id).await.flatten()
+            }
+        };
+        match circuit {
+            Some(circuit) => self.adopt(&[circuit]),
+            None => self.lock().unanswered(id),
+        }
+    }
+
+    /// Reads all breakers again and again, until `stop`.
+    pub(crate) async fn follow(&self, stop: CancellationToken) {
+        let mut woken = self.bus.waker(Signal::Circuit);
+        loop {
+            match tokio::time::timeout(ANSWER_WITHIN, self.bus.circuits(&self.tenant)).await {
+                Ok(Ok(circuits)) => self.adopt_all(&circuits),
+                Ok(Err(error)) => {
+                    tracing::debug!(error = %chain(&error), "Could not read the circuit breakers");
+                }
+                Err(_) => tracing::debug!("Reading the circuit breakers took too long"),
+            }
+            let pause = POLL.mul_f64(rand::rng().random_range(0.75..1.0));
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = woken.woken() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// All that there are: one that is not named is closed. Its row goes only long after it has closed.
+    fn adopt_all(&self, circuits: &[Circuit]) {
+        let gone: Vec<Remote> = {
+            let named = |id: &Id| circuits.iter().any(|c| c.tenant == id.tenant && c.key == id.key);
+            let breakers = self.lock();
+            breakers
+                .open()
+                .filter(|(id, _)| !named(id))
+                .map(|(id, version)| Remote {
+                    id: id.clone(),
+                    state: State::Closed,
+                    forced: false,
+                    version: version + 1,
+                    open_for_ms: None,
+                    prober: None,
+                })
+                .collect()
+        };
+        self.adopt_rows(circuits.iter().map(Remote::from).chain(gone));
+    }
+
+    fn adopt(&self, circuits: &[Circuit]) {
+        self.adopt_rows(circuits.iter().map(Remote::from));
+    }
+
+    fn adopt_rows(&self, rows: impl Iterator<Item = Remote>) {
+        let policies = self.policies.get();
+        let now = self.since.elapsed();
+        for row in rows {
+            let news = self.lock().adopt(&row, &policies.resolve(&row.id.key), now);
+            if news {
+                tracing::info!(
+                    circuit.key = %row.id.key,
+                    "The circuit breaker {} is {}", row.id.key, row.state.as_str()
+                );
+            }
+        }
+        self.learnt.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Breakers> {
+        // Nothing that can panic happens under the lock, so a poisoned one is still whole.
+        self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the database answers in time; what it does not is told here.
+async fn answered<T>(
+    answer: impl Future<Output = Result<T, Error>>,
+    what: &str,
+    id: &Id,
+) -> Option<T> {
+    match tokio::time::timeout(ANSWER_WITHIN, answer).await {
+        Ok(Ok(answer)) => Some(answer),
+        Ok(Err(error)) => {
+            tracing::warn!(error = %chain(&error), "Could not {what} the circuit breaker {}", id.key);
+            None
+        }
+        Err(_) => {
+            tracing::warn!("The bus took too long to {what} the circuit breaker {}", id.key);
+            None
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Workers and their circuit breakers: shared transitions, parking, probes and fallbacks.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use cogo::breaker::{self, Id, State};
+use cogo::bus::Bus;
+use cogo::bus::circuit::CircuitAction;
+use cogo::message::{Message, MessageId, Status};
+use cogo::retry::ErrorClass;
+use cogo::shutdown::{Shutdown, Tasks};
+use cogo::testing::TestDb;
+use cogo::worker::runner::{Options, Runner};
+use cogo::worker::{Delivery, Failure, Fallback, Handler, Output};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::fixtures::{SOON, echo, eventually, replay_differences, topic};
+
+const KEY: &str = "echo.default";
+
+/// A target that all workers call: sick or well, with a look at who calls it.
+#[derive(Debug, Default)]
+struct Target {
+    sick: AtomicBool,
+    /// Calls of each message.
+    calls: Mutex<HashMap<MessageId, i32>>,
+    now: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+impl Target {
+    fn sick() -> Arc<Self> {
+        Arc::new(Self { sick: AtomicBool::new(true), ..Self::default() })
+    }
+
+    fn heal(&self) {
+        self.sick.store(false, Ordering::SeqCst);
+    }
+
+    /// Counts anew what goes on at once.
+    fn watch(&self) {
+        self.most_at_once.store(0, Ordering::SeqCst);
+    }
+
+    async fn call(&self, id: MessageId) -> Result<Output, Failure> {
+        *self.calls.lock().expect("whole").entry(id).or_default() += 1;
+        let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.now.fetch_sub(1, Ordering::SeqCst);
+        if self.sick.load(Ordering::SeqCst) {
+            return Err(Failure::new(ErrorClass::Connect, "the target is sick"));
+        }
+        Ok(json!("well").into())
+    }
+}
+
+struct Calls {
+    target: Arc<Target>,
+    fallback: Option<Arc<Target>>,
+}
+
+impl Handler for Calls {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        let id = delivery.message.id;
+        match (&delivery.fallback, &self.fallback) {
+            (Some(name), Some(fallback)) => {
+                assert_eq!(name, "second");
+                fallback.call(id).await
+            }
+            _ => self.target.call(id).await,
+        }
+    }
+
+    fn fallback(&self, _message: &Message) -> Option<Fallback> {
+        self.fallback.as_ref()?;
+        Some(Fallback { name: "second".to_owned(), policy_key: "echo.second".to_owned() })
+    }
+}
+
+struct Fleet {
+    shutdown: Shutdown,
+    tasks: Tasks,
+}
+
+impl Fleet {
+    /// `workers` workers, each with a bus of its own, as if they were processes.
+    async fn start(
+        db: &TestDb,
+        workers: usize,
+        target: &Arc<Target>,
+        fallback: Option<&Arc<Target>>,
+        rule: Value,
+    ) -> Self {
+        let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+        for n in 0..workers {
+            let retry = json!({"policies": {"default": {
+                "max_attempts": 50, "backoff": {"kind": "fixed", "delay_ms": 20},
+            }}});
+            let retry: cogo::retry::Policies = serde_json::from_value(retry).expect("good");
+            let breakers: breaker::Policies =
+                serde_json::from_value(json!({"policies": {"default": rule}})).expect("good");
+            breakers.validate().expect("good");
+            let options = Options {
+                worker_id: format!("w{n}"),
+                tenant: "default".to_owned(),
+                topics: vec![topic()],
+                concurrency: 4,
+                lease: Duration::from_secs(10),
+                info: json!({}),
+            };
+            let calls = Calls { target: Arc::clone(target), fallback: fallback.cloned() };
+            let runner = Runner::new(calls, options, Bus::new(db.pool().clone()), Arc::new(retry))
+                .with_breakers(breakers);
+            let (ready, mut is_ready) = watch::channel(false);
+            let stop = shutdown.clone();
+            tasks.spawn(async move { runner.run(&stop, &ready).await.expect("runs") });
+            tokio::time::timeout(SOON, is_ready.wait_for(|ready| *ready))
+                .await
+                .expect("ready in time")
+                .expect("running");
+        }
+        Self { shutdown, tasks }
+    }
+
+    async fn stop(self) {
+        self.shutdown.drain();
+        assert!(self.tasks.join(SOON).await, "the workers end");
+    }
+}
+
+/// Opens after four calls that failed, and soon probes.
+fn rule(open_ms: u64) -> Value {
+    json!({
+        "window": {"kind": "count", "calls": 10}, "min_requests": 4, "failure_rate": 0.5,
+        "open_ms": open_ms, "half_open_max_calls": 1, "successes_to_close": 2,
+    })
+}
+
+async fn publish(bus: &Bus, count: usize) -> Vec<MessageId> {
+    let batch: Vec<_> = (0..count).map(|n| echo(json!(n)).with_max_attempts(50)).collect();
+    bus.publish_all(&batch).await.expect("published");
+    batch.iter().map(|message| message.id).collect()
+}
+
+async fn transitions(db: &TestDb) -> Vec<String> {
+    let sql = "select event_type from bus_events where event_type like 'circuit%' order by seq";
+    sqlx::query_scalar(sql).fetch_all(db.pool()).await.expect("read")
+}
+
+async fn state(bus: &Bus, key: &str) -> State {
+    let circuits = bus.circuits("default").await.expect("read");
+    circuits.iter().find(|circuit| circuit.key == key).map_or(State::Closed, |found| found.state)
+}
+
+async fn until(bus: &Bus, wanted: State) {
+    eventually("the breaker changes", async || (state(bus, KEY).await == wanted).then_some(()))
+        .await;
+}
+
+async fn parked(db: &TestDb) -> i64 {
+    let sql = "select count(*) from agent_messages where parked_for = 'circuit:echo.default'";
+    sqlx::query_scalar(sql).fetch_one(db.pool()).await.expect("counted")
+}
+
+/// Waits until all are done, and checks that attempts are what was tried and nothing else.
+async fn all_done(bus: &Bus, target: &Target, ids: &[MessageId]) {
+    for id in ids {
+        let message = eventually("the message is done", async || {
+            let message = bus.message(*id).await.expect("found");
+            message.status.is_final().then_some(message)
+        })
+        .await;
+        assert_eq!(message.status, Status::Done, "{:?}", message.error);
+        let calls = target.calls.lock().expect("whole").get(id).copied().unwrap_or(0);
+        assert_eq!(message.attempts, calls, "an attempt is burnt only by trying");
+    }
+}
+
+#[tokio::test]
+async fn one_workers_discovery_opens_for_all_and_one_probe_closes_for_all() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let target = Target::sick();
+    let fleet = Fleet::start(&db, 3, &target, None, rule(1500)).await;
+    let mut ids = publish(&bus, 40).await;
+    until(&bus, State::Open).await;
+    target.heal();
+    ids.extend(publish(&bus, 40).await);
+    all_done(&bus, &target, &ids).await;
+    until(&bus, State::Closed).await;
+    assert_eq!(transitions(&db).await, ["circuit_opened", "circuit_half_opened", "circuit_closed"]);
+    assert_eq!(parked(&db).await, 0);
+    fleet.stop().await;
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn while_it_is_open_one_prober_of_the_fleet_calls_and_nobody_else() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let target = Target::sick();
+    let fleet = Fleet::start(&db, 3, &target, None, rule(100)).await;
+    let ids = publish(&bus, 60).await;
+    until(&bus, State::Open).await;
+    // What was in flight has ended and is parked, or waits for its next attempt.
+    eventually("the messages are parked", async || (parked(&db).await > 40).then_some(())).await;
+    target.watch();
+    eventually("some probes failed", async || {
+        let opened = transitions(&db).await.iter().filter(|what| *what == "circuit_opened").count();
+        (opened >= 4).then_some(())
+    })
+    .await;
+    assert_eq!(target.most_at_once.load(Ordering::SeqCst), 1, "half_open_max_calls is 1");
+    target.heal();
+    all_done(&bus, &target, &ids).await;
+    until(&bus, State::Closed).await;
+    let log = transitions(&db).await;
+    for (before, after) in log.iter().zip(log.iter().skip(1)) {
+        let good = match before.as_str() {
+            "circuit_opened" => after == "circuit_half_opened",
+            "circuit_half_opened" => after == "circuit_opened" || after == "circuit_closed",
+            _ => false,
+        };
+        assert!(good, "{before} is followed by {after}: {log:?}");
+    }
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn a_fallback_takes_the_work_while_the_breaker_is_open_and_the_event_says_so() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let (target, second) = (Target::sick(), Arc::new(Target::default()));
+    let fleet = Fleet::start(&db, 2, &target, Some(&second), rule(600_000)).await;
+    let ids = publish(&bus, 20).await;
+    for id in &ids {
+        let message = eventually("the message is done", async || {
+            let message = bus.message(*id).await.expect("found");
+            message.status.is_final().then_some(message)
+        })
+        .await;
+        assert_eq!(message.status, Status::Done);
+        let events = bus.message_events(*id, 100).await.expect("events");
+        let last = events.last().expect("an event");
+        assert_eq!(last.event_type, "echo_succeeded");
+        assert_eq!(
+            (&last.payload["fallback"], &last.payload["circuit"]),
+            (&json!("second"), &json!(KEY))
+        );
+    }
+    assert_eq!(second.calls.lock().expect("whole").len(), ids.len());
+    assert_eq!(parked(&db).await, 0);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn an_operator_opens_and_closes_and_workers_hear_of_it_without_a_wake_up() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let target = Arc::new(Target::default());
+    let fleet = Fleet::start(&db, 1, &target, None, rule(100)).await;
+    // By SQL, as another language would: nobody is told.
+    sqlx::query("select bus_circuit_set('default', 'echo.default', 'open', 'an operator')")
+        .execute(db.pool())
+        .await
+        .expect("opened");
+    let ids = eventually("the worker parks", async || {
+        let ids = publish(&bus, 1).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let message = bus.message(ids[0]).await.expect("found");
+        (message.status == Status::Queued && parked(&db).await > 0).then_some(ids)
+    })
+    .await;
+    assert_eq!(target.calls.lock().expect("whole").get(&ids[0]), None);
+    let id = Id::new("default", KEY);
+    let closed = bus.circuit_set(&id, CircuitAction::Close, Some("an operator"), None).await;
+    assert_eq!(closed.expect("closed").state, State::Closed);
+    all_done(&bus, &target, &ids).await;
+    fleet.stop().await;
+}
