@@ -14,6 +14,7 @@ mod group;
 mod json;
 mod limits;
 mod queries;
+pub mod replay;
 mod wake;
 
 use std::time::Duration;

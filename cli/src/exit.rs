@@ -9,7 +9,7 @@ use cogo::error::Code;
 pub(crate) const HELP: &str = "\
 Exit codes:
   0    done
-  1    failed: of the command itself, or of the message that it waited for
+  1    failed: of the command itself, of the message that it waited for, or of what it checked
   2    wrong usage, a bad argument or a bad configuration file
   3    what was named does not exist
   4    a server that is needed does not answer, or may not be used

@@ -18,8 +18,10 @@ mod migrate;
 mod output;
 mod private_file;
 mod probe;
+mod progress;
 mod recorder;
 mod reload;
+mod replay;
 mod serve;
 mod status;
 mod tail;
@@ -78,6 +80,7 @@ enum Command {
     Dlq(dlq::Dlq),
     Limits(limits::Limits),
     Circuit(circuit::Circuit),
+    Replay(replay::Replay),
     Mcp(mcp::Mcp),
     Status(status::Status),
     Config(config::Config),
@@ -102,6 +105,7 @@ impl Command {
             Self::Dlq(command) => command.run(global, output).await,
             Self::Limits(command) => command.run(global, output).await,
             Self::Circuit(command) => command.run(global, output).await,
+            Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),

@@ -170,6 +170,17 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// Whether the person at the terminal can be shown something that changes in place.
+pub(crate) fn can_redraw() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+/// Writes over the last line that this wrote; see [`can_redraw`].
+pub(crate) fn redraw(text: &str) {
+    let mut to = io::stderr().lock();
+    let _ = write!(to, "\r{text}\u{1b}[K").and_then(|()| to.flush());
+}
+
 /// Says what went wrong.
 pub(crate) fn error(text: &str) {
     let (prefix, rest) = ("error:", text.replace('\n', "\n  "));

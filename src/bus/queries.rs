@@ -2,6 +2,8 @@
 //!
 //! Transitions are the `bus_*` functions of `migrations/`; what is here calls them and reads tables.
 
+pub(super) mod replay;
+
 use serde_json::Value;
 use sqlx::postgres::PgExecutor;
 

@@ -89,6 +89,7 @@ async fn a_dead_letter_tells_all_that_led_to_it_across_a_requeue() {
     assert_eq!(previous["event"], json!(end.event));
     assert_eq!(previous["error"]["message"], "attempt 2");
     assert_eq!(ids(&bus.dead_letters(&Filter::default(), 10).await.expect("listed")), [id]);
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -254,6 +255,7 @@ async fn params_go_into_payloads_that_have_a_place_for_them() {
     assert_eq!(done, [(dead[1], Operated::Done)]);
     let message = bus.message(dead[1]).await.expect("found");
     assert_eq!((message.payload, message.max_attempts), (json!(null), 7));
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
 }
 
 #[tokio::test]

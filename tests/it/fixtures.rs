@@ -1,7 +1,9 @@
 //! What the tests of the bus share.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
+use cogo::bus::replay::{Options, Progress, Report};
 use cogo::bus::{Bus, ClaimRequest};
 use cogo::message::{NewMessage, Topic};
 use cogo::testing::TestDb;
@@ -45,15 +47,41 @@ pub(crate) async fn count(db: &TestDb, table: &str) -> i64 {
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_one(db.pool()).await.expect("counted")
 }
 
-/// Where the table and the folded log disagree; empty is the proof that they agree.
+/// Where the table and the folded log disagree; empty is the proof that they agree. In one statement and
+/// range by range, which must find the same.
 pub(crate) async fn replay_differences(db: &TestDb) -> Vec<String> {
-    sqlx::query_scalar(
+    let found: Vec<String> = sqlx::query_scalar(
         "select format('%s: %s is %s in the table and %s in the log', id, field, in_table, in_log)
             from cogo.replay_diff()",
     )
     .fetch_all(db.pool())
     .await
-    .expect("the log folds")
+    .expect("the log folds");
+    let report = verify(&Bus::new(db.pool().clone()), 40).await;
+    assert_eq!(report.wrong(), found.len() as u64, "{found:?} or {report:?}");
+    found
+}
+
+/// What a comparison in ranges of this size finds.
+pub(crate) async fn verify(bus: &Bus, range: u32) -> Report {
+    let options = Options { range, ..Options::default() };
+    bus.replay_verify(&options, |_| {}).await.expect("verified")
+}
+
+/// What to hear a replay's progress with so that it stops at its first range: until whoever gets the sender
+/// sends. For a runtime of several threads.
+pub(crate) fn stopping() -> (impl FnMut(Progress) + Send, mpsc::Receiver<mpsc::Sender<()>>) {
+    let (stopped, is_stopped) = mpsc::channel();
+    let mut first = true;
+    let tell = move |_| {
+        if std::mem::take(&mut first) {
+            let (go_on, may_go_on) = mpsc::channel();
+            stopped.send(go_on).expect("the test waits");
+            let told = tokio::task::block_in_place(|| may_go_on.recv_timeout(SOON));
+            told.expect("the test goes on");
+        }
+    };
+    (tell, is_stopped)
 }
 
 /// Waits until `check` gives something, or fails after [`SOON`].

@@ -56,6 +56,11 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "select bus_partition()",
         "select cogo.settle('[]')",
         "select cogo.replay_diff()",
+        "select bus_replay_purged()",
+        "select bus_replay_check(gen_random_uuid(), '{}', '{}', true)",
+        "select bus_replay_lock()",
+        "select bus_replay_rebuild(gen_random_uuid(), '{}', '{}', true)",
+        "select bus_replay_trace(gen_random_uuid(), gen_random_uuid())",
     ] {
         refused(&mut worker, denied).await;
     }
@@ -72,6 +77,10 @@ async fn an_operator_may_besides_requeue_and_let_go() {
         "select bus_drop('[]')",
         "select bus_retain()",
         "select bus_partition()",
+        "select bus_replay_purged()",
+        "select bus_replay_check(gen_random_uuid(), '{}', '{}', true)",
+        "select bus_replay_lock()",
+        "select bus_replay_rebuild(gen_random_uuid(), '{}', '{}', true)",
     ] {
         operator.execute(allowed).await.expect(allowed);
     }

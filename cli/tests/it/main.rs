@@ -11,6 +11,7 @@ mod mcp;
 mod messages;
 mod refusals;
 mod reload;
+mod replay;
 mod support;
 mod up;
 mod worker;
