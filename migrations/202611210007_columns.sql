@@ -99,7 +99,7 @@ create table cogo.limits (
     kind       text    not null check (kind in ('tenant', 'topic')),
     name       text    not null,
     max_queued bigint  check (max_queued > 0),
-    weight     real    not null default 1 check (weight between 0.01 and 1000),
+    weight     real    not null default 1 check (weight between 0.01::real and 1000),
     primary key (kind, name)
 );
 

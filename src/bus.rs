@@ -12,6 +12,7 @@ mod error;
 mod feed;
 mod group;
 mod json;
+mod limits;
 mod patience;
 mod queries;
 pub mod replay;
@@ -26,6 +27,8 @@ pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
 pub use feed::Feed;
 pub use json::MAX_PAYLOAD_BYTES;
+pub use limits::{Limits, TenantLimit, TopicLimit};
+pub use queries::backlog::{Limit, Parked};
 pub use queries::{Depth, Reaped, WorkerRow};
 pub use wake::{Signal, Waker};
 
@@ -134,7 +137,7 @@ impl Bus {
     /// committed.
     ///
     /// # Errors
-    /// [`Error::Name`], [`Error::Field`] and [`Error::Refused`] mean that nothing was written;
+    /// [`Error::Name`], [`Error::Field`], [`Error::Refused`] and [`Error::Full`] mean that nothing was written;
     /// [`Error::Database`] that it is unknown: publishing the same [`NewMessage`] again is safe.
     pub async fn publish(&self, message: NewMessage) -> Result<Receipt, Error> {
         check(&message)?;
@@ -362,10 +365,26 @@ impl Bus {
         failed_for: Option<Duration>,
         max: u32,
     ) -> Result<u32, Error> {
+        self.retain_keyed(done_for, done_for, failed_for, max).await
+    }
+
+    /// As [`Bus::retain`], but those with an idempotency key stay for `keyed_for`, if that is more than
+    /// `done_for`: for so long the same key gives the same message.
+    ///
+    /// # Errors
+    /// As [`Bus::retain`].
+    pub async fn retain_keyed(
+        &self,
+        done_for: Duration,
+        keyed_for: Duration,
+        failed_for: Option<Duration>,
+        max: u32,
+    ) -> Result<u32, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
+        let (done_for, keyed_for) = (done_for.as_secs_f64(), keyed_for.as_secs_f64());
         let failed_for = failed_for.map(|keep| keep.as_secs_f64());
         let db = Patient::for_chores(self.pool());
-        let call = queries::retain(db, done_for.as_secs_f64(), failed_for, max);
+        let call = queries::retain(db, done_for, keyed_for, failed_for, max);
         let gone = self.core.once("bus_retain", call).await?;
         Ok(u32::try_from(gone).unwrap_or(0))
     }

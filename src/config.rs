@@ -8,6 +8,7 @@
 //! | `retry_policy.json` | [`retry::Policies`]: what is tried again | none: its keys are not fixed |
 //! | `circuit_breaker.json` | [`breaker::Policies`]: when a sick target is left alone | none, likewise |
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
+//! | `limits.json` | [`Limits`]: how much may wait, and the tenants' shares | none: its keys are not fixed |
 //! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
 //!
 //! [`Reload`] reads files again while the process runs.
@@ -29,8 +30,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::breaker;
+use crate::bus::Limits;
 #[cfg(feature = "hub")]
 use crate::hub;
+use crate::message::ALL_TENANTS;
 use crate::retry;
 
 pub use crate::policy::Invalid;
@@ -85,6 +88,15 @@ impl File for breaker::Policies {
     }
 }
 
+impl File for Limits {
+    const NAME: &'static str = "limits.json";
+    const VARIABLES: Option<&'static str> = None;
+
+    fn validate(&self) -> Result<(), Invalid> {
+        Self::validate(self)
+    }
+}
+
 /// `configs/worker.json`: how workers run, whatever their role.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -92,7 +104,8 @@ pub struct Worker {
     /// Where the file's JSON Schema lies; for editors.
     #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// Whose messages it handles.
+    /// Whose messages it handles; `*` for those of all tenants, each of which gets its fair share of the
+    /// places (see `limits.json` for weights).
     pub tenant: String,
     /// How many messages one worker handles at once; from 1 to 1024.
     #[schemars(range(min = 1, max = 1024))]
@@ -146,8 +159,8 @@ impl File for Worker {
 
     fn validate(&self) -> Result<(), Invalid> {
         let refuse = |field: &str, rule: &str| Err(Invalid::new(field, rule));
-        if !crate::message::valid_name(&self.tenant) {
-            return refuse("tenant", &format!("must be {}", crate::message::NAME_RULE));
+        if self.tenant != ALL_TENANTS && !crate::message::valid_name(&self.tenant) {
+            return refuse("tenant", &format!("must be `*` or {}", crate::message::NAME_RULE));
         }
         if !(1..=1024).contains(&self.concurrency) {
             return refuse("concurrency", "must be from 1 to 1024");
@@ -197,6 +210,12 @@ impl Source {
     #[must_use]
     pub fn dir(&self) -> Option<&Path> {
         self.dir.as_deref()
+    }
+
+    /// Whether the file is there.
+    #[must_use]
+    pub fn has<T: File>(&self) -> bool {
+        self.dir.as_ref().is_some_and(|dir| dir.join(T::NAME).exists())
     }
 
     /// Loads one file: its fields, those of the environment over them, and the defaults under them.
@@ -370,6 +389,7 @@ pub fn schemas() -> Vec<(String, Schema)> {
         schema::<retry::Policies>(),
         schema::<breaker::Policies>(),
         schema::<Worker>(),
+        schema::<Limits>(),
         #[cfg(feature = "hub")]
         schema::<hub::Options>(),
     ]

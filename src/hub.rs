@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | `max_body_bytes` | 1 MiB | the largest request body |
 //! | `retention.done_hours` | 24 | how long done and cancelled messages stay |
+//! | `retention.idempotency_hours` | 24 | how long they stay that have an idempotency key, if that is longer |
 //! | `retention.failed_days` | none | how long dead letters stay; none: until someone drops them |
 //! | `retention.log_days` | 35 | how long the log stays, in whole weeks |
 //! | `allowed_hosts` | `[]` | names by which clients may call the hub, beside loopback |
@@ -31,6 +32,7 @@ mod gauges;
 mod guard;
 mod health;
 mod host;
+mod limits;
 pub mod maintenance;
 mod messages;
 mod options;
@@ -57,10 +59,11 @@ pub use bind::{BindError, bind};
 pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
+pub use limits::apply_limits;
 pub use options::{InvalidOptions, Options, Retention};
 pub use serve::serve;
 
-use crate::bus::{Bus, Depth, Feed};
+use crate::bus::{Bus, Feed};
 use cached::Cached;
 use gauges::Gauges;
 use host::Hosts;
@@ -106,7 +109,7 @@ struct Hub {
     waiters: Semaphore,
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
-    depths: Cached<Option<Arc<[Depth]>>>,
+    counted: Cached<()>,
 }
 
 impl Hub {
@@ -118,7 +121,7 @@ impl Hub {
             waiters: Semaphore::new(state.options.max_waiters),
             gauges: Gauges::default(),
             schema: Cached::default(),
-            depths: Cached::default(),
+            counted: Cached::default(),
             state,
         }
     }
@@ -151,6 +154,8 @@ pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
         .route("/api/circuits/{action}", post(circuits::set))
         .route("/api/dead-letters", get(dead_letters::list))
         .route("/api/dead-letters/requeue", post(dead_letters::requeue))
+        .route("/api/dead-letters/drop", post(dead_letters::drop))
+        .route("/api/dead-letters/{id}", get(dead_letters::show))
         .route("/artifacts/{*path}", get(artifacts::artifact))
         .with_state(Arc::clone(&hub))
         .merge(role_routes.reset_fallback())

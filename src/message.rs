@@ -18,6 +18,8 @@ pub const DEADLINE_MS_MAX: u64 = 31_536_000_000;
 
 /// The tenant of a message that names none.
 pub const DEFAULT_TENANT: &str = "default";
+/// What a worker claims for that serves all tenants. No message has this tenant.
+pub const ALL_TENANTS: &str = "*";
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {

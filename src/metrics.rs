@@ -8,6 +8,8 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 pub const QUEUE_MESSAGES: &str = "cogo_queue_messages";
 /// How long the oldest queued message has been due, by `role` and `service`.
 pub const QUEUE_OLDEST_SECONDS: &str = "cogo_queue_oldest_seconds";
+/// Messages that are due and may not be claimed, by `role`, `service` and `reason` (ordering, circuit).
+pub const PARKED_MESSAGES: &str = "cogo_parked_messages";
 /// From due to claimed, by the database's clock, by `role`.
 pub const CLAIM_LATENCY_MS: &str = "cogo_claim_latency_ms";
 /// From the handler's end to the settle's commit, by `role`.
@@ -44,6 +46,7 @@ pub fn describe() {
         Unit::Seconds,
         "How long the oldest queued message has been due"
     );
+    describe_gauge!(PARKED_MESSAGES, "Messages that are due and may not be claimed");
     describe_histogram!(CLAIM_LATENCY_MS, Unit::Milliseconds, "From due to claimed");
     describe_histogram!(
         SETTLE_LATENCY_MS,

@@ -163,7 +163,7 @@ pub struct Context {
     pub bus: Bus,
     /// Who this worker is, unique among all workers.
     pub worker_id: String,
-    /// Whose work it does.
+    /// Whose work it does; `*` for everybody's.
     pub tenant: String,
     /// How many messages it handles at once.
     pub concurrency: usize,

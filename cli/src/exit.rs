@@ -13,7 +13,8 @@ Exit codes:
   2    wrong usage, a bad argument or a bad configuration file
   3    what was named does not exist
   4    a server that is needed does not answer, or may not be used
-  5    the state does not allow it, such as a message that is not in the dead-letter queue
+  5    the state does not allow it, such as a message that is not in the dead-letter queue, or a
+       queue that is full
   6    not finished within --wait or --timeout; the work goes on
   130  interrupted";
 
@@ -36,7 +37,7 @@ impl Exit {
             Code::InvalidArgument | Code::PayloadTooLarge => Self::Usage,
             Code::NotFound => Self::NotFound,
             Code::Unavailable | Code::Unauthorized | Code::Forbidden => Self::Unavailable,
-            Code::Conflict => Self::Refused,
+            Code::Conflict | Code::RateLimited => Self::Refused,
             Code::Timeout => Self::Unfinished,
             _ => Self::Failed,
         }
@@ -103,6 +104,12 @@ pub(crate) fn judge(error: &anyhow::Error) -> (Exit, Option<String>) {
         }
         if let Some(error) = cause.downcast_ref::<cogo::bus::Error>() {
             exit = Exit::of(error.code());
+            if let cogo::bus::Error::Full { retry_after, .. } = error {
+                let seconds = retry_after.as_millis().div_ceil(1000).max(1);
+                hint = Some(format!(
+                    "Nothing was enqueued. Try again in {seconds} s; `cogo limits` shows what is full."
+                ));
+            }
             break;
         }
         if cause.is::<cogo::config::Error>() || cause.is::<cogo::message::InvalidName>() {
@@ -127,6 +134,16 @@ mod tests {
     fn a_reader_that_went_away_is_no_failure() {
         let error = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe));
         assert_eq!(judge(&error.context("printing")), (Exit::Done, None));
+    }
+
+    #[test]
+    fn a_queue_that_is_full_says_when_to_try_again() {
+        let retry_after = std::time::Duration::from_millis(1200);
+        let full = cogo::bus::Error::Full { message: "tenant a: 9 wait".to_owned(), retry_after };
+        let (exit, text) = judge(&full.into());
+        assert_eq!(exit, Exit::Refused);
+        let text = text.expect("something is said");
+        assert!(text.starts_with("tenant a: 9 wait\n") && text.contains("in 2 s"), "{text}");
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod dlq;
 mod exit;
 mod hub;
 mod lifecycle;
+mod limits;
 mod mcp;
 mod message;
 mod migrate;
@@ -80,6 +81,7 @@ enum Command {
     Tail(tail::Tail),
     Trace(trace::Trace),
     Dlq(dlq::Dlq),
+    Limits(limits::Limits),
     Circuit(circuit::Circuit),
     Replay(replay::Replay),
     Mcp(mcp::Mcp),
@@ -104,6 +106,7 @@ impl Command {
             Self::Tail(command) => command.run(global, output).await,
             Self::Trace(command) => command.run(global, output).await,
             Self::Dlq(command) => command.run(global, output).await,
+            Self::Limits(command) => command.run(global, output).await,
             Self::Circuit(command) => command.run(global, output).await,
             Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,

@@ -58,6 +58,8 @@ struct Plan {
     policies: Policies,
     reload: Reload,
     hub: hub::Options,
+    /// None without a file: then those that another hub set are left alone.
+    bus_limits: Option<cogo::bus::Limits>,
     mcp: cogo_worker_mcp_gateway::config::Config,
     data_dir: PathBuf,
     artifacts_dir: PathBuf,
@@ -75,6 +77,7 @@ impl Plan {
             policies,
             reload,
             hub: source.load()?,
+            bus_limits: if source.has::<cogo::bus::Limits>() { Some(source.load()?) } else { None },
             mcp: mcp::load(global)?,
             data_dir: global.data_dir()?,
             artifacts_dir: global.artifacts_dir()?,
@@ -144,6 +147,9 @@ async fn prepare(plan: &Plan, database: &PgConnectOptions, what: What) -> Result
     }
     let max = plan.worker.max_connections;
     let hub_bus = connect::open(database, Rights::Operator, max).await?;
+    if let Some(limits) = &plan.bus_limits {
+        hub::apply_limits(&hub_bus, limits).await.context("setting the limits of limits.json")?;
+    }
     let worker_bus = match what.gateway {
         true => Some(hub_bus.beside(connect::pool(database, Rights::Bus, max).await?)),
         false => None,

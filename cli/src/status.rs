@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use cogo::bus::{Depth, WorkerRow};
+use cogo::bus::{Depth, Parked, WorkerRow};
 use serde::Serialize;
 
 use crate::connect::{self, Global, newest_migration};
@@ -37,6 +37,7 @@ struct Found {
     newest_migration: i64,
     hub: Option<Hub>,
     queue: Vec<Depth>,
+    parked: Vec<Parked>,
     workers: Vec<WorkerRow>,
 }
 
@@ -59,6 +60,7 @@ impl Status {
             newest_migration: newest_migration(),
             hub: hub(global).await,
             queue: bus.stats().await?,
+            parked: bus.parked().await?,
             workers: bus.workers(self.workers).await?,
         };
         if output.json {
@@ -128,6 +130,22 @@ fn show(output: Output, found: &Found) -> Result<()> {
         output.table(&["TOPIC", "STATUS", "MESSAGES", "OLDEST"], &rows)?;
     }
     output.line("")?;
+    if !found.parked.is_empty() {
+        let rows: Vec<_> = found
+            .parked
+            .iter()
+            .map(|parked| {
+                vec![
+                    Cell::new(format!("{}/{}", parked.role, parked.service), Ink::Name),
+                    Cell::number(parked.messages.to_string()),
+                    Cell::number(parked.oldest_ms.map(millis).unwrap_or_default()),
+                    Cell::new(&parked.reason, Ink::Warn),
+                ]
+            })
+            .collect();
+        output.table(&["TOPIC", "PARKED", "OLDEST", "WAITS FOR"], &rows)?;
+        output.line("")?;
+    }
     if found.workers.is_empty() {
         return Ok(output.line("No worker was ever here.")?);
     }
@@ -150,10 +168,11 @@ fn show(output: Output, found: &Found) -> Result<()> {
                 Cell::plain(&worker.id),
                 Cell::new(status, ink),
                 Cell::new(moment(worker.last_seen_at), Ink::Faint),
+                Cell::plain(&worker.tenant),
                 Cell::plain(worker.topics.join(" ")),
             ]
         })
         .collect();
-    output.table(&["WORKER", "STATUS", "LAST SEEN", "TOPICS"], &rows)?;
+    output.table(&["WORKER", "STATUS", "LAST SEEN", "TENANT", "TOPICS"], &rows)?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use crate::message::{Message, MessageId};
 pub struct ClaimRequest {
     /// Who claims.
     pub worker: String,
-    /// Whose work.
+    /// Whose work; `*` ([`crate::message::ALL_TENANTS`]) for everybody's, in fair shares.
     pub tenant: String,
     /// The topics, as `role/service`.
     pub topics: Vec<String>,

@@ -1,7 +1,12 @@
 //! What can go wrong between a client and the bus.
 
+use std::time::Duration;
+
 use crate::error::Code;
 use crate::message::{InvalidName, MessageId};
+
+/// When to try again where a refusal does not say: what waits is counted anew each second.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a call to the bus failed.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +32,14 @@ pub enum Error {
         code: Code,
         /// What the bus said.
         message: String,
+    },
+    /// More would wait than a limit allows. Nothing was written.
+    #[error("{message}")]
+    Full {
+        /// Which limit, and how much waits.
+        message: String,
+        /// When it may be tried again.
+        retry_after: Duration,
     },
     /// The data holds what Postgres cannot store, such as a number out of its range. Nothing was changed.
     #[error("{call}: the data holds what the database cannot store")]
@@ -71,13 +84,16 @@ impl Error {
             Self::Field { code, .. } | Self::Refused { code, .. } => *code,
             Self::StaleClaim { .. } => Code::Conflict,
             Self::NoMessage(_) => Code::NotFound,
+            Self::Full { .. } => Code::RateLimited,
             Self::Database { source, .. } if is_transient(source) => Code::Unavailable,
             Self::Database { .. } => Code::Internal,
             Self::Closed => Code::Unavailable,
         }
     }
 
-    /// Whether the same call may succeed later. Every call of the bus is safe to repeat: ids are chosen
+    /// Whether the same call may succeed a moment later, whatever was in it. A limit that is reached
+    /// ([`Error::Full`]) is none of these: it holds for some messages and not for others, and waiting for it
+    /// is the sender's business. Every call of the bus is safe to repeat: ids are chosen
     /// by the sender, and settles are fenced.
     #[must_use]
     pub fn is_transient(&self) -> bool {
@@ -102,6 +118,10 @@ impl Error {
             let state = error.code();
             let state = state.as_deref().unwrap_or_default();
             if let Some(code) = Code::from_sqlstate(state) {
+                if code == Code::RateLimited {
+                    let retry_after = retry_after(error.as_ref());
+                    return Self::Full { message: error.message().to_owned(), retry_after };
+                }
                 return Self::Refused { code, message: error.message().to_owned() };
             }
             // Class 22: data that Postgres cannot take, such as a number out of range. Class 54: data that is
@@ -112,6 +132,14 @@ impl Error {
         }
         Self::Database { call, source }
     }
+}
+
+/// The time that a refusal for a limit names in its detail, `retry_after_ms=<n>`.
+fn retry_after(error: &dyn sqlx::error::DatabaseError) -> Duration {
+    error
+        .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
+        .and_then(|error| error.detail()?.strip_prefix("retry_after_ms=")?.parse().ok())
+        .map_or(RETRY_AFTER, Duration::from_millis)
 }
 
 /// Whether a failure of the database passes by itself: lost connections (class 08), transactions that lost

@@ -92,6 +92,10 @@ macro_rules! message_columns {
     };
 }
 
+// After the macro that they use.
+pub(crate) mod backlog;
+pub(crate) mod dead_letters;
+
 /// One row of `bus_step`: the outcome of a settle, or a claimed message.
 #[derive(Debug)]
 pub(crate) enum StepRow {
@@ -193,36 +197,12 @@ pub(crate) struct Operated {
     pub(crate) code: Option<String>,
 }
 
-pub(crate) async fn requeue(
-    db: impl PgExecutor<'_>,
-    messages: &Value,
-    reason: Option<&str>,
-) -> sqlx::Result<Vec<Operated>> {
-    sqlx::query_as("select id, code from bus_requeue($1, $2)")
-        .bind(messages)
-        .bind(reason)
-        .fetch_all(db)
-        .await
-}
-
 pub(crate) async fn cancel(
     db: impl PgExecutor<'_>,
     messages: &Value,
     reason: Option<&str>,
 ) -> sqlx::Result<Vec<Operated>> {
     sqlx::query_as("select id, code from bus_cancel($1, $2)")
-        .bind(messages)
-        .bind(reason)
-        .fetch_all(db)
-        .await
-}
-
-pub(crate) async fn drop_dead(
-    db: impl PgExecutor<'_>,
-    messages: &Value,
-    reason: Option<&str>,
-) -> sqlx::Result<Vec<Operated>> {
-    sqlx::query_as("select id, code from bus_drop($1, $2)")
         .bind(messages)
         .bind(reason)
         .fetch_all(db)
@@ -251,24 +231,6 @@ pub(crate) async fn settled_of(
     .bind(ids)
     .fetch_all(db)
     .await
-}
-
-pub(crate) async fn dead_letters(
-    db: impl PgExecutor<'_>,
-    role: Option<&str>,
-    service: Option<&str>,
-    class: Option<&str>,
-    max: i64,
-) -> sqlx::Result<Vec<Message>> {
-    const SQL: &str = concat!(
-        "select ",
-        message_columns!("m"),
-        " from agent_messages m where m.status = 'failed'
-            and ($1::text is null or m.role = $1) and ($2::text is null or m.service = $2)
-            and ($3::text is null or m.error ->> 'class' = $3)
-            order by m.done_at desc, m.id desc limit $4"
-    );
-    sqlx::query_as(SQL).bind(role).bind(service).bind(class).bind(max).fetch_all(db).await
 }
 
 const EVENT_COLUMNS: &str =
@@ -387,6 +349,8 @@ pub(crate) async fn stats(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Depth>> {
 pub struct WorkerRow {
     /// Who it is.
     pub id: String,
+    /// Whose work it does; `*` for everybody's.
+    pub tenant: String,
     /// What it does.
     pub role: String,
     /// Where it runs.
@@ -405,7 +369,7 @@ pub struct WorkerRow {
 
 pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<Vec<WorkerRow>> {
     sqlx::query_as(
-        "select id, role, host, version, topics, status, started_at, last_seen_at from workers
+        "select id, tenant, role, host, version, topics, status, started_at, last_seen_at from workers
             order by status desc, last_seen_at desc limit $1",
     )
     .bind(max)
@@ -416,15 +380,18 @@ pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<V
 pub(crate) async fn retain(
     db: impl PgExecutor<'_>,
     done_for_s: f64,
+    keyed_for_s: f64,
     failed_for_s: Option<f64>,
     max: i32,
 ) -> sqlx::Result<i32> {
     sqlx::query_scalar(
-        "select bus_retain(make_interval(secs => $1), make_interval(secs => $2), $3)",
+        "select bus_retain(make_interval(secs => $1), make_interval(secs => $2), $3,
+            make_interval(secs => $4))",
     )
     .bind(done_for_s)
     .bind(failed_for_s)
     .bind(max)
+    .bind(keyed_for_s)
     .fetch_one(db)
     .await
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -88,6 +89,17 @@ impl ApiError {
         self
     }
 
+    /// Says when to try again: in the header `Retry-After`, which counts whole seconds and so is rounded up,
+    /// and in `retry_after_ms`.
+    #[must_use]
+    pub fn with_retry_after(mut self, after: Duration) -> Self {
+        self.headers.retain(|(name, _)| name != header::RETRY_AFTER);
+        let seconds = after.as_millis().div_ceil(1000).max(1);
+        let value = HeaderValue::from_str(&seconds.to_string()).expect("digits make a header");
+        let ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        self.with_header(header::RETRY_AFTER, value).with_detail("retry_after_ms", ms)
+    }
+
     /// Adds a field to the answer's JSON; the five that every error has cannot be replaced.
     #[must_use]
     pub fn with_detail(mut self, field: impl Into<String>, value: impl Into<Value>) -> Self {
@@ -112,6 +124,9 @@ impl From<bus::Error> for ApiError {
     /// What the bus refused is told as it is; what the database said never is.
     fn from(error: bus::Error) -> Self {
         match &error {
+            bus::Error::Full { message, retry_after } => {
+                Self::new(Code::RateLimited, message.clone()).with_retry_after(*retry_after)
+            }
             bus::Error::Data { .. } => {
                 let trace_id = Uuid::now_v7();
                 tracing::info!(trace.id = %trace_id, error = %chain(&error), "Refused data");

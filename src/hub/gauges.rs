@@ -11,11 +11,11 @@ use metrics::gauge;
 
 use crate::breaker;
 use crate::bus::circuit::Circuit;
-use crate::bus::{Bus, Depth};
+use crate::bus::{Bus, Depth, Error, Parked};
 use crate::error::chain;
 use crate::hub::Hub;
 use crate::message::Status;
-use crate::metrics::{CIRCUIT_OPEN_CURRENT, QUEUE_MESSAGES, QUEUE_OLDEST_SECONDS};
+use crate::metrics::{CIRCUIT_OPEN_CURRENT, PARKED_MESSAGES, QUEUE_MESSAGES, QUEUE_OLDEST_SECONDS};
 
 /// How old the queue's gauges may be: several scrapers must not cost several counts.
 const AGE: Duration = Duration::from_secs(5);
@@ -31,6 +31,9 @@ const OTHER: &str = "_other";
 
 const STATUSES: [Status; 4] = [Status::Delayed, Status::Queued, Status::Claimed, Status::Failed];
 
+/// Why messages are parked. Which circuit breaker it is does not belong in a label.
+const REASONS: [&str; 2] = ["ordering", "circuit"];
+
 type Pair = (String, String);
 
 /// Which series there are, so that one that has disappeared goes to 0 and does not stay as it was.
@@ -41,8 +44,17 @@ pub(crate) struct Gauges {
 }
 
 impl Gauges {
-    fn set(&self, depths: &[Depth]) {
-        for ((role, service), sums) in self.sums(depths) {
+    fn set(&self, counts: &Counts) {
+        for ((role, service), sums) in self.sums(counts) {
+            for (reason, messages) in REASONS.iter().zip(sums.parked) {
+                let labels = [
+                    ("role", role.clone()),
+                    ("service", service.clone()),
+                    ("reason", (*reason).to_owned()),
+                ];
+                #[allow(clippy::cast_precision_loss)] // counts of rows
+                gauge!(PARKED_MESSAGES, &labels).set(messages as f64);
+            }
             for (status, messages) in STATUSES.iter().zip(sums.messages) {
                 let labels = [
                     ("role", role.clone()),
@@ -82,28 +94,42 @@ impl Gauges {
     }
 
     /// What each series is now, those with nothing in them included.
-    fn sums(&self, depths: &[Depth]) -> BTreeMap<Pair, Sums> {
+    fn sums(&self, counts: &Counts) -> BTreeMap<Pair, Sums> {
         let mut pairs = self.pairs.lock().unwrap_or_else(PoisonError::into_inner);
         let mut sums: BTreeMap<Pair, Sums> =
             pairs.iter().map(|pair| (pair.clone(), Sums::default())).collect();
-        for depth in depths {
-            let mut pair = (depth.role.clone(), depth.service.clone());
+        let mut pair = |role: &str, service: &str| {
+            let mut pair = (role.to_owned(), service.to_owned());
             if !pairs.contains(&pair) {
                 if pairs.len() >= PAIRS_MAX {
                     pair = (OTHER.to_owned(), OTHER.to_owned());
                 }
                 pairs.insert(pair.clone());
             }
-            sums.entry(pair).or_default().add(depth);
+            pair
+        };
+        for depth in &counts.depths {
+            sums.entry(pair(&depth.role, &depth.service)).or_default().add(depth);
+        }
+        for parked in &counts.parked {
+            sums.entry(pair(&parked.role, &parked.service)).or_default().park(parked);
         }
         sums
     }
+}
+
+/// What is read of the queue for the gauges.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    depths: Vec<Depth>,
+    parked: Vec<Parked>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     messages: [i64; STATUSES.len()],
     oldest_ms: u64,
+    parked: [i64; REASONS.len()],
 }
 
 impl Sums {
@@ -118,29 +144,41 @@ impl Sums {
             self.oldest_ms = self.oldest_ms.max(oldest);
         }
     }
+
+    fn park(&mut self, parked: &Parked) {
+        let why = parked.reason.split(':').next().unwrap_or_default();
+        for (reason, messages) in REASONS.iter().zip(&mut self.parked) {
+            if *reason == why {
+                *messages += parked.messages;
+            }
+        }
+    }
 }
 
 /// All metrics, in the Prometheus text format.
 pub(crate) async fn render(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
     let count = async {
         let bus = &hub.state.bus;
-        let (depths, circuits) = tokio::join!(count(bus), circuits(bus));
-        if let Some(depths) = &depths {
-            hub.gauges.set(depths);
+        let (counts, circuits) = tokio::join!(count(bus), circuits(bus));
+        if let Some(counts) = &counts {
+            hub.gauges.set(counts);
         }
         if let Some(circuits) = circuits {
             hub.gauges.set_circuits(&circuits);
         }
-        depths
     };
-    hub.depths.get(AGE, count).await;
+    hub.counted.get(AGE, count).await;
     let text = (hub.state.metrics)();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
-async fn count(bus: &Bus) -> Option<Arc<[Depth]>> {
-    match tokio::time::timeout(TIMEOUT, bus.stats()).await {
-        Ok(Ok(depths)) => Some(depths.into()),
+async fn count(bus: &Bus) -> Option<Counts> {
+    let counting = async {
+        let (depths, parked) = (bus.stats().await?, bus.parked().await?);
+        Ok::<_, Error>(Counts { depths, parked })
+    };
+    match tokio::time::timeout(TIMEOUT, counting).await {
+        Ok(Ok(counts)) => Some(counts),
         Ok(Err(error)) => {
             tracing::warn!(error = %chain(&error), "Could not count the queue; its gauges are old");
             None
@@ -179,9 +217,20 @@ mod tests {
     fn a_series_that_disappears_goes_to_zero() {
         let gauges = Gauges::default();
         let pair = ("r".to_owned(), "a".to_owned());
-        let sums = gauges.sums(&[depth("a", Status::Queued, 3), depth("a", Status::Failed, 1)]);
-        assert_eq!(sums[&pair], Sums { messages: [0, 3, 0, 1], oldest_ms: 1500 });
-        assert_eq!(gauges.sums(&[])[&pair], Sums::default());
+        let parked = |reason: &str, messages| Parked {
+            role: "r".to_owned(),
+            service: "a".to_owned(),
+            reason: reason.to_owned(),
+            messages,
+            oldest_ms: None,
+        };
+        let counts = Counts {
+            depths: vec![depth("a", Status::Queued, 3), depth("a", Status::Failed, 1)],
+            parked: vec![parked("ordering", 5), parked("circuit:a.b", 1), parked("circuit:a.c", 1)],
+        };
+        let wanted = Sums { messages: [0, 3, 0, 1], oldest_ms: 1500, parked: [5, 2] };
+        assert_eq!(gauges.sums(&counts)[&pair], wanted);
+        assert_eq!(gauges.sums(&Counts::default())[&pair], Sums::default());
     }
 
     #[test]
@@ -189,10 +238,11 @@ mod tests {
         let gauges = Gauges::default();
         let depths: Vec<Depth> =
             (0..2000).map(|n| depth(&format!("s{n}"), Status::Queued, 1)).collect();
-        let sums = gauges.sums(&depths);
+        let counts = Counts { depths, ..Counts::default() };
+        let sums = gauges.sums(&counts);
         assert_eq!(sums.len(), PAIRS_MAX + 1);
         let other = &sums[&(OTHER.to_owned(), OTHER.to_owned())];
         assert_eq!(other.messages[1], 2000 - 500);
-        assert_eq!(gauges.sums(&depths).len(), PAIRS_MAX + 1);
+        assert_eq!(gauges.sums(&counts).len(), PAIRS_MAX + 1);
     }
 }

@@ -90,7 +90,9 @@ pub async fn partition(bus: &Bus, keep: Duration) -> Result<(), Error> {
 pub async fn retain(bus: &Bus, retention: &Retention) -> Result<u64, Error> {
     let mut gone = 0;
     loop {
-        let batch = bus.retain(retention.done_for(), retention.failed_for(), RETAIN_MAX).await?;
+        let (done_for, keyed_for) = (retention.done_for(), retention.keyed_for());
+        let failed_for = retention.failed_for();
+        let batch = bus.retain_keyed(done_for, keyed_for, failed_for, RETAIN_MAX).await?;
         gone += u64::from(batch);
         if batch < RETAIN_MAX {
             break;

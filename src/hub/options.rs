@@ -37,6 +37,9 @@ pub struct Options {
 pub struct Retention {
     /// Hours that done and cancelled messages stay, from 0 to 87600. Their events stay longer.
     pub done_hours: u32,
+    /// Hours that a message with an idempotency key stays when it is done, from 0 to 87600, if that is more than
+    /// `done_hours`: for so long at least, the same key gives the same message.
+    pub idempotency_hours: u32,
     /// Days that dead letters stay, from 1 to 3650; unset: until someone drops them.
     pub failed_days: Option<u32>,
     /// Days that events stay at least, from 1 to 3650; they go by whole weeks.
@@ -72,7 +75,7 @@ impl Default for Options {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { done_hours: 24, failed_days: None, log_days: 35 }
+        Self { done_hours: 24, idempotency_hours: 24, failed_days: None, log_days: 35 }
     }
 }
 
@@ -80,7 +83,13 @@ impl Retention {
     /// How long done and cancelled messages stay.
     #[must_use]
     pub fn done_for(&self) -> Duration {
-        Duration::from_secs(u64::from(self.done_hours) * 3600)
+        hours(self.done_hours)
+    }
+
+    /// How long they stay that have an idempotency key.
+    #[must_use]
+    pub fn keyed_for(&self) -> Duration {
+        hours(self.done_hours.max(self.idempotency_hours))
     }
 
     /// How long dead letters stay, unless for ever.
@@ -96,6 +105,10 @@ impl Retention {
     }
 }
 
+fn hours(hours: u32) -> Duration {
+    Duration::from_secs(u64::from(hours) * 3600)
+}
+
 fn days(days: u32) -> Duration {
     Duration::from_secs(u64::from(days) * 24 * 3600)
 }
@@ -106,9 +119,10 @@ impl Options {
     /// # Errors
     /// Names the first field that breaks its rule, and the rule.
     pub fn validate(&self) -> Result<(), InvalidOptions> {
-        let Retention { done_hours, failed_days, log_days } = &self.retention;
+        let Retention { done_hours, idempotency_hours, failed_days, log_days } = &self.retention;
         within("max_body_bytes", self.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
         within("retention.done_hours", (*done_hours).into(), 0, 87_600)?;
+        within("retention.idempotency_hours", (*idempotency_hours).into(), 0, 87_600)?;
         within("retention.failed_days", failed_days.unwrap_or(1).into(), 1, 3650)?;
         within("retention.log_days", (*log_days).into(), 1, 3650)?;
         within("wait_max_s", self.wait_max_s.into(), 1, 3600)?;
@@ -148,7 +162,20 @@ mod tests {
         };
         assert_eq!(bad(r#"{"wait_max_s":0}"#), "wait_max_s: must be from 1 to 3600, not 0");
         assert!(bad(r#"{"retention":{"failed_days":0}}"#).starts_with("retention.failed_days: "));
+        assert_eq!(
+            bad(r#"{"retention":{"idempotency_hours":87601}}"#),
+            "retention.idempotency_hours: must be from 0 to 87600, not 87601"
+        );
         assert!(bad(r#"{"allowed_hosts":["a","b:80"]}"#).starts_with("allowed_hosts[1]: "));
+    }
+
+    #[test]
+    fn a_key_lives_at_least_as_long_as_its_message() {
+        let hours = |done_hours, idempotency_hours| {
+            let retention = Retention { done_hours, idempotency_hours, ..Retention::default() };
+            retention.keyed_for().as_secs() / 3600
+        };
+        assert_eq!((hours(24, 72), hours(24, 0)), (72, 24));
     }
 
     #[test]

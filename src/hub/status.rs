@@ -24,6 +24,7 @@ pub(crate) async fn status(
         "version": env!("CARGO_PKG_VERSION"),
         "schema_version": bus.schema_version().await?,
         "queue": bus.stats().await?,
+        "parked": bus.parked().await?,
         "workers": bus.workers(WORKERS_MAX).await?,
     })))
 }

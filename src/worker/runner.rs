@@ -44,7 +44,7 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 pub struct Options {
     /// Who this worker is, unique among all workers.
     pub worker_id: String,
-    /// Whose work it does.
+    /// Whose work it does; `*` ([`crate::message::ALL_TENANTS`]) for everybody's, in fair shares.
     pub tenant: String,
     /// What it claims.
     pub topics: Vec<Topic>,

@@ -1,6 +1,7 @@
 use std::path::{Path, PathBuf};
 
 use cogo::breaker;
+use cogo::bus::Limits;
 use cogo::config::{self, Error, File, Source, Worker};
 use cogo::hub;
 use cogo::retry::Policies;
@@ -46,7 +47,9 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     let breakers: breaker::Policies = source.load().expect("a good circuit_breaker.json");
     let worker: Worker = source.load().expect("a good worker.json");
     let hub_options: hub::Options = source.load().expect("a good hub.json");
+    let limits: Limits = source.load().expect("a good limits.json");
     let schemas = [
+        (Limits::NAME, limits.schema.clone()),
         (Policies::NAME, policies.schema.clone()),
         (breaker::Policies::NAME, breakers.schema.clone()),
         (Worker::NAME, worker.schema.clone()),
@@ -57,11 +60,29 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     }
     assert_eq!(Worker { schema: None, ..worker }, Worker::default(), "shown as they are built in");
     assert_eq!(hub::Options { schema: None, ..hub_options }, hub::Options::default());
+    assert_eq!(Limits { schema: None, ..limits }, Limits::default());
     let browser = policies.resolve("mcp.call.browser.get_title.0");
     assert_eq!((browser.max_attempts, browser.timeout_ms), (4, 120_000));
     assert_eq!(breakers.resolve("other"), breaker::Policy::default(), "shown as it is built in");
     let figma = breakers.resolve("mcp.call.figma.get_document_info.0");
     assert_eq!((figma.min_requests, figma.open_ms), (5, 60_000));
+}
+
+#[test]
+fn limits_and_tenants_are_checked_by_field() {
+    let limit = "{\n  \"tenants\": {\n    \"a\": { \"max_queued\": 0 }\n  }\n}";
+    let text = refusal::<Limits>(limit);
+    assert!(text.starts_with("limits.json:3: tenants.a.max_queued: must be from 1"), "{text}");
+    let text = refusal::<Limits>("{\"topics\": {\"r/s\": {\"weight\": 1}}}");
+    assert!(text.contains("topics.r/s.weight: unknown field `weight`"), "{text}");
+    let text = refusal::<Worker>("{\"tenant\": \"a*\"}");
+    assert!(text.starts_with("worker.json:1: tenant: must be `*` or 1 to 64"), "{text}");
+    let dir = written(Worker::NAME, "{\"tenant\": \"*\"}");
+    let source = no_variables(Some(dir.path().to_owned()));
+    assert_eq!(source.load::<Worker>().expect("all tenants").tenant, "*");
+    assert!(
+        source.has::<Worker>() && !source.has::<Limits>() && !no_variables(None).has::<Worker>()
+    );
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod boundary;
 mod circuits;
 mod connections;
+mod dead_letters;
 mod health;
 mod messages;
 mod waiting;

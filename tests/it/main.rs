@@ -3,12 +3,14 @@
 mod claim;
 mod claim_schedules;
 mod config;
+mod dead_letters;
 mod embedded;
 mod enqueue;
 mod failures;
 mod fixtures;
 mod hub;
 mod layers;
+mod limits;
 mod log;
 mod migrations;
 mod odd_sequences;

@@ -46,7 +46,7 @@ async fn all_kinds_of_damage_are_found_in_ranges_of_any_size() {
         claim.fail(json!({"class": "connect"}), None).await.expect("dead");
     }
     sql(&db, "create table copies as select * from agent_messages where status = 'failed'").await;
-    let dropped = bus.dead_letters(&Default::default(), 1).await.expect("listed")[0].id;
+    let dropped = bus.dead_letters(&Default::default(), 1).await.expect("listed")[0].message.id;
     bus.drop_dead_letters(&[dropped], None).await.expect("dropped");
     let (damaged, lost) = (id_of(&db, 5).await, id_of(&db, 6).await);
     for range in [1, 3, 1000] {

@@ -2,6 +2,7 @@
 
 mod adversity;
 mod breakers;
+mod tenants;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -101,6 +102,15 @@ impl Running {
             lease,
             info: json!({}),
         };
+        Self::start_as(handler, options, bus, policies).await
+    }
+
+    async fn start_as<H: Handler>(
+        handler: H,
+        options: Options,
+        bus: &Bus,
+        policies: impl Into<Live<Policies>>,
+    ) -> Self {
         let runner = Runner::new(handler, options, bus.clone(), policies);
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let (ready, mut is_ready) = watch::channel(false);

@@ -38,6 +38,7 @@ fn all_that_is_wrong_is_told_at_once() {
     write(dir.path(), "circuit_breaker.json", breaker);
     write(dir.path(), "mcp.json", "{\"toolsets\": {\"x\": {\"url\": \"ftp://x\"}}}");
     write(dir.path(), "workers.json", "{}");
+    write(dir.path(), "limits.json", "{\"tenants\": {\"*\": {\"max_queued\": 0}}}");
     let path = dir.path().display().to_string();
     let done = Cogo::new().run(&["config", "check", "--config-dir", &path]);
     assert_eq!(done.code, Some(2), "{done:?}");
@@ -46,6 +47,7 @@ fn all_that_is_wrong_is_told_at_once() {
         "retry_policy.json:1: policies.a..b: ",
         "circuit_breaker.json:1: policies.default.min_requests: must be from 1 to 1000",
         "mcp.json: toolsets.x.url: ",
+        "limits.json:1: tenants.*.max_queued: must be from 1",
         "workers.json: is no configuration file that anything reads",
     ] {
         assert!(done.stderr.contains(words), "{words:?} is missing: {done:?}");

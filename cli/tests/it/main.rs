@@ -4,6 +4,8 @@ mod circuits;
 mod config;
 mod dead_letters;
 mod help;
+mod idempotency;
+mod limits;
 mod log;
 mod mcp;
 mod messages;

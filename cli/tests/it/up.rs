@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 use crate::support::{Cogo, Running, http, temp_dir, until, write};
 
 /// A directory for data and configuration, with a toolset that does not answer.
-struct Home {
-    cogo: Cogo,
+pub(crate) struct Home {
+    pub(crate) cogo: Cogo,
     dir: tempfile::TempDir,
 }
 
 impl Home {
-    fn new(cogo: Cogo) -> Self {
+    pub(crate) fn new(cogo: Cogo) -> Self {
         let dir = temp_dir();
         let configs = dir.path().join("configs");
         std::fs::create_dir(&configs).expect("a directory");
@@ -24,12 +24,17 @@ impl Home {
         Self { cogo, dir }
     }
 
+    /// Writes a configuration file.
+    pub(crate) fn configure(&self, name: &str, text: &str) {
+        write(&self.dir.path().join("configs"), name, text);
+    }
+
     fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
     /// Starts everything, and waits until it is ready.
-    fn up(&self) -> Up {
+    pub(crate) fn up(&self) -> Up {
         let running = self.cogo.start(&["up", "--listen", "127.0.0.1:0"]);
         let said = running.stderr.wait("Ctrl-C stops it.");
         let url = said.split_whitespace().find(|word| word.starts_with("http://"));
@@ -46,14 +51,14 @@ impl Home {
     }
 }
 
-struct Up {
-    running: Running,
-    url: String,
-    token: String,
+pub(crate) struct Up {
+    pub(crate) running: Running,
+    pub(crate) url: String,
+    pub(crate) token: String,
 }
 
 impl Up {
-    fn get(&self, path: &str) -> (u16, Value) {
+    pub(crate) fn get(&self, path: &str) -> (u16, Value) {
         http("GET", &format!("{}{path}", self.url), None, "")
     }
 

@@ -28,6 +28,27 @@ async fn an_echo_worker_answers_and_stops_when_told_to() {
 }
 
 #[tokio::test]
+async fn a_worker_for_all_tenants_serves_each_and_says_so() {
+    let db = TestDb::new().await;
+    let cogo = Cogo::on(&db);
+    cogo.clone()
+        .with("COGO_WORKER_TENANT", "a b")
+        .run(&["worker", "echo"])
+        .refused(2, &["COGO_WORKER_TENANT: must be `*` or 1 to 64"]);
+    let worker = cogo.clone().with("COGO_WORKER_TENANT", "*").start(&["worker", "echo"]);
+    worker.stderr.wait("is ready");
+    for tenant in ["default", "t2"] {
+        let id = cogo.ok(&["enqueue", "echo/default", "echo", "1", "--tenant", tenant]);
+        assert_eq!(cogo.json(&["get", id.line(), "--wait"])["message"]["status"], "done");
+    }
+    cogo.run(&["enqueue", "echo/default", "echo", "1", "--tenant", "*"]).refused(2, &["tenant: "]);
+    assert_eq!(cogo.json(&["status"])["workers"][0]["tenant"], "*");
+    worker.stop();
+    let status = cogo.json(&["status"]);
+    assert_eq!(status["workers"][0]["status"], "offline", "{status}");
+}
+
+#[tokio::test]
 async fn a_worker_shows_its_metrics_where_it_is_told_to_and_names_a_taken_port() {
     let db = TestDb::new().await;
     let cogo = Cogo::on(&db);

@@ -64,6 +64,7 @@ async fn whatever_writes_needs_the_token() -> Result<()> {
     }
     for (method, path) in [
         ("POST", "/api/dead-letters/requeue"),
+        ("POST", "/api/dead-letters/drop"),
         ("DELETE", "/api/messages/x"),
         ("PUT", "/artifacts/a.json"),
         ("OPTIONS", "/api/status"),
@@ -249,11 +250,26 @@ async fn a_query_that_does_not_fit_is_refused_by_parameter() -> Result<()> {
         ("role=a%20b", "role: must be "),
         ("class=%27%3B--", "class: must be "),
         ("colour=1", "unknown field `colour`"),
+        ("tenant=%2A", "tenant: must be "),
+        ("service=a/b", "service: must be "),
+        ("intent=A", "intent: must be "),
+        ("reason=", "reason: must be "),
+        ("trace_id=7", "trace_id: "),
+        ("since=yesterday", "since: "),
+        ("until=1", "until: "),
+        (
+            "since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z",
+            "until: must be later than since",
+        ),
+        ("role=a&role=b", "role: stands twice"),
+        ("limit=1&limit=2", "limit: stands twice"),
     ] {
         let path = format!("/api/dead-letters?{query}");
         let message = hub.get(&path).await?.error(400, "invalid_argument")?;
         assert!(message.contains(part), "{query}: {message}");
     }
+    hub.get("/api/dead-letters/7").await?.error(400, "invalid_argument")?;
+    hub.get(&format!("/api/dead-letters/{id}?x=1")).await?.error(400, "invalid_argument")?;
     hub.get("/api/status?verbose=1").await?.error(400, "invalid_argument")?;
     Ok(())
 }

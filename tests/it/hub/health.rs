@@ -69,3 +69,27 @@ async fn the_metrics_show_what_waits() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn what_is_parked_is_shown_and_measured_by_reason() -> Result<()> {
+    let hub = TestHub::new().await?;
+    // Three of one key: one goes, two wait for it.
+    sqlx::query(
+        r#"select bus_enqueue(jsonb_agg('{"role": "hub-test", "service": "parked", "intent": "x",
+            "payload": 1, "ordering_key": "k"}'::jsonb)) from generate_series(1, 3)"#,
+    )
+    .execute(hub.bus.pool())
+    .await?;
+    let parked = hub.get("/api/status").await?.json()?["parked"].clone();
+    assert_eq!(parked[0]["reason"], "ordering", "{parked}");
+    assert_eq!(parked[0]["messages"], 2, "{parked}");
+    let answer = hub.get("/metrics").await?;
+    for series in [
+        r#"cogo_parked_messages{role="hub-test",service="parked",reason="ordering"} 2"#,
+        r#"cogo_parked_messages{role="hub-test",service="parked",reason="circuit"} 0"#,
+        r#"cogo_queue_messages{role="hub-test",service="parked",status="queued"} 3"#,
+    ] {
+        assert!(answer.text.contains(series), "{series}:\n{}", answer.text);
+    }
+    Ok(())
+}

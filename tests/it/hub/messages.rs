@@ -1,14 +1,15 @@
-//! Reading messages, traces and dead letters, and retention.
+//! Reading messages and traces, and retention.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use cogo::bus;
 use cogo::hub::{Retention, maintenance};
+use cogo::message::NewMessage;
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::hub::{DEADLINE, TestHub};
+use crate::hub::{DEADLINE, TestHub, topic};
 
 #[tokio::test]
 async fn a_message_is_answered_with_what_happened_to_it() -> Result<()> {
@@ -48,39 +49,6 @@ async fn an_unknown_message_or_trace_is_not_found() -> Result<()> {
 }
 
 #[tokio::test]
-async fn dead_letters_are_listed_and_brought_back() -> Result<()> {
-    let hub = TestHub::new().await?;
-    let id = hub.publish().await?;
-    let claim = hub.claim(1).await?.pop().context("a claim")?;
-    claim.fail(json!({"class": "permanent", "message": "no"}), None).await?;
-
-    let ids = |answer: serde_json::Value| answer["messages"][0]["id"].clone();
-    for query in ["", "?role=hub-test&service=here&class=permanent&limit=1"] {
-        let listed = hub.get(&format!("/api/dead-letters{query}")).await?.json()?;
-        assert_eq!(ids(listed), json!(id), "{query}");
-    }
-    let others = hub.get("/api/dead-letters?class=transient").await?.json()?;
-    assert_eq!(others["messages"], json!([]));
-
-    let unknown = Uuid::now_v7();
-    let body = json!({"ids": [id, unknown], "reason": "mended"}).to_string();
-    let answer = hub.post("/api/dead-letters/requeue", body).await?.json()?;
-    let results = json!([
-        {"id": id, "outcome": "requeued"},
-        {"id": unknown, "outcome": "not_found"},
-    ]);
-    assert_eq!(answer["results"], results);
-    let answer = hub.get(&format!("/api/messages/{id}")).await?.json()?;
-    assert_eq!(answer["message"]["status"], "queued");
-    let last = answer["events"].as_array().and_then(|events| events.last()).context("events")?;
-    assert_eq!(
-        (&last["event_type"], &last["reason"]),
-        (&json!("echo_say_requeued"), &json!("mended"))
-    );
-    Ok(())
-}
-
-#[tokio::test]
 async fn the_status_shows_what_waits_and_who_works() -> Result<()> {
     let hub = TestHub::new().await?;
     hub.publish().await?;
@@ -89,6 +57,7 @@ async fn the_status_shows_what_waits_and_who_works() -> Result<()> {
     assert_eq!(status["queue"][0]["status"], "queued");
     assert_eq!(status["queue"][0]["messages"], 1);
     assert_eq!(status["workers"][0]["id"], "w");
+    assert_eq!(status["parked"], json!([]));
     assert!(status["schema_version"].is_i64() && status["version"].is_string());
     Ok(())
 }
@@ -108,7 +77,7 @@ async fn retention_lets_old_messages_go_and_logs_it() -> Result<()> {
             claim.release(Duration::ZERO, "not now").await?;
         }
     }
-    let forever = Retention { done_hours: 24, failed_days: None, log_days: 35 };
+    let forever = Retention { failed_days: None, ..Retention::default() };
     assert_eq!(maintenance::retain(&hub.bus, &forever).await?, 0);
     db.advance(Duration::from_secs(25 * 3600)).await;
     assert_eq!(maintenance::retain(&hub.bus, &forever).await?, 1);
@@ -124,6 +93,33 @@ async fn retention_lets_old_messages_go_and_logs_it() -> Result<()> {
     assert_eq!(maintenance::retain(&hub.bus, &short).await?, 1);
     hub.get(&format!("/api/messages/{dead}")).await?.error(404, "not_found")?;
     assert_eq!(hub.get(&format!("/api/messages/{waiting}")).await?.status, 200);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_idempotency_key_answers_for_its_window_and_is_free_after_it() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let db = hub.db.as_ref().context("a database")?;
+    let send = async || {
+        let message = NewMessage::new(&topic()?, "echo.say", json!({})).with_idempotency_key("k");
+        anyhow::Ok(hub.bus.publish(message).await?)
+    };
+    let first = send().await?;
+    hub.publish().await?;
+    for claim in hub.claim(2).await? {
+        claim.complete(json!({})).await?;
+    }
+    let retention = Retention { done_hours: 1, idempotency_hours: 48, ..Retention::default() };
+    db.advance(Duration::from_secs(47 * 3600)).await;
+    assert_eq!(maintenance::retain(&hub.bus, &retention).await?, 1, "the one without a key");
+    let again = send().await?;
+    assert!(again.duplicate && again.id == first.id, "within the window: {again:?}");
+    assert!(hub.claim(1).await?.is_empty(), "nothing is done again");
+    db.advance(Duration::from_secs(3600 + 1)).await;
+    assert_eq!(maintenance::retain(&hub.bus, &retention).await?, 1);
+    let fresh = send().await?;
+    assert!(!fresh.duplicate && fresh.id != first.id, "after the window: {fresh:?}");
+    assert_eq!(hub.claim(1).await?.len(), 1);
     Ok(())
 }
 

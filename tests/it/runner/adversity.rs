@@ -141,7 +141,8 @@ async fn a_message_that_cannot_be_read_is_a_dead_letter_and_holds_nobody_up() {
         (dead.len() == 2).then_some(dead)
     })
     .await;
-    for message in dead {
+    for letter in dead {
+        let message = letter.message;
         assert_eq!(message.error.expect("an error")["class"], "invalid_params");
         assert_eq!(message.attempts, 1);
         assert_eq!(bus.message_events(message.id, 10).await.expect("read").len(), 3);

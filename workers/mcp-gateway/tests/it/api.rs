@@ -1,6 +1,7 @@
 //! The routes, over real HTTP.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use cogo::bus::{self, Receipt};
 use cogo::message::{NewMessage, TraceId};
@@ -23,6 +24,10 @@ impl Publish for Notebook {
         message.validate()?;
         if message.tenant == "broken" {
             return Err(bus::Error::Closed);
+        }
+        if message.tenant == "full" {
+            let message = "tenant full: 9 messages wait, and at most 9 may".to_owned();
+            return Err(bus::Error::Full { message, retry_after: Duration::from_millis(1200) });
         }
         let trace_id = message.trace_id.unwrap_or_else(TraceId::new);
         let receipt = Receipt { id: message.id, trace_id, duplicate: false };
@@ -116,6 +121,29 @@ async fn a_call_is_enqueued_as_it_was_asked_for() {
     assert_eq!(second.idempotency_key.as_deref(), Some("k-1"));
     assert_eq!((first.deadline_ms, &first.ordering_key), (Some(60_000), &None), "by policy");
     assert_eq!((second.deadline_ms, second.ordering_key.as_deref()), (Some(5000), Some("o-1")));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_answered_with_when_to_try_again() {
+    let site = site().await;
+    let body = json!({"toolset": "demo", "tool": "echo", "tenant": "full"});
+    let response = reqwest::Client::new()
+        .post(format!("{}/enqueue", site.url))
+        .header("content-type", "application/json")
+        .body(body.to_string())
+        .send()
+        .await
+        .expect("an answer");
+    assert_eq!(response.status().as_u16(), 429);
+    let after: Vec<_> = response.headers().get_all("retry-after").iter().collect();
+    assert_eq!(after, ["2"], "whole seconds, rounded up");
+    let text = response.text().await.expect("a body");
+    let answer: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(
+        (&answer["code"], &answer["retry_after_ms"]),
+        (&json!("rate_limited"), &json!(1200))
+    );
+    assert!(answer["message"].as_str().is_some_and(|m| m.starts_with("tenant full: ")), "{answer}");
 }
 
 #[tokio::test]
