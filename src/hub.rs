@@ -59,7 +59,7 @@ pub use bind::{BindError, bind};
 pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
-pub use limits::apply_limits;
+pub use limits::{apply_limits, follow_limits};
 pub use options::{InvalidOptions, Options, Retention};
 pub use serve::serve;
 

@@ -10,6 +10,7 @@ use cogo::bus::{Bus, Feed};
 use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
 use cogo::hub::{self, AdminToken, Readiness};
+use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::{Gateway, ROLE};
@@ -58,8 +59,9 @@ struct Plan {
     policies: Policies,
     reload: Reload,
     hub: hub::Options,
-    /// None without a file: then those that another hub set are left alone.
-    bus_limits: Option<cogo::bus::Limits>,
+    bus_limits: Live<cogo::bus::Limits>,
+    /// Without a file those that another hub set are left alone.
+    sets_limits: bool,
     mcp: cogo_worker_mcp_gateway::config::Config,
     data_dir: PathBuf,
     artifacts_dir: PathBuf,
@@ -71,13 +73,15 @@ impl Plan {
         let source = global.config()?;
         let database =
             if what.embedded { global.named_database()? } else { Some(global.database()?) };
-        let (policies, reload) = Policies::load(&source)?;
+        let (policies, mut reload) = Policies::load(&source)?;
+        let bus_limits = reload.watch()?;
         Ok(Self {
             worker: limits.load(&source)?,
             policies,
             reload,
             hub: source.load()?,
-            bus_limits: if source.has::<cogo::bus::Limits>() { Some(source.load()?) } else { None },
+            bus_limits,
+            sets_limits: source.has::<cogo::bus::Limits>(),
             mcp: mcp::load(global)?,
             data_dir: global.data_dir()?,
             artifacts_dir: global.artifacts_dir()?,
@@ -147,8 +151,9 @@ async fn prepare(plan: &Plan, database: &PgConnectOptions, what: What) -> Result
     }
     let max = plan.worker.max_connections;
     let hub_bus = connect::open(database, Rights::Operator, max).await?;
-    if let Some(limits) = &plan.bus_limits {
-        hub::apply_limits(&hub_bus, limits).await.context("setting the limits of limits.json")?;
+    if plan.sets_limits {
+        let limits = plan.bus_limits.get();
+        hub::apply_limits(&hub_bus, &limits).await.context("setting the limits of limits.json")?;
     }
     let worker_bus = match what.gateway {
         true => Some(hub_bus.beside(connect::pool(database, Rights::Bus, max).await?)),
@@ -170,6 +175,7 @@ async fn run(
     let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
     let metrics = recorder::install(&tasks, &shutdown)?;
     reload::start(plan.reload, signals.hung_up(), &tasks, &shutdown);
+    hub::follow_limits(parts.hub_bus.clone(), plan.bus_limits.clone(), &tasks, &shutdown);
     let address = listener.local_addr().context("reading the hub's address")?;
     let url = format!("http://{address}");
     let demo = match parts.worker_bus {

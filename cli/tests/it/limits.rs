@@ -38,12 +38,18 @@ async fn the_limits_of_a_hub_hold_for_everybody_until_a_hub_changes_them() {
     );
     let shown = home.cogo.ok(&["limits"]).stdout;
     assert!(shown.contains("topic") && shown.contains("AT MOST"), "{shown}");
+
+    home.configure("limits.json", "{\"tenants\": {\"t\": {\"max_queued\": 3, \"weight\": 2}}}");
+    up.running.signal("HUP");
+    up.running.stderr.wait("Set limits for 1 tenants and 0 topics");
+    home.cogo.ok(&enqueue);
+    home.cogo.run(&enqueue).refused(5, &["at most 3 may"]);
     up.running.stop();
 
     // A hub without the file leaves them alone; one with an empty file does not.
     let other = Home::new(Cogo::on(&db));
     other.up().running.stop();
-    assert_eq!(other.cogo.json(&["limits"]).as_array().map(Vec::len), Some(2));
+    assert_eq!(other.cogo.json(&["limits"]).as_array().map(Vec::len), Some(1));
     other.configure("limits.json", "{\"tenants\": {\"t\": {\"weight\": 0}}}");
     let bad = other.cogo.run(&["up", "--listen", "127.0.0.1:0"]);
     bad.refused(2, &["limits.json", "tenants.t.weight: must be from 0.01"]);
