@@ -615,7 +615,7 @@ begin
         select tenant, key, half_open_max_calls - case state when 'half_open' then probes_left.used else 0 end as places
         from public.circuits c
         cross join lateral (
-            select case when c.probe_until < moment then 0 else c.probes end as used
+            select case when c.probe_until <= moment then 0 else c.probes end as used
         ) probes_left
         where c.state <> 'closed' and c.nudge_at <= moment
             and (c.state = 'open' and c.open_until <= moment

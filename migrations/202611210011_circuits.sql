@@ -154,7 +154,7 @@ begin
     was := its.state;
     why := case
         when was = 'open' and its.open_until <= moment then 'open_ms_over'
-        when was = 'half_open' and its.probe_until < moment then 'prober_lost' end;
+        when was = 'half_open' and its.probe_until <= moment then 'prober_lost' end;
     if why is not null then
         update public.circuits c
         set state = 'half_open', version = cogo.next_version(c.version), prober = worker,
