@@ -2,7 +2,11 @@
 -- it was in 202611210003_claim.sql, and so are the rules about locks and plans at its head.
 
 -- A claim for all tenants (see bus_claim). First places are shared out by counting, then as many rows are
--- locked as there are places: claimers that chose among locked rows would keep each other from working.
+-- locked as there are places: claimers that chose among locked rows would keep each other from working. Where
+-- others were faster, places are left over, which are shared out once more.
+--
+-- No more than 250 tenants are looked at in one call, and no more rows of each than there are places. Where there
+-- are more tenants, the session's next call begins at one of those that this one ended with.
 create function cogo.claim_fairly(worker text, topics text[], max integer, lease interval)
     returns setof public.agent_messages
     language plpgsql volatile
@@ -10,88 +14,123 @@ create function cogo.claim_fairly(worker text, topics text[], max integer, lease
 #variable_conflict use_column
 declare
     moment constant timestamptz := cogo.now();
+    begin_at constant text := coalesce(current_setting('cogo.claim_after', true), '');
+    places integer := max;
+    got integer;
+    roles text[];
+    services text[];
+    tenants text[];
 begin
-    return query
+    for round in 1..2 loop
         with recursive topic as materialized (
             select distinct split_part(t, '/', 1) as role, split_part(t, '/', 2) as service
             from unnest(topics) as t
         ), waiting as (
-            -- From tenant to tenant through the claim index, not through all that they have waiting.
-            select topic.role, topic.service, first.tenant
+            -- From tenant to tenant through the claim index, not through all that they have waiting; beyond the
+            -- last one again from the first.
+            select topic.role, topic.service, begin_at as tenant, false as again, 0 as nth
             from topic
-            cross join lateral (
-                select a.tenant from public.agent_messages a
-                where a.status = 'queued' and a.parked_for is null
-                    and a.role = topic.role and a.service = topic.service
-                order by a.tenant limit 1
-            ) first
             union all
-            select w.role, w.service, next.tenant
+            select w.role, w.service, next.tenant, next.again, w.nth + 1
             from waiting w
             cross join lateral (
-                select a.tenant from public.agent_messages a
-                where a.status = 'queued' and a.parked_for is null
-                    and a.role = w.role and a.service = w.service and a.tenant > w.tenant
-                order by a.tenant limit 1
+                (select a.tenant, w.again as again from public.agent_messages a
+                    where a.status = 'queued' and a.parked_for is null
+                        and a.role = w.role and a.service = w.service and a.tenant > w.tenant
+                        and (not w.again or a.tenant <= begin_at)
+                    order by a.tenant limit 1)
+                union all
+                (select a.tenant, true from public.agent_messages a
+                    where not w.again and a.status = 'queued' and a.parked_for is null
+                        and a.role = w.role and a.service = w.service and a.tenant <= begin_at
+                    order by a.tenant limit 1)
+                limit 1
             ) next
-        ), scope as materialized (
-            select * from waiting limit 1000
-        ), held as materialized (
-            select m.tenant, count(*) as claims
-            from public.agent_messages m join topic on topic.role = m.role and topic.service = m.service
-            where m.status = 'claimed'
-            group by m.tenant
-        ), share as materialized (
-            -- -ln(u) is exponential: divided by the weights, the smallest falls to each tenant as often as
-            -- its weight says.
-            select t.tenant, coalesce(held.claims, 0) - ln(1 - random()) as start, coalesce(l.weight, 1) as weight
-            from (select distinct tenant from scope) t
-            left join held on held.tenant = t.tenant
-            left join lateral (
-                select x.weight from cogo.limits x
-                where x.kind = 'tenant' and x.name in (t.tenant, '*')
-                order by x.name = '*' limit 1
-            ) l on true
-        ), candidate as (
-            select scope.role, scope.service, scope.tenant,
-                row_number() over (partition by scope.tenant order by m.rank_at, m.id) as nth
-            from scope
-            cross join lateral (
-                select a.rank_at, a.id from public.agent_messages a
-                where a.status = 'queued' and a.parked_for is null and a.role = scope.role
-                    and a.service = scope.service and a.tenant = scope.tenant
-                    and (a.deadline_at is null or a.deadline_at > moment)
-                order by a.rank_at, a.id
-                limit claim_fairly.max
-            ) m
-        ), place as (
-            select c.role, c.service, c.tenant
-            from candidate c join share s on s.tenant = c.tenant
-            order by (s.start + c.nth - 1) / s.weight
-            limit claim_fairly.max
-        ), quota as materialized (
-            select role, service, tenant, count(*) as places from place group by 1, 2, 3
-        ), picked as materialized (
-            select m.id
-            from quota q
-            cross join lateral (
-                select a.id from public.agent_messages a
-                where a.status = 'queued' and a.parked_for is null and a.role = q.role
-                    and a.service = q.service and a.tenant = q.tenant
-                    and (a.deadline_at is null or a.deadline_at > moment)
-                order by a.rank_at, a.id
-                limit q.places
-                for update skip locked
-            ) m
-        ), claimed as (
-            update public.agent_messages a
-            set status = 'claimed', attempts = a.attempts + 1, claim_no = a.claim_no + 1,
-                claimed_by = worker, claimed_at = moment, lease_until = moment + lease
-            from picked
-            where a.id = picked.id
-            returning a.*
         )
-        select * from claimed order by rank_at, id;
+        select array_agg(role order by n), array_agg(service order by n), array_agg(tenant order by n)
+            into roles, services, tenants
+            from (
+                select role, service, tenant, row_number() over () as n
+                from (select * from waiting where nth > 0 limit 250) w
+            ) numbered;
+        exit when tenants is null;
+        if cardinality(tenants) = 250 then
+            perform set_config('cogo.claim_after', tenants[126 + floor(random() * 125)::integer], false);
+        end if;
+
+        return query
+            with scope as materialized (
+                select * from unnest(roles, services, tenants) as s (role, service, tenant)
+            ), topic as materialized (
+                select distinct split_part(t, '/', 1) as role, split_part(t, '/', 2) as service
+                from unnest(topics) as t
+            ), held as materialized (
+                select m.tenant, count(*) as claims
+                from public.agent_messages m join topic on topic.role = m.role and topic.service = m.service
+                where m.status = 'claimed'
+                group by m.tenant
+            ), share as materialized (
+                -- -ln(u) is exponential: divided by the weights, the smallest falls to each tenant as often as
+                -- its weight says.
+                select tenant, start, weight from (
+                    select t.tenant, coalesce(held.claims, 0) - ln(1 - random()) as start,
+                        coalesce(l.weight, 1) as weight
+                    from (select distinct tenant from scope) t
+                    left join held on held.tenant = t.tenant
+                    left join lateral (
+                        select x.weight from cogo.limits x
+                        where x.kind = 'tenant' and x.name in (t.tenant, '*')
+                        order by x.name = '*' limit 1
+                    ) l on true
+                ) each_tenant
+                -- As many tenants as there are places can get any; and some more, in case that all that one of
+                -- them has waiting is past its deadline.
+                order by start / weight limit places + 10
+            ), candidate as (
+                select scope.role, scope.service, scope.tenant, share.start, share.weight,
+                    row_number() over (partition by scope.tenant order by m.rank_at, m.id) as nth
+                from scope
+                join share on share.tenant = scope.tenant
+                cross join lateral (
+                    select a.rank_at, a.id from public.agent_messages a
+                    where a.status = 'queued' and a.parked_for is null and a.role = scope.role
+                        and a.service = scope.service and a.tenant = scope.tenant
+                        and (a.deadline_at is null or a.deadline_at > moment)
+                    order by a.rank_at, a.id
+                    limit places
+                ) m
+            ), place as (
+                select c.role, c.service, c.tenant
+                from candidate c
+                order by (c.start + c.nth - 1) / c.weight
+                limit places
+            ), quota as materialized (
+                select role, service, tenant, count(*) as its_places from place group by 1, 2, 3
+            ), picked as materialized (
+                select m.id
+                from quota q
+                cross join lateral (
+                    select a.id from public.agent_messages a
+                    where a.status = 'queued' and a.parked_for is null and a.role = q.role
+                        and a.service = q.service and a.tenant = q.tenant
+                        and (a.deadline_at is null or a.deadline_at > moment)
+                    order by a.rank_at, a.id
+                    limit q.its_places
+                    for update skip locked
+                ) m
+            ), claimed as (
+                update public.agent_messages a
+                set status = 'claimed', attempts = a.attempts + 1, claim_no = a.claim_no + 1,
+                    claimed_by = worker, claimed_at = moment, lease_until = moment + lease
+                from picked
+                where a.id = picked.id
+                returning a.*
+            )
+            select * from claimed order by rank_at, id;
+        get diagnostics got = row_count;
+        places := places - got;
+        exit when places <= 0;
+    end loop;
 end
 $$;
 
@@ -102,7 +141,7 @@ $$;
 --
 -- The tenant '*' means all, and shares out fairly: each place goes to the tenant that holds the fewest claims
 -- on these topics for its weight (cogo.limits), so that nobody's backlog keeps another's work waiting. Between
--- equals chance decides, by weight. At most 1000 tenants are looked at in one call.
+-- equals chance decides, by weight. At most 250 tenants are looked at in one call, others in the next.
 create or replace function public.bus_claim(
         worker text, topics text[], max integer default 1, lease_ms integer default 30000,
         tenant text default 'default')
@@ -224,6 +263,7 @@ declare
     moment constant timestamptz := cogo.now();
     settled bigint[];
     ended uuid[];
+    orders bigint[] := '{}';
     problem text;
     asked constant integer := case jsonb_typeof(items) when 'array' then jsonb_array_length(items) end;
 begin
@@ -241,7 +281,7 @@ begin
         end if;
     end if;
     if cogo.any_ordered() then
-        perform cogo.lock_orders((select array_agg(r.id) from cogo.read_claims(items) r));
+        orders := cogo.lock_orders((select array_agg(r.id) from cogo.read_claims(items) r));
     end if;
     with input as materialized (
         select r.ord, r.id, r.claim_no, r.item ->> 'op' as op,
@@ -264,9 +304,14 @@ begin
         cross join lateral (
             select a.status, a.claim_no, a.attempts, a.max_attempts, a.deadline_at, a.claimed_by, a.tenant
             from public.agent_messages a
-            where a.id = i.id limit 1 for update
+            where a.id = i.id
+                and (a.ordering_key is null
+                    or cogo.order_lock(a.tenant, a.role, a.service, a.ordering_key) = any (orders))
+            limit 1 for update
         ) m
-        left join public.circuits c on c.tenant = m.tenant and c.key = i.park and c.state <> 'closed'
+        left join lateral (
+            select c.state from public.circuits c where c.tenant = m.tenant and c.key = i.park limit 1
+        ) c on c.state <> 'closed'
         where m.status = 'claimed' and m.claim_no = i.claim_no
     ), changed as (
         update public.agent_messages m
@@ -356,6 +401,47 @@ begin
 end
 $$;
 
+-- Keeps claims alive: the lease ends `lease_ms` from now. A row a claim, in order: code is null, or
+-- 'CG409' where the claim is not (or no longer) the one in force. Errors: CG400.
+create or replace function public.bus_extend(claims jsonb, lease_ms integer default 30000)
+    returns table (id uuid, claim_no bigint, code text)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    as $$
+#variable_conflict use_column
+declare
+    until constant timestamptz := cogo.now() + make_interval(secs => lease_ms / 1000.0);
+    orders bigint[] := '{}';
+begin
+    if coalesce(lease_ms, 0) not between 100 and 86400000 then
+        raise exception 'lease_ms: must be from 100 to 86400000 (a day)' using errcode = 'CG400';
+    end if;
+    if cogo.any_ordered() then
+        orders := cogo.lock_orders((select array_agg(r.id) from cogo.read_claims(claims) r));
+    end if;
+    return query
+        with input as materialized (
+            select * from cogo.read_claims(claims)
+        ), locked as materialized (
+            select i.ord, i.id
+            from (select * from input order by id) i
+            cross join lateral (
+                select a.status, a.claim_no from public.agent_messages a
+                where a.id = i.id
+                    and (a.ordering_key is null
+                        or cogo.order_lock(a.tenant, a.role, a.service, a.ordering_key) = any (orders))
+                limit 1 for update
+            ) m
+            where m.status = 'claimed' and m.claim_no = i.claim_no
+        ), extended as (
+            update public.agent_messages m set lease_until = greatest(m.lease_until, until)
+            from locked l where m.id = l.id
+            returning l.ord
+        )
+        select i.id, i.claim_no, case when e.ord is null then 'CG409' end
+        from input i left join extended e using (ord)
+        order by i.ord;
+end
+$$;
 
 -- Promotes delayed messages that are due; how many.
 create function cogo.reap_due(max integer) returns integer
@@ -389,8 +475,19 @@ declare
     late integer;
     ended uuid[];
     also_ended uuid[];
+    -- Waited for, before any row is held: a key that others lock all the time would else never be had.
+    orders constant bigint[] := cogo.lock_orders(array(
+        select id from (
+            (select id, ordering_key from public.agent_messages
+                where status = 'claimed' and lease_until < moment
+                order by lease_until, id limit max)
+            union all
+            (select id, ordering_key from public.agent_messages
+                where status in ('delayed', 'queued') and deadline_at is not null and deadline_at <= moment
+                order by deadline_at, id limit max)
+        ) m
+        where ordering_key is not null));
 begin
-    -- A message with an ordering key is left for later where its key is locked: a row is held here already.
     with lost as materialized (
         select id, claim_no, claimed_by,
             attempts < max_attempts and (deadline_at is null or deadline_at > moment) as again,
@@ -400,7 +497,7 @@ begin
         from public.agent_messages
         where status = 'claimed' and lease_until < moment
             and (ordering_key is null
-                or pg_try_advisory_xact_lock(cogo.order_lock(tenant, role, service, ordering_key)))
+                or cogo.order_lock(tenant, role, service, ordering_key) = any (orders))
         order by lease_until, id limit max
         for update skip locked
     ), changed as (
@@ -441,7 +538,7 @@ begin
         select id from public.agent_messages
         where status in ('delayed', 'queued') and deadline_at is not null and deadline_at <= moment
             and (ordering_key is null
-                or pg_try_advisory_xact_lock(cogo.order_lock(tenant, role, service, ordering_key)))
+                or cogo.order_lock(tenant, role, service, ordering_key) = any (orders))
         order by deadline_at, id limit max
         for update skip locked
     ), changed as (
@@ -481,20 +578,34 @@ declare
     gone integer;
     probes integer;
 begin
-    if not exists (select from public.circuits) then
-        return 0;
-    end if;
-    with freed as materialized (
+    -- From breaker to breaker through the index of what is parked: mostly there is none.
+    with recursive parked as (
+        (select a.tenant, a.parked_for from public.agent_messages a
+            where a.status = 'queued' and a.parked_for is not null and a.parked_for <> 'ordering'
+            order by a.tenant, a.parked_for limit 1)
+        union all
+        select next.tenant, next.parked_for
+        from parked p
+        cross join lateral (
+            select a.tenant, a.parked_for from public.agent_messages a
+            where a.status = 'queued' and a.parked_for is not null and a.parked_for <> 'ordering'
+                and (a.tenant, a.parked_for) > (p.tenant, p.parked_for)
+            order by a.tenant, a.parked_for limit 1
+        ) next
+    ), freed as materialized (
         select m.id
-        from public.circuits c
+        from parked p
         cross join lateral (
             select a.id from public.agent_messages a
             where a.status = 'queued' and a.parked_for is not null and a.parked_for <> 'ordering'
-                and a.tenant = c.tenant and a.parked_for = 'circuit:' || c.key
+                and a.tenant = p.tenant and a.parked_for = p.parked_for
             order by a.rank_at, a.id limit max
             for update skip locked
         ) m
-        where c.state = 'closed'
+        where not exists (
+            select from public.circuits c
+            where c.tenant = p.tenant and c.key = substr(p.parked_for, length('circuit:') + 1)
+                and c.state <> 'closed')
         limit max
     )
     update public.agent_messages m set parked_for = null from freed where m.id = freed.id;
@@ -504,7 +615,7 @@ begin
         select tenant, key, half_open_max_calls - case state when 'half_open' then probes_left.used else 0 end as places
         from public.circuits c
         cross join lateral (
-            select case when c.probe_until < moment then 0 else c.probes end as used
+            select case when c.probe_until <= moment then 0 else c.probes end as used
         ) probes_left
         where c.state <> 'closed' and c.nudge_at <= moment
             and (c.state = 'open' and c.open_until <= moment
@@ -547,8 +658,9 @@ begin
     if coalesce(max, 0) not between 1 and 10000 then
         raise exception 'max: must be from 1 to 10000' using errcode = 'CG400';
     end if;
-    promoted := cogo.reap_due(max) + cogo.reap_parked(max);
+    -- First what may wait for a row that another call holds; all that comes after skips such rows.
     select r.expired, r.dead into expired, dead from cogo.reap_lost(max) r;
+    promoted := cogo.reap_due(max) + cogo.reap_parked(max);
     perform cogo.recount_backlog();
 
     select (extract(epoch from least(

@@ -90,7 +90,10 @@ begin
         raise exception 'policy: open_ms must be from 1 to 999999999, half_open_max_calls and successes_to_close from 1 to 9999'
             using errcode = 'CG400';
     end if;
-    if jsonb_typeof(evidence) is distinct from 'object' or pg_column_size(evidence) > 4096 then
+    if seen_version not between 0 and 999999999999999 then
+        raise exception 'seen_version: must be the version of a breaker' using errcode = 'CG400';
+    end if;
+    if jsonb_typeof(evidence) is distinct from 'object' or octet_length(evidence::text) > 4096 then
         raise exception 'evidence: must be an object of at most 4 KiB' using errcode = 'CG400';
     end if;
     insert into public.circuits (tenant, key, state, version, nudge_at, open_ms, half_open_max_calls,
@@ -151,7 +154,7 @@ begin
     was := its.state;
     why := case
         when was = 'open' and its.open_until <= moment then 'open_ms_over'
-        when was = 'half_open' and its.probe_until < moment then 'prober_lost' end;
+        when was = 'half_open' and its.probe_until <= moment then 'prober_lost' end;
     if why is not null then
         update public.circuits c
         set state = 'half_open', version = cogo.next_version(c.version), prober = worker,

@@ -57,6 +57,7 @@ declare
     moment constant timestamptz := cogo.now();
     problem text;
     answers jsonb;
+    orders bigint[];
     ordered uuid[];
 begin
     select format('messages[%s].%s: at most 4 MiB, and 16 MiB when written out', ord - 1, what) into problem
@@ -67,7 +68,7 @@ begin
     if problem is not null then
         raise exception '%', problem using errcode = 'CG413';
     end if;
-    perform cogo.lock_orders((select array_agg(r.id) from cogo.read_ids(messages) r));
+    orders := cogo.lock_orders((select array_agg(r.id) from cogo.read_ids(messages) r));
     with input as materialized (
         select * from cogo.read_ids(messages)
     ), locked as materialized (
@@ -79,19 +80,28 @@ begin
                 when i.item ? 'params' and jsonb_typeof(m.payload) = 'object'
                     then m.payload || jsonb_build_object('params', i.item -> 'params')
                 else m.payload end as payload
-        from input i join public.agent_messages m on m.id = i.id
-        order by m.id
-        for update of m
+        from (select * from input order by id) i
+        cross join lateral (
+            select a.id, a.status, a.attempts, a.max_attempts, a.payload from public.agent_messages a
+            where a.id = i.id
+                and (a.ordering_key is null
+                    or cogo.order_lock(a.tenant, a.role, a.service, a.ordering_key) = any (orders))
+            limit 1 for update
+        ) m
     ), changed as (
         update public.agent_messages m
         set status = 'queued', attempts = 0, max_attempts = l.max_attempts, payload = l.payload,
             claim_no = m.claim_no + 1, run_at = moment, updated_at = moment, done_at = null,
             rank_at = moment - m.priority * interval '1 minute',
             deadline_at = moment + make_interval(secs => m.deadline_ms / 1000.0),
+            -- They are null already. But this statement may know the row as it was before it was locked, claimed
+            -- say, and checks the constraints on that one first.
+            claimed_by = null, claimed_at = null, lease_until = null,
             -- Behind whatever of its key is under way; before what came after it.
             parked_for = case when m.ordering_key is not null then 'ordering' end
         from locked l
-        where m.id = l.id and m.status in ('failed', 'cancelled') and l.fits
+        -- Filtered by what was locked, so that the planner expects few and looks each up.
+        where m.id = l.id and l.status in ('failed', 'cancelled') and l.fits
         returning m.*, l.ord, l.changes, l.attempts as attempts_before, l.max_attempts_before,
             l.status as status_before
     ), logged as (
@@ -107,7 +117,8 @@ begin
             || case when c.changes then jsonb_build_object('payload', c.payload) else '{}' end
         from changed c
         cross join lateral (
-            select (array_agg(e.id order by e.seq desc))[1] as last, count(*) as events
+            select count(*) as events, (array_agg(e.id order by e.seq desc)
+                filter (where e.event_type ~ '_(dead_lettered|cancelled)$'))[1] as last
             from public.bus_events e where e.message_id = c.id
         ) history
         order by c.ord
@@ -136,24 +147,27 @@ create or replace function public.bus_cancel(messages jsonb, reason text default
 declare
     moment constant timestamptz := cogo.now();
     answers jsonb;
+    orders constant bigint[] := cogo.lock_orders((select array_agg(r.id) from cogo.read_ids(messages) r));
     ended uuid[];
 begin
-    if cogo.any_ordered() then
-        perform cogo.lock_orders((select array_agg(r.id) from cogo.read_ids(messages) r));
-    end if;
     with input as materialized (
         select * from cogo.read_ids(messages)
     ), locked as materialized (
-        select i.ord, m.id, m.claimed_by
-        from input i join public.agent_messages m on m.id = i.id
-        order by m.id
-        for update of m
+        select i.ord, m.id, m.status, m.claimed_by
+        from (select * from input order by id) i
+        cross join lateral (
+            select a.id, a.status, a.claimed_by from public.agent_messages a
+            where a.id = i.id
+                and (a.ordering_key is null
+                    or cogo.order_lock(a.tenant, a.role, a.service, a.ordering_key) = any (orders))
+            limit 1 for update
+        ) m
     ), changed as (
         update public.agent_messages m
         set status = 'cancelled', claim_no = m.claim_no + 1, updated_at = moment, done_at = moment,
             claimed_by = null, claimed_at = null, lease_until = null, parked_for = null
         from locked l
-        where m.id = l.id and m.status in ('delayed', 'queued', 'claimed')
+        where m.id = l.id and l.status in ('delayed', 'queued', 'claimed')
         returning m.*, l.ord, l.claimed_by as worker_id
     ), logged as (
         insert into public.bus_events (event_type, message_id, trace_id, tenant, service, role,
@@ -173,6 +187,47 @@ begin
         perform cogo.advance(ended);
     end if;
     return query select (a ->> 'id')::uuid, a ->> 'code' from jsonb_array_elements(answers) a;
+end
+$$;
+
+-- Drops messages from the dead-letter queue for good; their events stay. messages are [{id}]; answers
+-- as bus_requeue. Errors: CG400.
+create or replace function public.bus_drop(messages jsonb, reason text default null)
+    returns table (id uuid, code text)
+    language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+    as $$
+#variable_conflict use_column
+declare
+    moment constant timestamptz := cogo.now();
+    orders constant bigint[] := cogo.lock_orders((select array_agg(r.id) from cogo.read_ids(messages) r));
+begin
+    return query
+        with input as materialized (
+            select * from cogo.read_ids(messages)
+        ), locked as materialized (
+            select i.ord, m.id, m.status
+            from (select * from input order by id) i
+            cross join lateral (
+                select a.id, a.status from public.agent_messages a
+                where a.id = i.id
+                    and (a.ordering_key is null
+                        or cogo.order_lock(a.tenant, a.role, a.service, a.ordering_key) = any (orders))
+                limit 1 for update
+            ) m
+        ), changed as (
+            delete from public.agent_messages m using locked l
+            where m.id = l.id and l.status = 'failed'
+            returning m.*, l.ord
+        ), logged as (
+            insert into public.bus_events (event_type, message_id, trace_id, tenant, service, role,
+                shard, attempt, reason, created_at)
+            select cogo.event_type(intent, 'dropped'), id, trace_id, tenant, service, role, shard,
+                attempts, left(bus_drop.reason, 200), moment
+            from changed order by ord
+        )
+        select i.id, case when c.ord is not null then null when l.ord is null then 'CG404' else 'CG409' end
+        from input i left join locked l using (ord) left join changed c using (ord)
+        order by i.ord;
 end
 $$;
 
@@ -207,7 +262,7 @@ begin
                 then '.message_id: must be a UUID'
             when coalesce(jsonb_typeof(e -> 'payload'), 'object') <> 'object'
                 then '.payload: must be an object'
-            when pg_column_size(e) > 65536 then ': at most 64 KiB'
+            when octet_length(e::text) > 65536 then ': at most 64 KiB'
             when coalesce(e ->> 'shard', '0') !~ '^[0-9]{1,5}$' then '.shard: must be from 0 to 99999'
             when coalesce(e ->> 'attempt', '0') !~ '^[0-9]{1,5}$' then '.attempt: must be from 0 to 99999'
         end as what
@@ -328,12 +383,13 @@ begin
     )
     select count(*) into gone from purged;
 
-    delete from public.circuits c
+    with old as materialized (
+        select c.tenant, c.key from public.circuits c
         where c.state = 'closed' and c.updated_at < moment - interval '1 day'
-            and not exists (
-                select from public.agent_messages a
-                where a.status = 'queued' and a.parked_for is not null and a.parked_for <> 'ordering'
-                    and a.tenant = c.tenant and a.parked_for = 'circuit:' || c.key);
+        order by c.tenant, c.key limit max
+        for update skip locked
+    )
+    delete from public.circuits c using old o where c.tenant = o.tenant and c.key = o.key;
     return gone;
 end
 $$;

@@ -1,5 +1,5 @@
-//! The claim protocol under random schedules: simulated workers that are slow, wrong, late and dead, on a
-//! clock that jumps, against a model of what must hold. The seed is printed when it fails;
+//! The claim protocol under random schedules: simulated workers that are slow, wrong, late and dead, ordering
+//! keys, deadlines and two circuit breakers, on a clock that jumps, against a model of what must hold. The seed is printed when it fails;
 //! `COGO_SCHEDULE_SEED=<seed>` runs that one again, `COGO_SCHEDULES=<n>` runs more.
 
 #![allow(clippy::print_stderr)] // the seed
@@ -7,18 +7,19 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use cogo::bus::{Bus, Settle, Settled};
+use cogo::bus::{Bus, ClaimRequest, Settle, Settled};
 use cogo::message::{Message, MessageId, Status};
 use cogo::testing::TestDb;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng, RngExt as _, SeedableRng as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::fixtures::{echo, replay_differences, request};
+use crate::fixtures::{broken_invariants, enqueue, raw, replay_differences, request, rows};
 
 const STEPS: usize = 120;
 const WORKERS: [&str; 4] = ["a", "b", "c", "d"];
+const BREAKERS: [&str; 2] = ["left", "right"];
 
 /// What the simulation knows: every claim that was ever handed out, and which is in force.
 #[derive(Default)]
@@ -31,6 +32,8 @@ struct Model {
     completed: HashMap<MessageId, u32>,
     /// The highest claim number that each message ever had.
     highest: HashMap<MessageId, i64>,
+    /// The ordering key of each message that has one.
+    keys: HashMap<MessageId, String>,
 }
 
 impl Model {
@@ -40,6 +43,10 @@ impl Model {
         assert!(message.attempts <= message.max_attempts, "no attempt beyond the limit");
         let held = self.in_force.insert(message.id, message.claim_no);
         assert_eq!(held, None, "two workers hold message {}", message.id);
+        if let Some(key) = self.keys.get(&message.id) {
+            let of_key = self.in_force.keys().filter(|id| self.keys.get(*id) == Some(key)).count();
+            assert_eq!(of_key, 1, "two messages of key {key} are under way");
+        }
         self.believed.push(message.clone());
     }
 
@@ -87,27 +94,29 @@ async fn run(seed: u64) {
     for _ in 0..STEPS {
         match rng.random_range(0..100) {
             0..15 => {
-                let batch: Vec<_> = (0..rng.random_range(1..5))
-                    .map(|n| {
-                        let delay = if rng.random_bool(0.3) { rng.random_range(1..60) } else { 0 };
-                        echo(json!(n))
-                            .with_priority(rng.random_range(-2..3))
-                            .with_max_attempts(rng.random_range(1..4))
-                            .with_delay(Duration::from_secs(delay))
-                    })
-                    .collect();
-                bus.publish_all(&batch).await.expect("published");
-                ids.extend(batch.iter().map(|message| message.id));
+                let batch: Vec<_> =
+                    (0..rng.random_range(1..5)).map(|_| message(&mut rng)).collect();
+                let sent = enqueue(&db, &batch).await;
+                for (id, message) in sent.iter().zip(&batch) {
+                    if let Some(key) = message["ordering_key"].as_str() {
+                        model.keys.insert(*id, key.to_owned());
+                    }
+                }
+                ids.extend(sent);
             }
             15..40 => {
                 let worker = pick(&mut rng, &WORKERS);
                 let max = rng.random_range(1..5);
-                for claim in bus.claim(&request(worker, max)).await.expect("claimed") {
+                let tenant = pick(&mut rng, &["default", "*"]).to_owned();
+                let request = ClaimRequest { tenant, ..request(worker, max) };
+                for claim in bus.claim(&request).await.expect("claimed") {
                     model.claimed(&claim.into_message());
                 }
             }
-            40..70 if !model.believed.is_empty() => settle(&mut rng, &bus, &mut model).await,
-            70..78 if !model.believed.is_empty() => {
+            40..60 if !model.believed.is_empty() => settle(&mut rng, &bus, &mut model).await,
+            60..66 if !model.believed.is_empty() => park(&mut rng, &db, &mut model).await,
+            66..75 => call_breaker(&mut rng, &db).await,
+            75..78 if !model.believed.is_empty() => {
                 let message = model.believed.choose(&mut rng).expect("some").clone();
                 let claim = (message.id, message.claim_no);
                 let stale = bus.extend(&[claim], Duration::from_secs(30)).await.expect("extended");
@@ -141,9 +150,139 @@ async fn run(seed: u64) {
             }
             _ => {}
         }
+        assert_eq!(broken_invariants(&db).await, Vec::<String>::new());
     }
+    assert_eq!(breaker_stories(&db).await, Vec::<String>::new());
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new(), "the log folds to the table");
+    finish(&db, &bus).await;
     assert!(model.completed.values().all(|times| *times == 1), "a message is completed once");
     assert_eq!(replay_differences(&db).await, Vec::<String>::new(), "the log folds to the table");
+}
+
+fn message(rng: &mut StdRng) -> Value {
+    let mut message = raw(&json!({
+        "priority": rng.random_range(-2..3),
+        "max_attempts": rng.random_range(1..4),
+        "delay_ms": if rng.random_bool(0.3) { rng.random_range(1..60_000) } else { 0 },
+    }));
+    if rng.random_bool(0.5) {
+        message["ordering_key"] = json!(pick(rng, &["x", "y", "z"]));
+    }
+    if rng.random_bool(0.2) {
+        message["deadline_ms"] = json!(rng.random_range(1..90_000));
+    }
+    message
+}
+
+/// Puts a message back because a breaker is open, or was when the worker last looked.
+async fn park(rng: &mut StdRng, db: &TestDb, model: &mut Model) {
+    let at = rng.random_range(0..model.believed.len());
+    let message = model.believed.swap_remove(at);
+    let claim =
+        json!([{"id": message.id, "claim_no": message.claim_no, "park": pick(rng, &BREAKERS)}]);
+    let (code, repeated): (Option<String>, bool) =
+        sqlx::query_as("select code, repeated from bus_release($1)")
+            .bind(claim)
+            .fetch_one(db.pool())
+            .await
+            .expect("answered");
+    let outcome = match (code, repeated) {
+        (Some(_), _) => Settled::Stale,
+        (None, true) => Settled::Repeated,
+        (None, false) => Settled::Settled,
+    };
+    model.settled(&message, outcome, "park");
+}
+
+/// A worker or an operator calls a breaker; who may probe is checked against what the breaker was before.
+async fn call_breaker(rng: &mut StdRng, db: &TestDb) {
+    let (key, worker) = (pick(rng, &BREAKERS), pick(rng, &WORKERS));
+    let query = format!("select * from bus_circuits() where key = '{key}'");
+    let before = rows(db, &query).await.pop();
+    let seen = before.as_ref().map_or(0, |its| its["version"].as_i64().expect("a number"));
+    let seen = if rng.random_bool(0.8) { seen } else { 0 };
+    let call = match (rng.random_range(0..10), &before) {
+        (0..3, _) | (_, None) => format!(
+            "bus_circuit_open('default', '{key}', '{worker}', 'test', {seen}, '{{\"open_ms\": 20000,
+                \"half_open_max_calls\": 2, \"successes_to_close\": 2}}')"
+        ),
+        (3..6, Some(_)) => format!("bus_circuit_probe('default', '{key}', '{worker}', 10000)"),
+        (6..9, Some(_)) => {
+            let ok = pick(rng, &["true", "true", "false", "null"]);
+            format!("bus_circuit_report('default', '{key}', '{worker}', {ok})")
+        }
+        (_, Some(_)) => {
+            let action = pick(rng, &["open", "close", "reset"]);
+            format!("bus_circuit_set('default', '{key}', '{action}')")
+        }
+    };
+    let answer = rows(db, &format!("select * from {call}")).await.pop().expect("a breaker");
+    if let (Some(granted), Some(before)) = (answer.get("granted"), &before) {
+        let is_free = before["state"] != "closed" && before["open_for_ms"] == 0;
+        if granted == &json!(true) {
+            assert!(is_free || before["prober"] == worker, "two probers: {before} and {worker}");
+            assert_eq!(answer["circuit"]["prober"], worker);
+        } else {
+            assert!(!is_free, "nobody probes {before}");
+        }
+    }
+    if call.contains("report") && before.is_some_and(|its| its["prober"] != worker) {
+        let after = rows(db, &query).await.pop().expect("a breaker");
+        assert_eq!(after["state"], answer["state"], "who is no prober changes nothing");
+    }
+}
+
+/// Where a breaker's events do not follow each other, or not lead to what it is.
+async fn breaker_stories(db: &TestDb) -> Vec<String> {
+    sqlx::query_scalar(
+        "with story as (
+            select payload ->> 'key' as key, seq, payload ->> 'from' as was,
+                replace(substring(event_type from 9), 'opened', 'open')
+                    as state
+            from bus_events where event_type like 'circuit\\_%'
+        ), told as (
+            select key, state, was, lag(state, 1, 'closed') over w as before, lead(key) over w is null as last
+            from story window w as (partition by key order by seq)
+        )
+        select format('%s: %s from %s after %s', key, state, was, before) from told
+            where was <> before or state = 'half_open' and was = 'closed'
+        union all
+        select format('%s is %s and the log says %s', key, c.state, told.state)
+            from told join circuits c using (key) where last and c.state <> told.state",
+    )
+    .fetch_all(db.pool())
+    .await
+    .expect("read")
+}
+
+/// Closes the breakers and does all the work: whatever still waits comes to its end.
+async fn finish(db: &TestDb, bus: &Bus) {
+    for its in rows(db, "select key from circuits").await {
+        let key = its["key"].as_str().expect("text");
+        rows(db, &format!("select * from bus_circuit_set('default', '{key}', 'close')")).await;
+    }
+    for _ in 0..500 {
+        db.advance(Duration::from_secs(31)).await;
+        bus.reap(1000).await.expect("reaped");
+        for claim in bus.claim(&request("last", 100)).await.expect("claimed") {
+            let settle = Settle::complete(&claim.into_message(), json!(1), json!({}));
+            assert_eq!(bus.settle(settle).await.expect("answered"), Settled::Settled);
+        }
+        let left = rows(db, "select 1 from agent_messages where done_at is null limit 1").await;
+        if left.is_empty() {
+            assert_eq!(broken_invariants(db).await, Vec::<String>::new());
+            let (attempts, diff) = (
+                rows(db, "select id from agent_messages where attempts > max_attempts").await,
+                replay_differences(db).await,
+            );
+            assert_eq!((attempts, diff), (Vec::new(), Vec::new()));
+            return;
+        }
+    }
+    panic!(
+        "something waits for ever: {:?}",
+        rows(db, "select * from agent_messages where done_at is null").await
+    );
 }
 
 async fn settle(rng: &mut StdRng, bus: &Bus, model: &mut Model) {

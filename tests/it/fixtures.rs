@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use cogo::bus::replay::{Options, Progress, Report};
 use cogo::bus::{Bus, ClaimRequest};
-use cogo::message::{NewMessage, Topic};
+use cogo::message::{MessageId, NewMessage, Topic};
 use cogo::testing::TestDb;
 use serde_json::Value;
 
@@ -98,4 +98,66 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(
         }
     };
     tokio::time::timeout(SOON, looking).await.unwrap_or_else(|_| panic!("not in time: {what}"))
+}
+
+/// A message for [`topic`] as `bus_enqueue` takes it, with more or other fields.
+pub(crate) fn raw(fields: &Value) -> Value {
+    let mut message =
+        serde_json::json!({"role": "echo", "service": "default", "intent": "echo", "payload": 1});
+    for (name, value) in fields.as_object().expect("fields") {
+        message[name] = value.clone();
+    }
+    message
+}
+
+/// Enqueues straight by the function; the ids, in the batch's order.
+pub(crate) async fn enqueue(db: &TestDb, batch: &[Value]) -> Vec<MessageId> {
+    sqlx::query_scalar("select id from bus_enqueue($1)")
+        .bind(Value::from(batch))
+        .fetch_all(db.pool())
+        .await
+        .expect("enqueued")
+}
+
+/// What a query answers, a JSON object a row.
+pub(crate) async fn rows(db: &TestDb, query: &str) -> Vec<Value> {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("select to_jsonb(x) from ({query}) x")))
+        .fetch_all(db.pool())
+        .await
+        .expect(query)
+}
+
+/// With which SQLSTATE and message a query is refused.
+pub(crate) async fn refusal(db: &TestDb, query: &str) -> (String, String) {
+    let result = sqlx::query(sqlx::AssertSqlSafe(query.to_owned())).fetch_all(db.pool()).await;
+    let error = result.expect_err(query);
+    let error = error.as_database_error().expect("the database's own");
+    (error.code().expect("a state").into_owned(), error.message().to_owned())
+}
+
+/// What must never be, whatever happened: two messages of an ordering key under way, one that waits for a
+/// place in its order while none is under way, and one that is parked but not waiting.
+pub(crate) async fn broken_invariants(db: &TestDb) -> Vec<String> {
+    sqlx::query_scalar(
+        "with under_way as (
+            select tenant, role, service, ordering_key, count(*) as n from agent_messages
+            where ordering_key is not null and status in ('delayed', 'queued', 'claimed')
+                and parked_for is distinct from 'ordering'
+            group by 1, 2, 3, 4
+        )
+        select format('%s messages of key %s are under way', n, ordering_key) from under_way where n > 1
+        union all
+        select format('%s waits in key %s, and nothing is under way', id, ordering_key)
+            from agent_messages m left join under_way u using (tenant, role, service, ordering_key)
+            where parked_for = 'ordering' and u.n is null
+        union all
+        select format('%s is %s and parked for %s', id, status, parked_for) from agent_messages
+            where parked_for is not null and status not in ('delayed', 'queued')
+        union all
+        select format('%s is delayed and parked for %s', id, parked_for) from agent_messages
+            where parked_for <> 'ordering' and status <> 'queued'",
+    )
+    .fetch_all(db.pool())
+    .await
+    .expect("checked")
 }

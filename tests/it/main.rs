@@ -1,12 +1,16 @@
 //! The one test binary of the library: real Postgres, real processes.
 
+mod backlog;
+mod circuits;
 mod claim;
 mod claim_schedules;
 mod config;
 mod dead_letters;
+mod deadline;
 mod embedded;
 mod enqueue;
 mod failures;
+mod fairness;
 mod fixtures;
 mod hub;
 mod layers;
@@ -14,6 +18,7 @@ mod limits;
 mod log;
 mod migrations;
 mod odd_sequences;
+mod order;
 mod rebuild;
 mod reload;
 mod replay;

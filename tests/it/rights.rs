@@ -33,9 +33,17 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "select bus_read_events()",
         "select bus_stats()",
         "select bus_schema_version()",
+        "select bus_circuits()",
+        "select bus_circuit_open('default', 'k', 'w', 'x', 0,
+            '{\"open_ms\": 1, \"half_open_max_calls\": 1, \"successes_to_close\": 1}')",
+        "select bus_circuit_probe('default', 'k', 'w')",
+        "select bus_circuit_report('default', 'k', 'w', true)",
+        "select bus_limits()",
+        "select bus_parked()",
         "select * from agent_messages",
         "select * from bus_events",
         "select * from workers",
+        "select * from circuits",
     ] {
         worker.execute(allowed).await.expect(allowed);
     }
@@ -54,6 +62,12 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "select bus_drop('[]')",
         "select bus_retain()",
         "select bus_partition()",
+        "select bus_circuit_set('default', 'k', 'open')",
+        "select bus_set_limits('{}')",
+        "update circuits set state = 'closed'",
+        "delete from circuits",
+        "select * from cogo.limits",
+        "delete from cogo.backlog",
         "select cogo.settle('[]')",
         "select cogo.replay_diff()",
         "select bus_replay_purged()",
@@ -81,6 +95,8 @@ async fn an_operator_may_besides_requeue_and_let_go() {
         "select bus_replay_check(gen_random_uuid(), '{}', '{}', true)",
         "select bus_replay_lock()",
         "select bus_replay_rebuild(gen_random_uuid(), '{}', '{}', true)",
+        "select bus_circuit_set('default', 'k', 'open')",
+        "select bus_set_limits('{}')",
     ] {
         operator.execute(allowed).await.expect(allowed);
     }
@@ -101,6 +117,9 @@ async fn nobody_else_may_anything() {
         "select * from agent_messages",
         "select * from bus_events",
         "select * from workers",
+        "select bus_circuits()",
+        "select bus_limits()",
+        "select * from circuits",
         "select cogo.now()",
         "select * from _sqlx_migrations",
     ] {
