@@ -53,6 +53,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Check> {
         Check::new("a claim that was taken away settles nothing", fenced(&by_message)),
         Check::new("no attempt is beyond max_attempts", attempts(&by_message)),
         Check::new("each attempt calls its tool at most once", calls(&by_message)),
+        Check::new("messages of one ordering key go one by one, in order", order(evidence)),
         Check::new("what must not be repeated happened at most once a life", effects(&by_message)),
         Check::new("what is done was done, by whom the log says", done(&by_message)),
         Check::new("each result is that of its message", results(evidence)),
@@ -205,6 +206,36 @@ fn attempts(by_message: &ByMessage<'_>) -> Vec<String> {
     })
 }
 
+/// By the log: nothing is settled of a message before the one before it has ended. Not by the ledger, where a
+/// worker that was stopped calls late for a claim that it has lost.
+fn order(evidence: &Evidence) -> Vec<String> {
+    let mut by_key: BTreeMap<(&str, &str, &str), Vec<&Message>> = BTreeMap::new();
+    for message in &evidence.snapshot.messages {
+        if let Some(key) = &message.ordering_key {
+            by_key.entry((&message.role, &message.service, key)).or_default().push(message);
+        }
+    }
+    let mut problems = Vec::new();
+    for messages in by_key.values_mut() {
+        messages.sort_by_key(|message| message.ordering_no);
+        for pair in messages.windows(2) {
+            let happened = |message: &Message, what: fn(&str) -> bool| {
+                let events = evidence.snapshot.events.iter().enumerate();
+                let mut its = events.filter(|(_, e)| e.message_id == message.id && what(e.what()));
+                its.next().map(|(at, _)| at)
+            };
+            let ended = happened(pair[0], |what| matches!(what, "succeeded" | "dead_lettered"));
+            let begun = happened(pair[1], |what| {
+                matches!(what, "succeeded" | "failed" | "released" | "lease_expired")
+            });
+            if begun.is_some_and(|begun| ended.is_none_or(|ended| begun < ended)) {
+                problems.push(format!("{} before the end of {}", told(pair[1]), told(pair[0])));
+            }
+        }
+    }
+    problems
+}
+
 fn calls(by_message: &ByMessage<'_>) -> Vec<String> {
     by_message.problems(|story| {
         // An attempt that was given back is made again.
@@ -323,7 +354,7 @@ mod tests {
 
     /// A run in which one payment succeeded.
     fn evidence() -> Evidence {
-        let message = json!({"id": "m", "status": "done", "role": "mcp-gateway", "attempts": 1,
+        let message = json!({"id": "m", "status": "done", "role": "mcp-gateway", "service": "good", "attempts": 1,
             "max_attempts": 5, "idempotency_key": "k", "error": null,
             "payload": {"tool": "pay", "params": {"n": 7}},
             "result": {"content": [{"type": "text", "text": "7"}]}});

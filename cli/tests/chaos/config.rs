@@ -23,7 +23,11 @@ pub(crate) fn write(
             (name.clone(), toolset)
         })
         .collect();
-    let ours = [("mcp.json", json!({ "toolsets": toolsets })), ("retry_policy.json", policies())];
+    let ours = [
+        ("mcp.json", json!({ "toolsets": toolsets })),
+        ("retry_policy.json", policies()),
+        ("circuit_breaker.json", breakers()),
+    ];
     let theirs = files.iter().map(|(name, value)| (name.as_str(), value.clone()));
     for (name, value) in ours.into_iter().chain(theirs) {
         std::fs::write(dir.join(name), value.to_string()).with_context(|| name.to_owned())?;
@@ -46,5 +50,17 @@ fn policies() -> Value {
         "mcp.call.sick.poison": {"max_attempts": 2, "timeout_ms": 5000},
         "mcp.call.good.wait": {"timeout_ms": 20_000},
         "mcp.call.good.wait_pay": {"timeout_ms": 20_000},
+    }})
+}
+
+/// Breakers open soon, and not for long. Those of tools that never get well stay closed: what they park would
+/// wait for ever.
+fn breakers() -> Value {
+    json!({"policies": {
+        "default": {
+            "window": {"kind": "count", "calls": 4}, "min_requests": 2, "failure_rate": 0.5,
+            "open_ms": 300, "successes_to_close": 1,
+        },
+        "mcp.call.sick": {"enabled": false},
     }})
 }

@@ -8,7 +8,7 @@ use cogo::clock::Stopwatch;
 use serde_json::{Value, json};
 
 use crate::fleet::{Fleet, Options};
-use crate::mcp::Caller;
+use crate::mcp::{Caller, Does};
 use crate::plan::{Shape, Target};
 use crate::postgres::Postgres;
 use crate::process::Signal;
@@ -159,6 +159,61 @@ async fn answers_of_50_mb_leave_no_memory_behind() -> Result<()> {
     // What the first answers take, the allocator keeps for the next.
     let (first, _, last) = (round().await?, round().await?, round().await?);
     assert!(last < first + MORE_KB, "{first} kB grew to {last} kB");
+    end(postgres, fleet).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sick_tool_opens_one_breaker_for_all_workers_and_one_probe_closes_it() -> Result<()> {
+    const MESSAGES: usize = 60;
+    let _alone = alone().await;
+    let postgres = Arc::new(Postgres::start().await?);
+    let breakers = json!({"policies": {"default": {
+        "window": {"kind": "count", "calls": 6}, "min_requests": 4, "failure_rate": 0.5,
+        "open_ms": 2000, "half_open_max_calls": 1, "successes_to_close": 1,
+    }}});
+    let retry = json!({"policies": {"default": {
+        "max_attempts": 20, "backoff": {"kind": "fixed", "delay_ms": 50}, "timeout_ms": 1000,
+    }}});
+    let options = Options {
+        shape: Shape { gateways: 3, ..Shape::default() },
+        files: vec![
+            ("circuit_breaker.json".to_owned(), breakers),
+            ("retry_policy.json".to_owned(), retry),
+        ],
+    };
+    let fleet = Fleet::start(Arc::clone(&postgres), &options).await?;
+    fleet.mcp.change("put", Does::Dies);
+    let mut ids = Vec::new();
+    for _ in 0..MESSAGES {
+        ids.push(enqueue(&fleet, "good", "put").await?);
+    }
+    until("the breaker opens", async || {
+        Ok((!snapshot::circuits(&fleet).await?.is_empty()).then_some(()))
+    })
+    .await?;
+    let opened = Stopwatch::start();
+    fleet.mcp.change("put", Does::Answers(10));
+    for gateway in &fleet.gateways {
+        let words = "The circuit breaker mcp.call.good.put.0 is open";
+        until("every worker knows", async || {
+            Ok(gateway.process.said().contains(words).then_some(()))
+        })
+        .await?;
+    }
+    assert!(opened.elapsed() < Duration::from_secs(2), "{} ms", opened.elapsed_ms());
+    for id in &ids {
+        let message = finished(&fleet, id).await?;
+        assert_eq!(message["status"], "done", "{message}");
+    }
+    let snapshot = snapshot::take(&fleet).await?;
+    for message in &snapshot.messages {
+        let its = snapshot.events.iter().filter(|event| event.message_id == message.id);
+        let tried = its.filter(|event| matches!(event.what(), "succeeded" | "failed")).count();
+        assert_eq!(message.attempts, tried as i64, "an attempt is burnt only by trying");
+    }
+    let circuits = snapshot::circuits(&fleet).await?;
+    assert_eq!(circuits, ["circuit_opened", "circuit_half_opened", "circuit_closed"]);
+    assert!(!of(&snapshot, "released").is_empty(), "nothing was parked");
     end(postgres, fleet).await
 }
 

@@ -8,6 +8,7 @@ use cogo::shutdown::Tasks;
 use serde::Serialize;
 
 use crate::fleet::Fleet;
+use crate::mcp::Does;
 use crate::plan::{Fault, Kind};
 use crate::process::Signal;
 
@@ -77,6 +78,12 @@ async fn carry_out(fleet: &Fleet, fault: &Fault) -> Result<Option<String>> {
             let pid = fleet.postgres.kill_session(&fleet.database).await?;
             tokio::time::sleep(duration).await;
             Ok(pid.is_none().then(|| "there was no session".to_owned()))
+        }
+        Kind::Sicken(tool) => {
+            fleet.mcp.change(tool, Does::Dies);
+            tokio::time::sleep(duration).await;
+            fleet.mcp.mend(tool);
+            Ok(None)
         }
         Kind::Wire(line, wire) => {
             let proxy = fleet.line(line).context("there is no such line")?;

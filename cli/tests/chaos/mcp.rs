@@ -191,9 +191,13 @@ impl Server {
     }
 
     /// From now on a tool does something else: a sick one gets well.
-    #[allow(dead_code)] // for drills of the circuit breaker
     pub(crate) fn change(&self, tool: &str, does: Does) {
         lock(&self.inner.changed).insert(tool.to_owned(), does);
+    }
+
+    /// A tool does again what it is there for.
+    pub(crate) fn mend(&self, tool: &str) {
+        lock(&self.inner.changed).remove(tool);
     }
 
     /// Lets all calls answer that wait.

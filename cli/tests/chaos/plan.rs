@@ -55,6 +55,10 @@ pub(crate) struct Planned {
     /// Sent twice at the same moment, under its key.
     pub(crate) twice: bool,
     pub(crate) priority: i16,
+    /// One at a time with the others of its key, and in their order.
+    pub(crate) ordering_key: Option<String>,
+    /// How long it may take in all.
+    pub(crate) deadline_ms: Option<u64>,
 }
 
 /// What is asked for.
@@ -129,6 +133,8 @@ pub(crate) enum Kind {
     KillPostgres,
     /// `kill -9` of one Postgres session: the server ends all others and recovers by itself.
     KillBackend,
+    /// A tool that is well hangs up on everybody for a while, as long as it takes for breakers to open.
+    Sicken(&'static str),
     /// Something happens to connections.
     Wire(Line, Wire),
 }
@@ -142,6 +148,7 @@ impl Kind {
             Self::Stop(_) => "stop_worker".to_owned(),
             Self::KillPostgres => "kill_postgres".to_owned(),
             Self::KillBackend => "kill_postgres_session".to_owned(),
+            Self::Sicken(_) => "sick_tool".to_owned(),
             Self::Wire(line, wire) => {
                 let line = match line {
                     Line::Database(_) | Line::Sender => "database",
@@ -170,6 +177,7 @@ impl Kind {
         match self {
             Self::Kill(target) | Self::Stop(target) => process(target),
             Self::KillPostgres | Self::KillBackend => "postgres".to_owned(),
+            Self::Sicken(tool) => format!("tool-{tool}"),
             Self::Wire(Line::Database(target), _) => format!("{}-database", process(target)),
             Self::Wire(Line::Mcp(n, toolset), _) => format!("gateway{n}-{toolset}"),
             Self::Wire(Line::Http, _) => "sender-hub".to_owned(),
@@ -216,6 +224,8 @@ fn messages(rng: &mut StdRng, shape: &Shape) -> Vec<Planned> {
                 false => tool(rng.random_range(0..total)),
             };
             let key = rng.random_bool(0.5).then(|| format!("key-{number}"));
+            let ordered = rng.random_bool(0.2).then(|| rng.random_range(0..4));
+            let deadline_ms = rng.random_bool(0.1).then(|| rng.random_range(300..4000));
             Planned {
                 number,
                 at: Duration::from_millis(rng.random_range(0..SENDING_MS)),
@@ -223,6 +233,8 @@ fn messages(rng: &mut StdRng, shape: &Shape) -> Vec<Planned> {
                 twice: key.is_some() && rng.random_bool(0.15),
                 key,
                 priority: *[0, 0, 0, 5, -5].choose(rng).expect("not empty"),
+                ordering_key: ordered.map(|number| format!("order-{number}")),
+                deadline_ms,
             }
         })
         .collect();
@@ -230,6 +242,7 @@ fn messages(rng: &mut StdRng, shape: &Shape) -> Vec<Planned> {
         // Early, since it takes as many leases as it has attempts.
         planned[0].at = Duration::from_millis(rng.random_range(0..800));
         planned[0].work = Work::Tool { toolset: "sick", tool: "poison" };
+        (planned[0].ordering_key, planned[0].deadline_ms) = (None, None);
     }
     planned
 }
@@ -259,6 +272,7 @@ fn faults(rng: &mut StdRng, shape: &Shape) -> Vec<Fault> {
             Kind::Stop(_) => rng.random_range(1300..2200),
             Kind::KillPostgres => rng.random_range(50..900),
             Kind::KillBackend => 300,
+            Kind::Sicken(_) => rng.random_range(500..1500),
             Kind::Wire(_, Wire::HalfCloseToClient | Wire::HalfCloseToServer) => 50,
             Kind::Wire(..) => rng.random_range(200..1500),
         };
@@ -285,7 +299,8 @@ fn kind(rng: &mut StdRng, shape: &Shape) -> Kind {
         28..36 => Kind::KillPostgres,
         36..40 => Kind::KillBackend,
         40..55 => Kind::Stop(Target::Gateway(gateway)),
-        55..80 => {
+        55..63 => Kind::Sicken(["put", "pay"].choose(rng).expect("not empty")),
+        63..82 => {
             let line = match rng.random_range(0..10) {
                 0..6 => Line::Database(Target::Gateway(gateway)),
                 6..8 => Line::Database(Target::Hub),
@@ -295,7 +310,7 @@ fn kind(rng: &mut StdRng, shape: &Shape) -> Kind {
             };
             Kind::Wire(line, wire(rng))
         }
-        80..85 => Kind::Wire(Line::Http, wire(rng)),
+        82..86 => Kind::Wire(Line::Http, wire(rng)),
         _ => {
             let toolset = *["good", "sick"].choose(rng).expect("not empty");
             Kind::Wire(Line::Mcp(gateway, toolset), wire(rng))

@@ -111,6 +111,8 @@ impl Report {
         )?;
         writeln!(text, "- tool calls that arrived: {}", sum(&|run| run.calls))?;
         writeln!(text, "- late settles and leases refused: {}", sum(&|run| run.refused_late))?;
+        writeln!(text, "- times a breaker opened: {}", sum(&|run| run.breakers_opened))?;
+        writeln!(text, "- messages parked by one: {}", sum(&|run| run.parked))?;
         writeln!(text, "- attempts without artifacts: {}\n", sum(&|run| run.without_artifacts))?;
 
         table(

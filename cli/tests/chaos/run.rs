@@ -49,6 +49,9 @@ pub(crate) struct Outcome {
     pub(crate) calls: usize,
     /// Settles and leases that were refused because somebody else had the message by then.
     pub(crate) refused_late: usize,
+    /// Times a circuit breaker opened, and messages that were parked by one.
+    pub(crate) breakers_opened: usize,
+    pub(crate) parked: usize,
     /// Attempts whose artifacts could not be written.
     pub(crate) without_artifacts: usize,
     pub(crate) memory: BTreeMap<String, (Memory, Memory)>,
@@ -70,6 +73,8 @@ pub(crate) async fn run(postgres: &Arc<Postgres>, plan: &Plan) -> Outcome {
         outcomes: BTreeMap::new(),
         calls: 0,
         refused_late: 0,
+        breakers_opened: 0,
+        parked: 0,
         without_artifacts: 0,
         memory: BTreeMap::new(),
         checks: Vec::new(),
@@ -128,6 +133,10 @@ async fn carry_out(fleet: &Arc<Fleet>, plan: &Plan, outcome: &mut Outcome) -> Re
     outcome.checks.push(Check::new("every worker works, and the hub tells of it", silent));
 
     let snapshot = snapshot::take(fleet).await?;
+    let circuits = snapshot::circuits(fleet).await?;
+    outcome.breakers_opened = circuits.iter().filter(|what| *what == "circuit_opened").count();
+    let parked = |event: &&snapshot::Event| event.reason.as_deref() == Some("circuit_open");
+    outcome.parked = snapshot.events.iter().filter(parked).count();
     let evidence = Evidence { sent, ledger: fleet.mcp.ledger(), snapshot };
     outcome.checks.extend(checks::judge(&evidence));
     outcome.outcomes = checks::outcomes(&evidence);

@@ -113,6 +113,7 @@ async fn by_database(bus: &Bus, planned: Planned) -> Sent {
     let topic = Topic::new("echo", "default").expect("a good name");
     let mut message = NewMessage::new(&topic, "echo", json!({"n": planned.number}));
     message.idempotency_key.clone_from(&planned.key);
+    message.ordering_key.clone_from(&planned.ordering_key);
     let mut sent = Sent::of(&planned);
     sent.tries = 1;
     match bus.publish(message).await {
@@ -132,6 +133,12 @@ fn call(toolset: &str, tool: &str, planned: &Planned) -> Value {
     let mut body = json!({"toolset": toolset, "tool": tool, "params": {"n": planned.number}});
     if let Some(key) = &planned.key {
         body["idempotency_key"] = key.as_str().into();
+    }
+    if let Some(key) = &planned.ordering_key {
+        body["ordering_key"] = key.as_str().into();
+    }
+    if let Some(ms) = planned.deadline_ms {
+        body["deadline_ms"] = ms.into();
     }
     if planned.priority != 0 {
         body["priority"] = planned.priority.into();

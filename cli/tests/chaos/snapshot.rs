@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
 use sqlx::{ConnectOptions as _, Connection as _};
+use tokio::process::Command;
 
 use crate::fleet::Fleet;
 
@@ -14,6 +15,9 @@ pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) status: String,
     pub(crate) role: String,
+    pub(crate) service: String,
+    pub(crate) ordering_key: Option<String>,
+    pub(crate) ordering_no: Option<i64>,
     pub(crate) attempts: i64,
     pub(crate) max_attempts: i64,
     pub(crate) idempotency_key: Option<String>,
@@ -94,15 +98,41 @@ pub(crate) async fn take(fleet: &Fleet) -> Result<Snapshot> {
     let sql =
         "select to_jsonb(e)::text from bus_events e where message_id is not null order by seq";
     let events = rows(&mut connection, sql).await?;
-    let diff = verify(&mut connection).await?;
     connection.close().await?;
+    let diff = verify(fleet).await?;
     Ok(Snapshot { messages, events, diff })
 }
 
-/// Where the log does not fold to the table.
-async fn verify(connection: &mut PgConnection) -> Result<Vec<String>> {
-    let sql = "select to_jsonb(d)::text from cogo.replay_diff() d";
-    Ok(sqlx::query_scalar(sql).fetch_all(connection).await?)
+/// Where the log does not fold to the table, as an operator would ask.
+async fn verify(fleet: &Fleet) -> Result<Vec<String>> {
+    let socket = fleet.postgres.socket();
+    let dir = socket.parent().context("a socket lies in a directory")?;
+    let port = fleet.owner().get_port();
+    let url = format!(
+        "postgres:///{}?host={}&port={port}&user={}",
+        fleet.database,
+        dir.display(),
+        cogo::db::embedded::USER
+    );
+    let done = Command::new(env!("CARGO_BIN_EXE_cogo"))
+        .args(["replay", "verify", "--json"])
+        .env("DATABASE_URL", url)
+        .output()
+        .await
+        .context("starting cogo replay verify")?;
+    let said = || String::from_utf8_lossy(&done.stderr).into_owned();
+    let found: Value = serde_json::from_slice(&done.stdout).with_context(said)?;
+    anyhow::ensure!(found["exact"] == done.status.success(), "{found}: {}", said());
+    Ok(if done.status.success() { Vec::new() } else { vec![found.to_string()] })
+}
+
+/// What became of the circuit breakers, in order.
+pub(crate) async fn circuits(fleet: &Fleet) -> Result<Vec<String>> {
+    let mut connection = fleet.owner().connect().await?;
+    let sql = "select event_type from bus_events where event_type like 'circuit%' order by seq";
+    let found = sqlx::query_scalar(sql).fetch_all(&mut connection).await?;
+    connection.close().await?;
+    Ok(found)
 }
 
 async fn rows<T: for<'a> Deserialize<'a>>(
