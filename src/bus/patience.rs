@@ -109,31 +109,55 @@ impl<'p> Executor<'p> for Patient<'_> {
     }
 }
 
-#[cfg(all(test, feature = "test-util"))]
+#[cfg(test)]
 mod tests {
-    use sqlx::postgres::PgPoolOptions;
+    use std::net::Ipv4Addr;
+
+    use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::testing::TestDb;
+
+    /// A server that lets everybody in and then says nothing, ever; gives the connections made to it.
+    async fn silent(listener: TcpListener) -> Vec<TcpStream> {
+        let mut made = Vec::new();
+        while made.len() < 3 {
+            let (mut socket, _) = listener.accept().await.expect("a connection");
+            let length = socket.read_u32().await.expect("a startup message");
+            let mut startup = vec![0; length as usize - 4];
+            socket.read_exact(&mut startup).await.expect("all of it");
+            // AuthenticationOk and ReadyForQuery.
+            socket.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.expect("it listens");
+            made.push(socket);
+        }
+        made
+    }
 
     #[tokio::test]
-    async fn what_is_never_answered_gives_its_connection_back() {
-        let db = TestDb::new().await;
-        let pool = PgPoolOptions::new().max_connections(1);
-        let pool = pool.connect_lazy_with(db.connect_options());
-        let soon = Patient { pool: &pool, within: Duration::from_millis(50) };
-        let asleep = sqlx::query("select pg_sleep(3600)").execute(soon).await;
-        assert!(matches!(&asleep, Err(Error::Io(e)) if e.kind() == io::ErrorKind::TimedOut));
-        // The one that nobody waits for any more, too.
-        let later = Patient { pool: &pool, within: Duration::from_secs(3600) };
-        let asking = sqlx::query("select pg_sleep(3600)").execute(later);
-        assert!(tokio::time::timeout(Duration::from_millis(50), asking).await.is_err());
-        let answer: i32 = sqlx::query_scalar("select 1").fetch_one(later).await.expect("answered");
-        assert_eq!(answer, 1);
-        let all: Vec<i32> = sqlx::query_scalar("select generate_series(1, 3)")
-            .fetch_all(later)
-            .await
-            .expect("answered");
-        assert_eq!(all, [1, 2, 3]);
+    async fn what_is_never_answered_gives_its_place_in_the_pool_back() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+        let connect = PgConnectOptions::new_without_pgpass()
+            .host("127.0.0.1")
+            .port(listener.local_addr().expect("an address").port())
+            .username("nobody")
+            .ssl_mode(PgSslMode::Disable);
+        // One place: who does not give it back keeps the next one out.
+        let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(connect);
+        let asking = async {
+            let soon = Patient { pool: &pool, within: Duration::from_millis(20) };
+            let later = Patient { pool: &pool, within: Duration::from_secs(3600) };
+            let refused = |asked: Result<_, Error>| match asked {
+                Err(Error::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
+                other => panic!("{other:?}"),
+            };
+            refused(sqlx::query("select 1").execute(soon).await);
+            // One that nobody waits for any more.
+            let given_up = sqlx::query("select 1").execute(later);
+            assert!(tokio::time::timeout(Duration::from_millis(20), given_up).await.is_err());
+            refused(sqlx::query("select 1").execute(soon).await);
+        };
+        let (made, ()) = tokio::join!(silent(listener), asking);
+        assert_eq!(made.len(), 3, "each asked on a connection of its own");
     }
 }

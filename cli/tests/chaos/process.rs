@@ -14,6 +14,7 @@ use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::memory::{self, Memory};
+use crate::skew;
 
 pub(crate) use rustix::process::Signal;
 
@@ -194,7 +195,9 @@ impl Process {
         state.wanted = false;
         state.ready = false;
         let Some(mut child) = state.child.take() else { return false };
+        let pid = child.id();
         let killed = child.kill().await.is_ok();
+        pid.into_iter().for_each(skew::clear_up);
         self.log.note("-- killed");
         killed
     }

@@ -33,6 +33,13 @@ pub(crate) fn environment(ahead: i64) -> Vec<(String, String)> {
     }
 }
 
+/// Removes what libfaketime leaves behind of a process that was killed.
+pub(crate) fn clear_up(pid: u32) {
+    for name in [format!("faketime_shm_{pid}"), format!("sem.faketime_sem_{pid}")] {
+        let _there_is_none = std::fs::remove_file(std::path::Path::new("/dev/shm").join(name));
+    }
+}
+
 /// How clocks are shifted, for the report.
 pub(crate) fn how() -> &'static str {
     match *LIBRARY {
@@ -46,7 +53,6 @@ fn variables(library: &std::path::Path, ahead: i64) -> Vec<(String, String)> {
         ("LD_PRELOAD", library.display().to_string()),
         ("FAKETIME", format!("{ahead:+}s")),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
-        ("FAKETIME_NO_CACHE", "0".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into()

@@ -48,8 +48,10 @@ async fn work_off(bus: &Bus) -> Vec<String> {
         info: json!({}),
     };
     let running = Running::start_as(notebook.clone(), options, bus, Policies::default()).await;
-    let shown = bus.workers(1).await.expect("listed");
-    assert_eq!(shown.first().map(|worker| worker.tenant.as_str()), Some("*"));
+    let shown =
+        eventually("the worker shows itself", async || bus.workers(1).await.expect("listed").pop())
+            .await;
+    assert_eq!(shown.tenant, "*");
     eventually("all is done", async || bus.stats().await.expect("stats").is_empty().then_some(()))
         .await;
     running.stop().await;
