@@ -176,6 +176,7 @@ impl Request {
             id: handle.id.clone(),
             token: handle.progress_token.clone(),
             tasks: tasks.clone(),
+            probe: Arc::clone(&probe),
             reason: "the caller went away",
             armed: true,
         };
@@ -246,7 +247,7 @@ impl Request {
     }
 
     fn unanswered(&self, lost: ErrorClass, safe: bool, message: impl Into<String>) -> CallError {
-        if self.probe.sent() {
+        if !self.probe.withdraw() {
             return CallError::unanswered(lost, safe, message);
         }
         let class = if lost == ErrorClass::Closed { ErrorClass::Connect } else { lost };
@@ -261,6 +262,7 @@ struct CancelOnDrop {
     id: RequestId,
     token: ProgressToken,
     tasks: Tasks,
+    probe: Arc<Probe>,
     reason: &'static str,
     armed: bool,
 }
@@ -271,7 +273,8 @@ impl Drop for CancelOnDrop {
             return; // the runtime is gone, and with it the connection
         }
         let (peer, sinks, token) = (self.peer.clone(), Arc::clone(&self.sinks), self.token.clone());
-        let notice = self.armed.then(|| {
+        // What the server never saw needs no notice.
+        let notice = (self.armed && !self.probe.withdraw()).then(|| {
             CancelledNotificationParam::new(Some(self.id.clone()), Some(self.reason.to_owned()))
         });
         self.tasks.spawn(async move {

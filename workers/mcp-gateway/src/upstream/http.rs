@@ -125,8 +125,8 @@ impl StreamableHttpClient for Client {
         limit: usize,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let call = probe_of(&message);
-        if let Some((id, probe)) = &call {
-            self.wire.note(*id, probe);
+        if call.as_ref().is_some_and(|(id, probe)| !self.wire.note(*id, probe)) {
+            return Ok(StreamableHttpPostResponse::Accepted); // nobody waits for more
         }
         let outcome = self
             .inner
@@ -153,7 +153,7 @@ impl StreamableHttpClient for Client {
                     StreamableHttpError::ResponseBodyTooLarge { max_size } => {
                         probe.set_fault(format!("the reply is longer than {max_size} bytes"));
                     }
-                    refused if Self::refused(refused) => probe.set_sent(false),
+                    refused if Self::refused(refused) => probe.arrived_not(),
                     _ => {}
                 }
                 self.wire.retire(format!("a request failed: {}", chain(&error)));

@@ -151,7 +151,9 @@ impl Transport<RoleClient> for Stdio {
             let Some(pipe) = input.as_mut() else {
                 return Err(std::io::ErrorKind::BrokenPipe.into());
             };
-            wire.sending(&message);
+            if !wire.sending(&message) {
+                return Ok(());
+            }
             // A write that was cut off would leave half a line. rmcp spawns this future and never
             // drops it before the connection ends.
             let outcome = async {

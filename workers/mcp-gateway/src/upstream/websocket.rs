@@ -158,7 +158,10 @@ async fn write(
                     continue;
                 }
                 Ok(text) => {
-                    wire.sending(&message);
+                    if !wire.sending(&message) {
+                        let _ = written.send(Ok(()));
+                        continue;
+                    }
                     match sink.send(Message::text(text)).await {
                         Ok(()) => {
                             let _ = written.send(Ok(()));

@@ -5,7 +5,7 @@
 //! so a [`Probe`] travels with each call, in the request's extensions, which are never serialized.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rmcp::model::{
@@ -18,20 +18,34 @@ use tokio_util::sync::CancellationToken;
 /// What is known of one call, from the side of the transport.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
-    sent: AtomicBool,
+    way: AtomicU8,
     raw: Mutex<Option<Value>>,
     fault: OnceLock<String>,
 }
 
+/// Where a request is: it waits to be written, it may have reached the server, or it must not be written.
+const WAITING: u8 = 0;
+const SENT: u8 = 1;
+const WITHDRAWN: u8 = 2;
+
 impl Probe {
-    /// Whether the request may have reached the server.
-    pub(super) fn sent(&self) -> bool {
-        self.sent.load(Ordering::Acquire)
+    /// Whether the request may be written now; from then on it may have reached the server.
+    fn begin(&self) -> bool {
+        let before = self.way.compare_exchange(WAITING, SENT, Ordering::AcqRel, Ordering::Acquire);
+        before != Err(WITHDRAWN)
     }
 
-    /// Says that the request is about to be written, or that it surely did not arrive.
-    pub(super) fn set_sent(&self, sent: bool) {
-        self.sent.store(sent, Ordering::Release);
+    /// Says that the request surely did not arrive.
+    pub(super) fn arrived_not(&self) {
+        self.way.store(WAITING, Ordering::Release);
+    }
+
+    /// Takes the request back, and says whether that came in time. One that waits in a queue must not be
+    /// written after its caller was told that it was not sent, and perhaps sent it again.
+    pub(super) fn withdraw(&self) -> bool {
+        let before =
+            self.way.compare_exchange(WAITING, WITHDRAWN, Ordering::AcqRel, Ordering::Acquire);
+        before != Err(SENT)
     }
 
     /// What the server did that the protocol does not allow, if it did.
@@ -104,21 +118,22 @@ impl Wire {
         self.ended.get().map_or("the connection was closed", String::as_str)
     }
 
-    /// Notes that `message` is about to be written.
-    pub(super) fn sending(&self, message: &ClientJsonRpcMessage) {
-        if let Some((id, probe)) = probe_of(message) {
-            self.note(id, &probe);
-        }
+    /// Notes that `message` is about to be written; false when it must not be, since nobody wants it any more.
+    pub(super) fn sending(&self, message: &ClientJsonRpcMessage) -> bool {
+        probe_of(message).is_none_or(|(id, probe)| self.note(id, &probe))
     }
 
-    /// Notes that the call `id` is about to be written.
-    pub(super) fn note(&self, id: i64, probe: &Arc<Probe>) {
-        probe.set_sent(true);
+    /// Notes that the call `id` is about to be written; false when it must not be.
+    pub(super) fn note(&self, id: i64, probe: &Arc<Probe>) -> bool {
+        if !probe.begin() {
+            return false;
+        }
         let mut pending = lock(&self.pending);
         if pending.len() >= SWEEP_AT {
             pending.retain(|_, probe| probe.strong_count() > 0);
         }
         pending.insert(id, Arc::downgrade(probe));
+        true
     }
 
     /// The server sent more than is accepted. The frame was not read, so its id is unknown; but when
@@ -196,4 +211,29 @@ fn number(id: &Value) -> Option<i64> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner) // nothing in here panics half-way
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_is_either_withdrawn_or_written_and_never_both() {
+        let (wire, written) = (Wire::default(), Arc::new(Probe::default()));
+        assert!(wire.note(1, &written) && !written.withdraw());
+        let withdrawn = Arc::new(Probe::default());
+        assert!(withdrawn.withdraw() && !wire.note(2, &withdrawn));
+        assert!(withdrawn.withdraw(), "and stays so");
+        // What the server refused to read was not written after all.
+        written.arrived_not();
+        assert!(written.withdraw() && !wire.note(1, &written));
+        // However the two meet.
+        for _ in 0..1000 {
+            let probe = Arc::new(Probe::default());
+            let (writer, wire) = (Arc::clone(&probe), Arc::new(Wire::default()));
+            let writing = std::thread::spawn(move || wire.note(1, &writer));
+            let taken_back = probe.withdraw();
+            assert_ne!(writing.join().expect("no panics"), taken_back);
+        }
+    }
 }
