@@ -45,9 +45,11 @@ pub(crate) async fn inject(fleet: &Arc<Fleet>, faults: &[Fault]) -> Result<Vec<I
             })
         })
         .collect();
+    // All of them to their end, whatever becomes of one: a process that was stopped must go on.
+    let ended = futures_util::future::join_all(injecting).await;
     let mut injected = Vec::new();
-    for task in injecting {
-        injected.push(task.await??);
+    for fault in ended {
+        injected.push(fault??);
     }
     injected.sort_by_key(|fault| fault.at_ms);
     Ok(injected)

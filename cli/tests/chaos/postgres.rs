@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use cogo::clock::Stopwatch;
 use cogo::db::embedded::{Embedded, Options};
-use sqlx::postgres::{PgConnectOptions, PgConnection};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use tokio::sync::Mutex;
 
@@ -83,7 +83,8 @@ impl Postgres {
     /// `kill -9`s one session of a database; the server ends all others and recovers. Gives its pid.
     pub(crate) async fn kill_session(&self, database: &str) -> Result<Option<i32>> {
         let running = self.running.lock().await;
-        let mut connection: PgConnection = self.connect.connect().await?;
+        // It may still be recovering from the last one.
+        let Ok(mut connection) = self.connect.connect().await else { return Ok(None) };
         let found: Option<i32> = sqlx::query_scalar(
             "select pid from pg_stat_activity where datname = $1 order by random() limit 1",
         )
