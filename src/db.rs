@@ -3,8 +3,11 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use sqlx::Executor as _;
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+
+use crate::error::chain;
 
 #[cfg(feature = "embedded-postgres")]
 pub mod embedded;
@@ -53,6 +56,17 @@ impl Options {
             // A ping at each acquire would double the round trips; a broken connection shows itself
             // at its next use, and every caller retries.
             .test_before_acquire(false)
+            .after_connect(|connection, _| Box::pin(async move {
+                // Whoever gives up waiting closes the connection, and the server is to notice while it still
+                // waits for a lock: a claim that it made afterwards would lie with nobody until its lease has
+                // run out, and burn an attempt. Not a startup parameter, since poolers refuse those; and not
+                // every platform can.
+                let set = "set client_connection_check_interval = '1s'";
+                if let Err(error) = connection.execute(set).await {
+                    tracing::debug!(error = %chain(&error), "Connections are not checked by the server");
+                }
+                Ok(())
+            }))
             .connect_lazy_with(self.connect.clone())
     }
 }

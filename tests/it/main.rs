@@ -19,6 +19,7 @@ mod log;
 mod migrations;
 mod odd_sequences;
 mod order;
+mod patience;
 mod rebuild;
 mod reload;
 mod replay;
