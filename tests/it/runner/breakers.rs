@@ -333,3 +333,31 @@ async fn a_breaker_that_opens_while_the_list_is_read_stays_open() {
     assert_eq!(calls, before, "nobody calls while it is open");
     fleet.stop().await;
 }
+
+#[tokio::test]
+async fn a_worker_that_ends_first_says_how_its_probe_went() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    for sql in [
+        "create schema real",
+        "alter function bus_circuit_report set schema real",
+        "create function bus_circuit_report(tenant text, key text, worker text, ok boolean, reason text)
+            returns setof circuit_state language plpgsql as $$
+            begin
+                perform pg_sleep(0.3);
+                return query select * from real.bus_circuit_report(tenant, key, worker, ok, reason);
+            end $$",
+    ] {
+        sqlx::query(sql).execute(db.pool()).await.expect("replaced");
+    }
+    let target = Target::sick();
+    let mut rule = rule(100);
+    rule["successes_to_close"] = json!(1);
+    let fleet = Fleet::start(&db, 1, &target, None, rule).await;
+    let ids = publish(&bus, 1).await;
+    until(&bus, State::Open).await;
+    target.heal();
+    all_done(&bus, &target, &ids).await;
+    fleet.stop().await;
+    assert_eq!(state(&bus, KEY).await, State::Closed, "else nobody could call for the probe's time");
+}
