@@ -141,8 +141,10 @@ impl Circuits {
     pub(crate) async fn follow(&self, stop: CancellationToken) {
         let mut woken = self.bus.waker(Signal::Circuit);
         loop {
+            // Before asking: what opens while the answer is on its way need not stand in it.
+            let open = self.open();
             match tokio::time::timeout(ANSWER_WITHIN, self.bus.circuits(&self.tenant)).await {
-                Ok(Ok(circuits)) => self.adopt_all(&circuits),
+                Ok(Ok(circuits)) => self.adopt_all(&circuits, open),
                 Ok(Err(error)) => {
                     tracing::debug!(error = %chain(&error), "Could not read the circuit breakers");
                 }
@@ -157,24 +159,22 @@ impl Circuits {
         }
     }
 
-    /// All that there are: one that is not named is closed. Its row goes only long after it has closed.
-    fn adopt_all(&self, circuits: &[Circuit]) {
-        let gone: Vec<Remote> = {
-            let named = |id: &Id| circuits.iter().any(|c| c.tenant == id.tenant && c.key == id.key);
-            let breakers = self.lock();
-            breakers
-                .open()
-                .filter(|(id, _)| !named(id))
-                .map(|(id, version)| Remote {
-                    id: id.clone(),
-                    state: State::Closed,
-                    forced: false,
-                    version: version + 1,
-                    open_for_ms: None,
-                    prober: None,
-                })
-                .collect()
-        };
+    fn open(&self) -> Vec<(Id, i64)> {
+        self.lock().open().map(|(id, version)| (id.clone(), version)).collect()
+    }
+
+    /// All that there are: of those that were `open`, one that is not named is closed. Its row goes only long
+    /// after it has closed.
+    fn adopt_all(&self, circuits: &[Circuit], open: Vec<(Id, i64)>) {
+        let named = |id: &Id| circuits.iter().any(|c| c.tenant == id.tenant && c.key == id.key);
+        let gone = open.into_iter().filter(|(id, _)| !named(id)).map(|(id, version)| Remote {
+            id,
+            state: State::Closed,
+            forced: false,
+            version: version + 1,
+            open_for_ms: None,
+            prober: None,
+        });
         self.adopt_rows(circuits.iter().map(Remote::from).chain(gone));
     }
 

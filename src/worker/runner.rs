@@ -36,6 +36,8 @@ const SEEN_PERIOD: Duration = Duration::from_secs(10);
 const REAP_PERIOD_MIN: Duration = Duration::from_millis(20);
 /// How many messages one such look takes.
 const REAP_MAX: u32 = 1000;
+/// How long handlers' tasks may take when all is settled: a breaker is told how a probe went.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Pauses after a turn that failed, doubled up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -131,9 +133,13 @@ impl<H: Handler> Runner<H> {
         side.spawn(async move { circuits.follow(stop).await });
         side.spawn(show(self.bus.clone(), self.options.clone(), stop_side.clone()));
 
-        let ended = self.turns(shutdown, ready, &in_flight).await;
+        let handlers = Tasks::new();
+        let ended = self.turns(shutdown, ready, &in_flight, &handlers).await;
 
         ready.send_replace(false);
+        // All is settled, but a breaker may still be told how a probe went; else none could be made for as long
+        // as that one was given.
+        handlers.join(LAST_WORDS).await;
         stop_side.cancel();
         side.join(Duration::from_secs(5)).await;
         let Options { worker_id, tenant, .. } = &self.options;
@@ -152,8 +158,8 @@ impl<H: Handler> Runner<H> {
         shutdown: &Shutdown,
         ready: &watch::Sender<bool>,
         in_flight: &InFlight,
+        handlers: &Tasks,
     ) -> Result<(), Error> {
-        let handlers = Tasks::new();
         // Bounded by the places; a handler's task never waits to hand in its settle.
         let (hand_in, mut handed_in) =
             mpsc::channel::<Option<Ready>>(self.options.concurrency.max(1));
@@ -208,7 +214,7 @@ impl<H: Handler> Runner<H> {
                     look = want > 0 && claims.len() == want;
                     for claim in claims {
                         running += 1;
-                        self.start(claim, began, &handlers, &hand_in, in_flight, shutdown);
+                        self.start(claim, began, handlers, &hand_in, in_flight, shutdown);
                     }
                 }
                 Err(error) if error.is_transient() => {
