@@ -25,6 +25,9 @@ pub use policy::{Policies, Policy, Rule, Window};
 /// and keeps one whose callers invent names from filling the memory.
 const KEYS_MAX: usize = 10_000;
 
+/// How long a key may be, by the database. A longer one has no breaker.
+const KEY_CHARS_MAX: usize = 300;
+
 /// Where a breaker stands, by the database's row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, sqlx::Type)]
 #[serde(rename_all = "snake_case")]
@@ -63,6 +66,14 @@ impl Id {
     /// The breaker of `key` for `tenant`.
     pub fn new(tenant: impl Into<String>, key: impl Into<String>) -> Self {
         Self { tenant: tenant.into(), key: key.into() }
+    }
+
+    /// Whether the database can hold a breaker of this key. Whoever enqueues chooses a part of it, which may be
+    /// megabytes long.
+    fn can_be_watched(&self) -> bool {
+        let fits = self.key.len() <= 4 * KEY_CHARS_MAX
+            && (1..=KEY_CHARS_MAX).contains(&self.key.chars().count());
+        fits && !self.key.contains(char::is_control)
     }
 }
 
@@ -243,6 +254,9 @@ impl Breakers {
     /// The breaker of `id`, made if there is room.
     fn circuit(&mut self, id: &Id, policy: &Policy, now: Duration) -> Option<&mut Circuit> {
         if !self.circuits.contains_key(id) {
+            if !id.can_be_watched() {
+                return None;
+            }
             if self.circuits.len() >= self.most {
                 self.forget();
             }

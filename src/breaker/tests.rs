@@ -353,3 +353,26 @@ fn memory_is_bounded_and_what_is_open_is_remembered() {
     };
     assert_eq!(breakers.ended(&key(5000), permit, SICK, &policy, MS), Verdict::Nothing);
 }
+
+#[test]
+fn a_key_that_the_database_cannot_hold_has_no_breaker() {
+    let mut breakers = Breakers::new("me");
+    let (longest, long, control) =
+        ("\u{1f980}".repeat(300), "x".repeat(301), "mcp.call.demo.a\nb.0".to_owned());
+    for (key, watched) in [(&longest, true), (&long, false), (&control, false)] {
+        let id = Id::new("default", key);
+        for _ in 0..20 {
+            match breakers.admit(&id, &policy(), MS) {
+                Admission::Admit(permit) => {
+                    let verdict = breakers.ended(&id, permit, SICK, &policy(), MS);
+                    assert!(
+                        watched || verdict == Verdict::Nothing,
+                        "it would be refused each time"
+                    );
+                }
+                other => assert!(watched, "{other:?}"),
+            }
+        }
+        assert_eq!(breakers.circuits.contains_key(&id), watched, "{} characters", key.len());
+    }
+}
