@@ -245,6 +245,12 @@ impl Breakers {
             .map_or((State::Closed, 0), |circuit| (circuit.state(), circuit.version()))
     }
 
+    /// For how long probes of this breaker are still ours to make; `None` when they are not.
+    #[must_use]
+    pub fn probe_left(&self, id: &Id, now: Duration) -> Option<Duration> {
+        self.circuits.get(id)?.probe_left(now)
+    }
+
     /// The breakers that are not closed, and the versions of the rows that say so.
     pub fn open(&self) -> impl Iterator<Item = (&Id, i64)> {
         let open = self.circuits.iter().filter(|(_, circuit)| circuit.state() != State::Closed);

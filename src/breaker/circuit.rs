@@ -78,6 +78,13 @@ impl Circuit {
         }
     }
 
+    pub(super) fn probe_left(&self, now: Duration) -> Option<Duration> {
+        match self.phase {
+            Phase::HalfOpen { ours: Some(_), probe_at } => Some(probe_at?.saturating_sub(now)),
+            _ => None,
+        }
+    }
+
     /// Since when it could be forgotten, if it could: it is closed, and owed no answer.
     pub(super) fn idle_since(&self) -> Option<Duration> {
         match (self.phase, self.asked) {

@@ -365,7 +365,10 @@ fn a_key_that_the_database_cannot_hold_has_no_breaker() {
             match breakers.admit(&id, &policy(), MS) {
                 Admission::Admit(permit) => {
                     let verdict = breakers.ended(&id, permit, SICK, &policy(), MS);
-                    assert!(watched || verdict == Verdict::Nothing, "it would be refused each time");
+                    assert!(
+                        watched || verdict == Verdict::Nothing,
+                        "it would be refused each time"
+                    );
                 }
                 other => assert!(watched, "{other:?}"),
             }

@@ -22,6 +22,8 @@ const POLL: Duration = Duration::from_millis(1500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How much longer than its handler may take a probe is ours: for the settle and for the report.
 const PROBE_GRACE: Duration = Duration::from_secs(5);
+/// The longest that the database gives a prober.
+const PROBE_MAX: Duration = Duration::from_secs(86_400);
 
 /// The breakers of one worker. Shared by the handlers' tasks.
 #[derive(Debug)]
@@ -79,7 +81,8 @@ impl Circuits {
         })
     }
 
-    /// Whether a call of `key` may be made now, which may take `timeout`. `None`: its breaker is not closed.
+    /// Whether a call of `key` may be made now, which may take `timeout`: the same for each call of the key, for
+    /// one may use what was granted to another. `None`: its breaker is not closed.
     pub(crate) async fn pass(self: &Arc<Self>, id: Id, timeout: Duration) -> Option<Passage> {
         let mut learnt = self.learnt.subscribe();
         loop {
@@ -88,19 +91,19 @@ impl Circuits {
             let admission = self.lock().admit(&id, &policy, self.since.elapsed());
             match admission {
                 Admission::Admit(permit) => {
-                    return Some(Passage { circuits: Arc::clone(self), id, permit: Some(permit) });
+                    // Dropped where the probe may not be made, it gives its place back.
+                    let passage = Passage { circuits: Arc::clone(self), id, permit: Some(permit) };
+                    let may = !permit.is_probe() || self.has_time(&passage.id, timeout).await;
+                    return may.then_some(passage);
                 }
                 Admission::Park => return None,
-                Admission::AskForProbe => {
-                    let asked = self.bus.circuit_probe(&id, &self.worker, timeout + PROBE_GRACE);
-                    match answered(asked, "ask for a probe of", &id).await {
-                        Some((_granted, circuit)) => self.adopt(&[circuit]),
-                        None => {
-                            self.lock().unanswered(&id);
-                            return None;
-                        }
+                Admission::AskForProbe => match self.ask(&id, timeout).await {
+                    Some((_granted, circuit)) => self.adopt(&[circuit]),
+                    None => {
+                        self.lock().unanswered(&id);
+                        return None;
                     }
-                }
+                },
                 // Somebody else of this process has asked.
                 Admission::Wait => {
                     if tokio::time::timeout(ANSWER_WITHIN, learnt.changed()).await.is_err() {
@@ -109,6 +112,28 @@ impl Circuits {
                 }
             }
         }
+    }
+
+    /// Whether a probe can end while it is ours to make: if need be the database is asked for more time, since
+    /// another worker would probe as well once ours is over.
+    async fn has_time(&self, id: &Id, timeout: Duration) -> bool {
+        let left = self.lock().probe_left(id, self.since.elapsed());
+        // What was just granted is enough.
+        if left.is_some_and(|left| left + PROBE_GRACE / 2 >= lease(timeout)) {
+            return true;
+        }
+        match self.ask(id, timeout).await {
+            Some((granted, circuit)) => {
+                self.adopt(&[circuit]);
+                granted
+            }
+            None => false,
+        }
+    }
+
+    async fn ask(&self, id: &Id, timeout: Duration) -> Option<(bool, Circuit)> {
+        let asked = self.bus.circuit_probe(id, &self.worker, lease(timeout));
+        answered(asked, "ask for a probe of", id).await
     }
 
     async fn ended(&self, id: &Id, permit: Permit, outcome: Outcome) {
@@ -201,6 +226,11 @@ impl Circuits {
         // Nothing that can panic happens under the lock, so a poisoned one is still whole.
         self.breakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// How long a probe is ours, of a call that may take `timeout`.
+fn lease(timeout: Duration) -> Duration {
+    (timeout + PROBE_GRACE).min(PROBE_MAX)
 }
 
 /// What the database answers in time; what it does not is told here.

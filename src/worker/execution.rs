@@ -132,7 +132,7 @@ impl<H: Handler> Execution<H> {
 
     async fn way(&self, key: &str) -> Way {
         let id = |key: &str| Id::new(&self.message.tenant, key);
-        let timeout = self.policy.timeout(self.left());
+        let timeout = self.policy.timeout(None);
         if let Some(passage) = self.circuits.pass(id(key), timeout).await {
             return Way::Own(passage);
         }

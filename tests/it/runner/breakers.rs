@@ -1,7 +1,7 @@
 //! Workers and their circuit breakers: shared transitions, parking, probes and fallbacks.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,6 +29,8 @@ struct Target {
     calls: Mutex<HashMap<MessageId, i32>>,
     now: AtomicUsize,
     most_at_once: AtomicUsize,
+    /// How long a call takes, in milliseconds, beside a few.
+    slow: AtomicU64,
 }
 
 impl Target {
@@ -49,7 +51,8 @@ impl Target {
         *self.calls.lock().expect("whole").entry(id).or_default() += 1;
         let now = self.now.fetch_add(1, Ordering::SeqCst) + 1;
         self.most_at_once.fetch_max(now, Ordering::SeqCst);
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        let slow = self.slow.load(Ordering::SeqCst);
+        tokio::time::sleep(Duration::from_millis(5 + slow)).await;
         self.now.fetch_sub(1, Ordering::SeqCst);
         if self.sick.load(Ordering::SeqCst) {
             return Err(Failure::new(ErrorClass::Connect, "the target is sick"));
@@ -95,10 +98,22 @@ impl Fleet {
         fallback: Option<&Arc<Target>>,
         rule: Value,
     ) -> Self {
+        Self::start_with(db, workers, target, fallback, rule, 60_000).await
+    }
+
+    async fn start_with(
+        db: &TestDb,
+        workers: usize,
+        target: &Arc<Target>,
+        fallback: Option<&Arc<Target>>,
+        rule: Value,
+        timeout_ms: u64,
+    ) -> Self {
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         for n in 0..workers {
             let retry = json!({"policies": {"default": {
                 "max_attempts": 50, "backoff": {"kind": "fixed", "delay_ms": 20},
+                "timeout_ms": timeout_ms,
             }}});
             let retry: cogo::retry::Policies = serde_json::from_value(retry).expect("good");
             let breakers: breaker::Policies =
@@ -209,9 +224,8 @@ async fn while_it_is_open_one_prober_of_the_fleet_calls_and_nobody_else() {
     // What was in flight has ended and is parked, or waits for its next attempt.
     eventually("the messages are parked", async || (parked(&db).await > 40).then_some(())).await;
     target.watch();
-    let opened = async || {
-        transitions(&db).await.iter().filter(|what| *what == "circuit_opened").count()
-    };
+    let opened =
+        async || transitions(&db).await.iter().filter(|what| *what == "circuit_opened").count();
     // Some may have failed before we looked.
     let before = opened().await;
     eventually("some probes failed", async || (opened().await >= before + 3).then_some(())).await;
@@ -359,5 +373,54 @@ async fn a_worker_that_ends_first_says_how_its_probe_went() {
     target.heal();
     all_done(&bus, &target, &ids).await;
     fleet.stop().await;
-    assert_eq!(state(&bus, KEY).await, State::Closed, "else nobody could call for the probe's time");
+    assert_eq!(
+        state(&bus, KEY).await,
+        State::Closed,
+        "else nobody could call for the probe's time"
+    );
+}
+
+#[tokio::test]
+async fn a_target_whose_calls_may_take_a_day_is_probed() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let target = Target::sick();
+    let fleet = Fleet::start_with(&db, 1, &target, None, rule(100), 86_400_000).await;
+    let ids = publish(&bus, 4).await;
+    until(&bus, State::Open).await;
+    target.heal();
+    all_done(&bus, &target, &ids).await;
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn while_a_later_probe_is_under_way_no_other_worker_is_granted_one() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let target = Target::sick();
+    let fleet = Fleet::start_with(&db, 1, &target, None, rule(100), 2000).await;
+    let ids = publish(&bus, 8).await;
+    until(&bus, State::Open).await;
+    sqlx::query("update circuits set successes_to_close = 6")
+        .execute(db.pool())
+        .await
+        .expect("set");
+    // The first probe has seven seconds, its own two and five more; the fourth ends later than that.
+    target.slow.store(1800, Ordering::SeqCst);
+    target.heal();
+    eventually("a probe is under way", async || {
+        (state(&bus, KEY).await == State::HalfOpen && target.now.load(Ordering::SeqCst) == 1)
+            .then_some(())
+    })
+    .await;
+    let id = Id::new("default", KEY);
+    while state(&bus, KEY).await == State::HalfOpen {
+        let (granted, _) =
+            bus.circuit_probe(&id, "other", Duration::from_secs(1)).await.expect("answered");
+        assert!(!granted, "{} calls are under way", target.now.load(Ordering::SeqCst));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    target.slow.store(0, Ordering::SeqCst);
+    all_done(&bus, &target, &ids).await;
+    fleet.stop().await;
 }

@@ -116,7 +116,7 @@ impl McpHandler {
         let started = utc_now();
         let (timeout, cancelled) = (attempt.timeout, attempt.cancelled.clone());
         let fallback = attempt.fallback.clone();
-        let checking = self.may_call(message, &payload, upstream);
+        let checking = self.may_call(message, &payload);
         let outcome = match tokio::time::timeout(timeout, checking).await {
             Ok(true) => {
                 let timeout = timeout.saturating_sub(clock.elapsed());
@@ -197,7 +197,7 @@ impl McpHandler {
     /// Whether the tool may be called, which it may not where it may have been called before
     /// (DESIGN, invariant 10): the worker that held the message vanished, so nobody knows how far it
     /// came. An operator's requeue begins again at attempt 1, and knows what it does.
-    async fn may_call(&self, message: &Message, payload: &Payload, upstream: &Upstream) -> bool {
+    async fn may_call(&self, message: &Message, payload: &Payload) -> bool {
         let class = message.error.as_ref().and_then(|error| error["class"].as_str());
         let vanished = class == Some(ErrorClass::LeaseExpired.as_str()) && message.attempts > 1;
         let policy = || self.policies.get().resolve(&self.policy_key(message));
@@ -205,12 +205,26 @@ impl McpHandler {
         if !vanished || retried() {
             return true;
         }
-        // If the server cannot be asked, the tool is taken for one that must not be repeated: the
-        // next attempt would no longer know that a lease had expired.
-        if upstream.tool(&payload.tool).is_none() {
-            let _unreachable = upstream.ping().await;
+        // Where there is a fallback, nobody knows which of the two was called.
+        let own = self.toolsets.get(&message.service);
+        let fallback = own.and_then(|own| own.toolset().fallback.as_deref());
+        let fallback = fallback.and_then(|name| self.toolsets.get(name));
+        for upstream in own.into_iter().chain(fallback) {
+            // If the server cannot be asked, the tool is taken for one that must not be repeated: the
+            // next attempt would no longer know that a lease had expired.
+            if upstream.tool(&payload.tool).is_none() {
+                let _unreachable = upstream.ping().await;
+            }
+            // Calling one server twice may change nothing more where calling two does.
+            let safe = match fallback {
+                Some(_) => upstream.tool(&payload.tool).is_some_and(|tool| tool.read_only),
+                None => upstream.tool(&payload.tool).is_some_and(|tool| tool.repeatable()),
+            };
+            if !safe {
+                return false;
+            }
         }
-        upstream.tool(&payload.tool).is_some_and(|tool| tool.repeatable())
+        true
     }
 }
 

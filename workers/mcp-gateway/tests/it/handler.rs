@@ -9,7 +9,7 @@ use cogo::retry::{ErrorClass, Policies};
 use cogo::shutdown::Shutdown;
 use cogo_worker_mcp_gateway::config::{Config, EnvValue, FromEnv, Toolset};
 use cogo_worker_mcp_gateway::demo::Demo;
-use cogo_worker_mcp_gateway::handler::McpHandler;
+use cogo_worker_mcp_gateway::handler::{Attempt, McpHandler};
 use cogo_worker_mcp_gateway::toolsets::Toolsets;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::{Value, json};
@@ -165,6 +165,42 @@ async fn after_an_expired_lease_only_what_may_run_twice_runs_again() {
     bench.handler.attempt(&other, attempt().0).await.expect("nothing was sent then");
     let requeued = Message { attempts: 1, ..expired("sick", "healthy") };
     bench.handler.attempt(&requeued, attempt().0).await.expect("an operator said so");
+}
+
+#[tokio::test]
+async fn after_an_expired_lease_two_servers_are_called_only_for_what_changes_nothing() {
+    let (first, second) =
+        (Sick::start(Discover::Refused).await, Sick::start(Discover::Refused).await);
+    let fallback = Some("second".to_owned());
+    let toolsets = [
+        ("first", Toolset { fallback: fallback.clone(), ..Toolset::at(&first.url) }),
+        ("gone", Toolset { fallback, ..Toolset::at("ws://127.0.0.1:1") }),
+        ("second", Toolset::at(&second.url)),
+    ];
+    let bench = bench(&toolsets, json!({})).await;
+    for (toolset, tool, fallback, class) in [
+        // It may have been done at the one, and calling the other does it again.
+        ("first", "silent_idempotent", true, ErrorClass::Ambiguous),
+        ("first", "silent_idempotent", false, ErrorClass::Ambiguous),
+        // What the first server says of its tool nobody can ask.
+        ("gone", "closes_ro", true, ErrorClass::Ambiguous),
+        ("first", "closes_ro", true, ErrorClass::Closed),
+        ("first", "closes_ro", false, ErrorClass::Closed),
+    ] {
+        let expired = Message {
+            error: Some(json!({"class": "lease_expired"})),
+            attempts: 2,
+            ..message(toolset, tool, json!({}))
+        };
+        let attempt = Attempt {
+            fallback: fallback.then(|| "second".to_owned()),
+            timeout: std::time::Duration::from_secs(5),
+            ..attempt().0
+        };
+        let failure = bench.handler.attempt(&expired, attempt).await.expect_err("no answer");
+        assert_eq!(failure.class, class, "{toolset} {tool} {fallback}: {}", failure.message);
+    }
+    assert_eq!((first.count("tools/call"), second.count("tools/call")), (1, 1));
 }
 
 #[tokio::test]
