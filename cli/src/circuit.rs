@@ -25,7 +25,7 @@ Examples:
 A breaker opens when too many calls of its key fail or are slow (configs/circuit_breaker.json), for all workers
 at once. While it is open its messages are parked and keep their attempts; or they go to the toolset's fallback.
 After open_ms one worker tests the water; when that goes well the breaker closes, and what was parked goes on by
-itself. Opened by hand without --for it stays open until it is closed by hand.")]
+itself. Opened by hand without --for it stays open until it is closed by hand. Keys are exact; a prefix opens nothing.")]
 pub(crate) struct Circuit {
     #[command(subcommand)]
     command: Command,
@@ -163,6 +163,14 @@ impl Target {
         check_tenant(&self.tenant)?;
         let bus = global.bus().await?;
         let id = Id::new(self.tenant, self.key);
+        let before = bus.circuits(&id.tenant).await?;
+        if !before.iter().any(|circuit| circuit.key == id.key) {
+            // A name that was mistyped opens a breaker that no call ever meets.
+            note(
+                "No breaker of this key has opened before. Keys are exact: <intent>.<service>, and for tools",
+            );
+            note("mcp.call.<toolset>.<tool>.<shard>. A prefix opens nothing.");
+        }
         let circuit = bus.circuit_set(&id, action, Some("cli"), self.reason.as_deref()).await?;
         bus.wake_others().await;
         if output.json {
