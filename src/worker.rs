@@ -48,8 +48,9 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// Another way to do the same work, for as long as the breaker of the message's own key is not closed.
-    /// Without one such messages are parked.
-    fn fallback(&self, _message: &Message) -> Option<Fallback> {
+    /// Without one such messages are parked. `may_have_run` says that an earlier attempt may have done it where
+    /// it belongs: two places may then do what one would not do twice.
+    fn fallback(&self, _message: &Message, _may_have_run: bool) -> Option<Fallback> {
         None
     }
 }

@@ -136,7 +136,8 @@ impl<H: Handler> Execution<H> {
         if let Some(passage) = self.circuits.pass(id(key), timeout).await {
             return Way::Own(passage);
         }
-        let Some(fallback) = self.handler.fallback(&self.message) else { return Way::None };
+        let ran = may_have_run(&self.message);
+        let Some(fallback) = self.handler.fallback(&self.message, ran) else { return Way::None };
         match self.circuits.pass(id(&fallback.policy_key), timeout).await {
             Some(passage) => Way::Fallback(passage, fallback.name),
             None => Way::None,
@@ -320,6 +321,9 @@ impl<H: Handler> Execution<H> {
         if let Some(detail) = failure.detail {
             error["detail"] = detail;
         }
+        if may_have_run(message) || leaves_doubt(failure.class) && !failure.unasked {
+            error["may_have_run"] = json!(true);
+        }
         Settle::fail(message, error, retry_in, reason, facts.put_into(failure.meta))
     }
 
@@ -334,6 +338,22 @@ fn returned(ended: std::thread::Result<Result<Output, Failure>>) -> End {
         Ok(result) => End::Returned(result),
         Err(panic) => End::Panicked(words(&*panic)),
     }
+}
+
+/// Whether an earlier attempt may have done the work, or a part of it, unseen. It is remembered from attempt to
+/// attempt, since a message keeps only its last error; an operator's requeue begins anew.
+pub(crate) fn may_have_run(message: &Message) -> bool {
+    let Some(error) = message.error.as_ref().filter(|_| message.attempts > 1) else { return false };
+    let vanished = error["class"] == ErrorClass::LeaseExpired.as_str();
+    vanished || error["may_have_run"] == true
+}
+
+/// Whether a failure of this class says nothing about what was done.
+fn leaves_doubt(class: ErrorClass) -> bool {
+    matches!(
+        class,
+        ErrorClass::Timeout | ErrorClass::Closed | ErrorClass::Protocol | ErrorClass::Ambiguous
+    )
 }
 
 /// The settle of a delivery that panicked around the handler's own future: in its `policy_key`, its

@@ -1,6 +1,6 @@
 //! Workers and their circuit breakers: shared transitions, parking, probes and fallbacks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -25,6 +25,8 @@ const KEY: &str = "echo.default";
 #[derive(Debug, Default)]
 struct Target {
     sick: AtomicBool,
+    /// Whether it says nothing where it is sick, so that what it did is in doubt.
+    silent: bool,
     /// Calls of each message.
     calls: Mutex<HashMap<MessageId, i32>>,
     now: AtomicUsize,
@@ -55,7 +57,8 @@ impl Target {
         tokio::time::sleep(Duration::from_millis(5 + slow)).await;
         self.now.fetch_sub(1, Ordering::SeqCst);
         if self.sick.load(Ordering::SeqCst) {
-            return Err(Failure::new(ErrorClass::Connect, "the target is sick"));
+            let class = if self.silent { ErrorClass::Timeout } else { ErrorClass::Connect };
+            return Err(Failure::new(class, "the target is sick"));
         }
         Ok(json!("well").into())
     }
@@ -78,8 +81,8 @@ impl Handler for Calls {
         }
     }
 
-    fn fallback(&self, _message: &Message) -> Option<Fallback> {
-        self.fallback.as_ref()?;
+    fn fallback(&self, _message: &Message, may_have_run: bool) -> Option<Fallback> {
+        self.fallback.as_ref().filter(|_| !may_have_run)?;
         Some(Fallback { name: "second".to_owned(), policy_key: "echo.second".to_owned() })
     }
 }
@@ -269,6 +272,33 @@ async fn a_fallback_takes_the_work_while_the_breaker_is_open_and_the_event_says_
     }
     assert_eq!(second.calls.lock().expect("whole").len(), ids.len());
     assert_eq!(parked(&db).await, 0);
+    fleet.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_target_may_have_done_is_not_done_by_its_fallback_too() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let target = Arc::new(Target { sick: true.into(), silent: true, ..Target::default() });
+    let second = Arc::new(Target::default());
+    let fleet = Fleet::start(&db, 2, &target, Some(&second), rule(600_000)).await;
+    let mut ids = publish(&bus, 20).await;
+    until(&bus, State::Open).await;
+    ids.extend(publish(&bus, 20).await);
+    // Each is either done by the fallback, or in doubt and parked.
+    eventually("all have gone one way or the other", async || {
+        let sql =
+            "select count(*) from agent_messages where status = 'done' or parked_for is not null";
+        let count: i64 = sqlx::query_scalar(sql).fetch_one(db.pool()).await.expect("counted");
+        (count == 40).then_some(())
+    })
+    .await;
+    let called = |target: &Target| -> HashSet<MessageId> {
+        target.calls.lock().expect("whole").keys().copied().collect()
+    };
+    let (own, other) = (called(&target), called(&second));
+    assert!(own.len() >= 4 && other.len() >= 20, "{} and {}", own.len(), other.len());
+    assert!(own.is_disjoint(&other), "done at both: {:?}", own.intersection(&other));
     fleet.stop().await;
 }
 

@@ -74,8 +74,15 @@ impl Handler for McpHandler {
         key(message, &message.service)
     }
 
-    fn fallback(&self, message: &Message) -> Option<Fallback> {
-        let name = self.toolsets.get(&message.service)?.toolset().fallback.clone()?;
+    /// What may have been done at the toolset itself goes to another only where it changes nothing: what is
+    /// idempotent on one server is not so on two.
+    fn fallback(&self, message: &Message, may_have_run: bool) -> Option<Fallback> {
+        let own = self.toolsets.get(&message.service)?;
+        let read_only = || own.tool(message.payload.get("tool")?.as_str()?).map(|t| t.read_only);
+        if may_have_run && read_only() != Some(true) {
+            return None;
+        }
+        let name = own.toolset().fallback.clone()?;
         Some(Fallback { policy_key: key(message, &name), name })
     }
 }
