@@ -52,6 +52,7 @@ pub(crate) fn judge(evidence: &Evidence) -> Vec<Check> {
         Check::new("a claim settles at most once", claims(&by_message)),
         Check::new("a claim that was taken away settles nothing", fenced(&by_message)),
         Check::new("no attempt is beyond max_attempts", attempts(&by_message)),
+        Check::new("nothing goes on past its deadline", deadlines(&by_message)),
         Check::new("each attempt calls its tool at most once", calls(&by_message)),
         Check::new("messages of one ordering key go one by one, in order", order(evidence)),
         Check::new("what must not be repeated happened at most once a life", effects(&by_message)),
@@ -203,6 +204,24 @@ fn attempts(by_message: &ByMessage<'_>) -> Vec<String> {
         let most = story.events.iter().map(|event| event.attempt).max().unwrap_or_default();
         let most = most.max(story.message.attempts);
         (most > limit).then(|| format!("attempt {most}"))
+    })
+}
+
+/// By the log, whose times are the database's: after its deadline a message may be settled by the worker that
+/// had it, but it is not to be tried again. A release is put back as it was, and ended by the next reap.
+fn deadlines(by_message: &ByMessage<'_>) -> Vec<String> {
+    by_message.problems(|story| {
+        let deadline = story.message.deadline_at?;
+        if let Some(retry) = story.events.iter().find(|event| {
+            event.what() == "retry_scheduled"
+                && event.payload["run_at"].as_str().and_then(|at| at.parse().ok()) >= Some(deadline)
+        }) {
+            return Some(format!("a retry is due {}, after {deadline}", retry.payload["run_at"]));
+        }
+        let lost = |event: &Event| event.what() == "lease_expired" && event.created_at >= deadline;
+        let at = story.events.iter().position(|event| lost(event))?;
+        let next = story.events.get(at + 1).map(|event| event.what());
+        (next != Some("dead_lettered")).then(|| format!("lost at its end, and then {next:?}"))
     })
 }
 
@@ -360,7 +379,7 @@ mod tests {
             "result": {"content": [{"type": "text", "text": "7"}]}});
         let event = |what: &str, payload: Value| {
             json!({"message_id": "m", "event_type": format!("mcp_call_{what}"), "attempt": 1,
-                "worker_id": "gateway0", "reason": null, "payload": payload})
+                "created_at": "2026-01-01T00:00:01Z", "worker_id": "gateway0", "reason": null, "payload": payload})
         };
         let read = |value: Value| serde_json::from_value(value).expect("an event");
         Evidence {
@@ -475,6 +494,32 @@ mod tests {
             failed(|evidence| evidence.snapshot.events[1].payload = defect),
             ["nothing failed by a defect of the product"]
         );
+    }
+
+    #[test]
+    fn what_is_tried_again_after_its_deadline_is_seen() {
+        let late = |change: fn(&mut Event)| {
+            failed(|evidence| {
+                evidence.snapshot.messages[0].deadline_at = "2026-01-01T00:00:01Z".parse().ok();
+                let mut event = evidence.snapshot.events[1].clone();
+                change(&mut event);
+                evidence.snapshot.events.insert(1, event);
+            })
+        };
+        let retry = |event: &mut Event| {
+            event.event_type = "mcp_call_retry_scheduled".to_owned();
+            event.payload = json!({ "run_at": "2026-01-01T00:00:01Z" });
+        };
+        let in_time = |event: &mut Event| {
+            event.event_type = "mcp_call_retry_scheduled".to_owned();
+            event.payload = json!({ "run_at": "2026-01-01T00:00:00.9Z" });
+        };
+        const NAME: &[&str] = &["nothing goes on past its deadline"];
+        assert_eq!(late(retry), NAME);
+        assert!(late(in_time).is_empty());
+        let lost = |event: &mut Event| event.event_type = "mcp_call_lease_expired".to_owned();
+        let lost = late(lost);
+        assert!(lost.contains(&NAME[0]), "{lost:?}");
     }
 
     #[test]

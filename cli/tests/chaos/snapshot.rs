@@ -1,6 +1,7 @@
 //! What the database says after a run: its messages, its log, and whether the two agree.
 
 use anyhow::{Context as _, Result};
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 use sqlx::postgres::PgConnection;
@@ -18,6 +19,7 @@ pub(crate) struct Message {
     pub(crate) service: String,
     pub(crate) ordering_key: Option<String>,
     pub(crate) ordering_no: Option<i64>,
+    pub(crate) deadline_at: Option<DateTime<Utc>>,
     pub(crate) attempts: i64,
     pub(crate) max_attempts: i64,
     pub(crate) idempotency_key: Option<String>,
@@ -32,6 +34,7 @@ pub(crate) struct Event {
     pub(crate) message_id: String,
     pub(crate) event_type: String,
     pub(crate) attempt: i64,
+    pub(crate) created_at: DateTime<Utc>,
     pub(crate) worker_id: Option<String>,
     pub(crate) reason: Option<String>,
     pub(crate) payload: Value,
