@@ -172,7 +172,7 @@ async fn a_sick_tool_opens_one_breaker_for_all_workers_and_one_probe_closes_it()
         "open_ms": 2000, "half_open_max_calls": 1, "successes_to_close": 1,
     }}});
     let retry = json!({"policies": {"default": {
-        "max_attempts": 20, "backoff": {"kind": "fixed", "delay_ms": 50}, "timeout_ms": 1000,
+        "max_attempts": 20, "backoff": {"kind": "fixed", "delay_ms": 50}, "timeout_ms": 3000,
     }}});
     let options = Options {
         shape: Shape { gateways: 3, ..Shape::default() },
@@ -192,7 +192,8 @@ async fn a_sick_tool_opens_one_breaker_for_all_workers_and_one_probe_closes_it()
     })
     .await?;
     let opened = Stopwatch::start();
-    fleet.mcp.change("put", Does::Answers(10));
+    // Whoever calls now waits to be let go, so that it is seen who else calls meanwhile.
+    fleet.mcp.change("put", Does::Waits);
     for gateway in &fleet.gateways {
         let words = "The circuit breaker mcp.call.good.put.0 is open";
         until("every worker knows", async || {
@@ -201,6 +202,20 @@ async fn a_sick_tool_opens_one_breaker_for_all_workers_and_one_probe_closes_it()
         .await?;
     }
     assert!(opened.elapsed() < Duration::from_secs(2), "{} ms", opened.elapsed_ms());
+    until("the breaker lets somebody probe", async || {
+        let circuits = snapshot::circuits(&fleet).await?;
+        Ok(circuits.iter().any(|what| what == "circuit_half_opened").then_some(()))
+    })
+    .await?;
+    // What came late before the breaker opened may wait as well; the probe came just now.
+    let before = opened.elapsed_ms() - 400;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let began = fleet.mcp.elapsed_ms() - opened.elapsed_ms();
+    let probes = fleet.mcp.ledger().into_iter().filter(|call| call.at_ms > began + before);
+    let probes: Vec<_> = probes.map(|call| (call.by, call.at_ms)).collect();
+    assert_eq!(probes.len(), 1, "one call at a time tests the water: {probes:?}");
+    fleet.mcp.change("put", Does::Answers(10));
+    fleet.mcp.let_go();
     for id in &ids {
         let message = finished(&fleet, id).await?;
         assert_eq!(message["status"], "done", "{message}");

@@ -190,6 +190,11 @@ impl Server {
         lock(&self.inner.ledger).clone()
     }
 
+    /// The time by the clock of [`Called::at_ms`].
+    pub(crate) fn elapsed_ms(&self) -> u64 {
+        self.inner.clock.elapsed_ms()
+    }
+
     /// From now on a tool does something else: a sick one gets well.
     pub(crate) fn change(&self, tool: &str, does: Does) {
         lock(&self.inner.changed).insert(tool.to_owned(), does);
