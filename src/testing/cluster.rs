@@ -34,6 +34,8 @@ const SETTINGS: &[(&str, &str)] = &[
     // Two-phase and logical decoding cost little and let every test use them.
     ("wal_level", "logical"),
     ("max_wal_size", "1GB"),
+    // In its own directory, which is removed: what lies in /dev/shm outlives a server that was killed.
+    ("dynamic_shared_memory_type", "mmap"),
 ];
 
 /// What a cluster with a few dozen databases takes, with room.

@@ -15,8 +15,13 @@ use crate::process::{self, Signal};
 /// The migrated database that those of the runs are copies of.
 const TEMPLATE: &str = "chaos_template";
 /// Kept small: a run has a hundred messages.
-const SETTINGS: &[(&str, &str)] =
-    &[("max_connections", "150"), ("shared_buffers", "32MB"), ("max_wal_size", "256MB")];
+const SETTINGS: &[(&str, &str)] = &[
+    ("max_connections", "150"),
+    ("shared_buffers", "32MB"),
+    ("max_wal_size", "256MB"),
+    // In its own directory, which is removed: what lies in /dev/shm outlives a server that was killed.
+    ("dynamic_shared_memory_type", "mmap"),
+];
 
 /// The server. It lives in memory where there is room: a killed process loses no page of a file.
 #[derive(Debug)]
