@@ -218,8 +218,8 @@ fn deadlines(by_message: &ByMessage<'_>) -> Vec<String> {
         }) {
             return Some(format!("a retry is due {}, after {deadline}", retry.payload["run_at"]));
         }
-        let lost = |event: &&Event| event.what() == "lease_expired" && event.created_at >= deadline;
-        let at = story.events.iter().position(|event| lost(&event))?;
+        let lost = |event: &Event| event.what() == "lease_expired" && event.created_at >= deadline;
+        let at = story.events.iter().position(|event| lost(event))?;
         let next = story.events.get(at + 1).map(|event| event.what());
         (next != Some("dead_lettered")).then(|| format!("lost at its end, and then {next:?}"))
     })

@@ -339,5 +339,5 @@ fn a_seed_gives_the_same_run_again_and_a_hundred_seeds_have_every_fault() {
         (0..100).flat_map(|seed| Plan::draw(seed).faults).map(|fault| fault.kind.name()).collect();
     kinds.sort();
     kinds.dedup();
-    assert_eq!(kinds.len(), 5 + 3 * 5, "{kinds:?}");
+    assert_eq!(kinds.len(), 6 + 3 * 5, "{kinds:?}");
 }

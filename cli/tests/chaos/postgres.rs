@@ -23,6 +23,9 @@ const SETTINGS: &[(&str, &str)] = &[
     ("dynamic_shared_memory_type", "mmap"),
 ];
 
+/// What a server and the files of a few runs take, with room.
+const ROOM_BYTES: u64 = 1 << 30;
+
 /// The server. It lives in memory where there is room: a killed process loses no page of a file.
 #[derive(Debug)]
 pub(crate) struct Postgres {
@@ -138,6 +141,12 @@ pub(crate) fn temp_dir(prefix: &str) -> Result<tempfile::TempDir> {
     let mut builder = tempfile::Builder::new();
     builder.prefix(prefix).permissions(std::os::unix::fs::PermissionsExt::from_mode(0o711));
     let memory = Path::new("/dev/shm");
-    let made = builder.tempdir_in(memory).or_else(|_| builder.tempdir());
+    // Containers have 64 MB there by default.
+    let room = rustix::fs::statvfs(memory)
+        .is_ok_and(|at| at.f_bavail.saturating_mul(at.f_frsize) > ROOM_BYTES);
+    let made = match room {
+        true => builder.tempdir_in(memory).or_else(|_| builder.tempdir()),
+        false => builder.tempdir(),
+    };
     made.context("making a temporary directory")
 }

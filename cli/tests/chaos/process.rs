@@ -147,7 +147,10 @@ impl Process {
 
     fn spawn(&self) -> Result<Child> {
         let Recipe { program, args, env, read_stdout, .. } = &self.recipe;
-        let mut command = Command::new(program);
+        // Nothing of ours outlives us, however we end: where we are killed, nobody drops the child. The signal
+        // comes when the thread ends that spawned it; those of the runtime live as long as it.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("COGO_") || ["DATABASE_URL", "RUST_LOG"].contains(&name.as_ref()) {
@@ -156,7 +159,6 @@ impl Process {
         }
         command.args(args).envs(env.iter().map(|(name, value)| (name, value)));
         command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Nothing of ours outlives us, however we end.
         command.kill_on_drop(true).env("NO_COLOR", "1");
         let mut child =
             command.spawn().with_context(|| format!("running {}", program.display()))?;
