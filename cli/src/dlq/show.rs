@@ -10,6 +10,7 @@ use crate::connect::Global;
 use crate::exit::Exit;
 use crate::output::{Cell, Ink, Output, note};
 use crate::text::{error_text, millis, moment};
+use crate::trace::count;
 
 /// The message's payload is shown up to here; `--json` has it all.
 const PAYLOAD_SHOWN: usize = 500;
@@ -86,7 +87,8 @@ fn row(step: &Step) -> Vec<Cell> {
         }
         Step::Requeued(requeued) => {
             let tried = requeued.previous.as_ref().and_then(|p| p.get("attempts"));
-            let tried = tried.and_then(Value::as_i64).map(|n| format!("after {n} attempts"));
+            let tried = tried.and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
+            let tried = tried.map(|n| format!("after {}", count(n, "attempt")));
             let changed = requeued.changed.then(|| "with another payload".to_owned());
             let why: Vec<String> =
                 [requeued.reason.clone(), tried, changed].into_iter().flatten().collect();

@@ -116,7 +116,7 @@ async fn one_is_shown_with_its_attempts_and_requeued_with_other_params() {
         "killer",
         "connect: killed for a test",
         "— requeued —",
-        "try · after 1 attempts · with another payload",
+        "try · after 1 attempt · with another payload",
         "connect: killed again",
         "not_retried",
     ] {
