@@ -99,11 +99,11 @@ impl Postgres {
         .bind(database)
         .fetch_optional(&mut connection)
         .await?;
-        if let Some(pid) = found.and_then(|pid| u32::try_from(pid).ok()) {
-            process::signal(pid, Signal::KILL)?;
-        }
+        // It may have ended since.
+        let pid = found.and_then(|pid| u32::try_from(pid).ok());
+        let killed = pid.is_some_and(|pid| process::signal(pid, Signal::KILL).is_ok());
         drop(running);
-        Ok(found)
+        Ok(found.filter(|_| killed))
     }
 
     /// Waits until the server answers.
