@@ -132,7 +132,7 @@ async fn carry_out(fleet: &Arc<Fleet>, plan: &Plan, outcome: &mut Outcome) -> Re
     stop.cancel();
     outcome.checks.push(Check::new("every worker works, and the hub tells of it", silent));
 
-    let snapshot = snapshot::take(fleet).await?;
+    let snapshot = still(fleet).await?;
     let circuits = snapshot::circuits(fleet).await?;
     outcome.breakers_opened = circuits.iter().filter(|what| *what == "circuit_opened").count();
     let parked = |event: &&snapshot::Event| event.reason.as_deref() == Some("circuit_open");
@@ -166,6 +166,20 @@ async fn settle(fleet: &Fleet) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     Ok(())
+}
+
+/// Everything, when nothing is under way: a hub that was cut off goes on trying what nobody waits for any more, so
+/// that a message may come late.
+async fn still(fleet: &Fleet) -> Result<snapshot::Snapshot> {
+    let waited = Stopwatch::start();
+    loop {
+        settle(fleet).await?;
+        let snapshot = snapshot::take(fleet).await?;
+        let finished = snapshot.messages.iter().all(snapshot::Message::is_finished);
+        if finished || waited.elapsed() > SETTLE_WITHIN {
+            return Ok(snapshot);
+        }
+    }
 }
 
 /// Lets every worker do one more thing, and the hub tell of it; who does not.
