@@ -178,8 +178,12 @@ async fn run(
     hub::follow_limits(parts.hub_bus.clone(), plan.bus_limits.clone(), &tasks, &shutdown);
     let address = listener.local_addr().context("reading the hub's address")?;
     let url = format!("http://{address}");
+    // It ends after its callers: a call that is to be put back must not be answered with its end.
+    let demo_shutdown = Shutdown::new();
     let demo = match parts.worker_bus {
-        Some(_) => Some(Demo::start(shutdown.clone()).await.context("starting the demo server")?),
+        Some(_) => {
+            Some(Demo::start(demo_shutdown.clone()).await.context("starting the demo server")?)
+        }
         None => None,
     };
     let demo_url = demo.as_ref().map(|demo| demo.url.clone());
@@ -265,6 +269,7 @@ async fn run(
     drop(up_file);
     gateway.shutdown().await;
     if let Some(demo) = demo {
+        demo_shutdown.cancel();
         demo.stopped().await;
     }
     drop(worker);
