@@ -14,7 +14,7 @@ const ROWS: &[&[&str]] = &[
     &["worker", "gate"],
     &["bus"],
     &["artifact", "realtime"],
-    &["event", "retry", "breaker", "shutdown", "db"],
+    &["event", "identity", "net", "retry", "breaker", "shutdown", "db"],
     &["clock", "error", "live", "message", "metrics", "policy"],
 ];
 
