@@ -17,7 +17,7 @@ create index workers_online on public.workers (tenant, id) where status = 'onlin
 --
 -- Appends agent_online when it was not, and agent_heartbeat when what it says of itself has changed (but for
 -- in_flight) and else every five minutes. Answers whether it was new. Errors: CG400.
-create or replace function cogo.bus_worker_seen(worker jsonb) returns boolean
+create or replace function cogo_unscoped.bus_worker_seen(worker jsonb) returns boolean
     language plpgsql volatile
     as $$
 #variable_conflict use_column
@@ -126,7 +126,7 @@ $$;
 -- A worker says that it goes. Appends agent_offline; answers whether it was there.
 --
 -- Locks: the worker's row, then those of its breakers, which it does not wait for.
-create or replace function cogo.bus_worker_gone(worker text, reason text default null, tenant text default 'default')
+create or replace function cogo_unscoped.bus_worker_gone(worker text, reason text default null, tenant text default 'default')
     returns boolean
     language plpgsql volatile
     as $$
@@ -237,7 +237,7 @@ begin
     return next;
 end
 $$;
-drop function cogo.bus_reap(integer);
+drop function cogo_unscoped.bus_reap(integer);
 
 do $$
 declare

@@ -1,6 +1,7 @@
 //! The one test binary of the library: real Postgres, real processes.
 
 mod backlog;
+mod caller;
 mod circuits;
 mod claim;
 mod claim_schedules;
@@ -27,4 +28,5 @@ mod replay_trace;
 mod rights;
 mod runner;
 mod support;
+mod tenancy;
 mod testing;
