@@ -68,7 +68,7 @@ begin
     its.topics := case when jsonb_typeof(worker -> 'topics') = 'array'
         then array(select jsonb_array_elements_text(worker -> 'topics')) else its.topics end;
     its.info := coalesce(nullif(worker -> 'info', 'null'), its.info);
-    its.lease_ms := coalesce(least(greatest((worker ->> 'lease_ms')::integer, 1000), 3600000), its.lease_ms);
+    its.lease_ms := least(greatest(coalesce((worker ->> 'lease_ms')::integer, its.lease_ms), 1000), 3600000);
     its.in_flight := coalesce((worker ->> 'in_flight')::integer, its.in_flight);
     told := case
         when was.status = 'offline' then 'agent_online'

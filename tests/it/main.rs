@@ -21,6 +21,7 @@ mod migrations;
 mod odd_sequences;
 mod order;
 mod patience;
+mod presence;
 mod rebuild;
 mod reload;
 mod replay;
