@@ -22,12 +22,14 @@ create schema cogo_unscoped;
 create type cogo.scope as (tenant text, worker text, topics text[], send text[], problem text);
 
 -- Whether the caller is bound to the scope of a token. Inside a function that runs with its owner's rights,
--- current_user is the owner; who called is the role that was set or else the login.
+-- current_user is the owner; who called is the role that was set or else the login. service_role is named besides,
+-- because a managed server may not let us make it a member of anything.
 create function cogo.restricted() returns boolean
     language sql stable
     as $$
         select not (
-            pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'cogo_bus', 'member')
+            current_setting('role') = 'service_role'
+            or pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, 'cogo_bus', 'member')
             or pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, current_user, 'member'))
     $$;
 

@@ -184,8 +184,11 @@ $$;
 -- When time will have changed something of messages or breakers, in milliseconds from now; null if nothing is
 -- foreseen. (`greatest` passes over nulls: so bus_reap said 0 before this, and idle workers hurried.)
 create function cogo.next_due_ms() returns bigint
-    language sql stable
+    -- Its plan is kept, unlike that of a function in SQL.
+    language plpgsql stable
     as $$
+begin
+    return (
         select case when due is not null then greatest((extract(epoch from due - cogo.now()) * 1000)::bigint, 0) end
         from (select least(
             (select run_at from public.agent_messages where status = 'delayed' order by run_at, id limit 1),
@@ -195,8 +198,9 @@ create function cogo.next_due_ms() returns bigint
                 where status in ('delayed', 'queued') and deadline_at is not null
                 order by deadline_at, id limit 1),
             (select min(greatest(open_until, nudge_at)) from public.circuits
-                where state = 'open' and open_until is not null)) as due) foreseen
-    $$;
+                where state = 'open' and open_until is not null)) as due) foreseen);
+end
+$$;
 
 -- Looks after what time and breakers change, at most `max` messages of each kind: promotes delayed messages
 -- that are due, lets parked ones go whose breaker allows it, takes back claims whose lease has run out, ends

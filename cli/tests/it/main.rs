@@ -12,6 +12,7 @@ mod messages;
 mod refusals;
 mod reload;
 mod replay;
+mod supabase;
 mod support;
 mod up;
 mod worker;

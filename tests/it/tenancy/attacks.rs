@@ -129,8 +129,8 @@ async fn a_thousand_topics_are_checked_and_the_one_outside_is_named() {
     let call = format!("select bus_claim('w', '{{{}}}')", topics.join(","));
     let refused = worker().may_not(&db, &call).await;
     assert!(refused.message.starts_with("topics[700]: "), "{refused:?}");
-    let long = format!("select bus_claim('w', array[repeat('x', 1000000)])");
-    assert!(worker().may_not(&db, &long).await.message.len() < 300);
+    let long = "select bus_claim('w', array[repeat('x', 1000000)])";
+    assert!(worker().may_not(&db, long).await.message.len() < 300);
 }
 
 #[tokio::test]
@@ -154,6 +154,20 @@ async fn a_role_that_is_like_another_is_still_bound() {
         .expect("dropped");
     db.pool().execute(sqlx::AssertSqlSafe(format!("drop role {quoted}"))).await.expect("dropped");
     assert_eq!(refused.state, "CG403", "{refused:?}");
+}
+
+#[tokio::test]
+async fn the_service_role_needs_no_membership() {
+    let (db, _held) = prepared().await;
+    let mut connection = db.pool().acquire().await.expect("a connection");
+    connection
+        .execute("begin; revoke cogo_operator from service_role; set local role service_role")
+        .await
+        .expect("within this transaction");
+    for call in ["select bus_claim('x', '{r/s}', 1, 1000, '*')", "select bus_requeue('[]')"] {
+        connection.execute(call).await.expect(call);
+    }
+    connection.execute("rollback").await.expect("undone");
 }
 
 #[tokio::test]
