@@ -10,6 +10,7 @@ mod connect;
 mod dlq;
 mod exit;
 mod hub;
+mod jwt;
 mod jwt_secret;
 mod lifecycle;
 mod limits;
@@ -86,6 +87,7 @@ enum Command {
     Circuit(circuit::Circuit),
     Replay(replay::Replay),
     Mcp(mcp::Mcp),
+    Token(jwt::Token),
     Status(status::Status),
     Config(config::Config),
     Migrate(migrate::Migrate),
@@ -111,6 +113,7 @@ impl Command {
             Self::Circuit(command) => command.run(global, output).await,
             Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
+            Self::Token(command) => command.run(global, output),
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),
             Self::Migrate(command) => command.run(global, output).await,
