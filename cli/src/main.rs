@@ -34,6 +34,7 @@ mod up;
 mod up_file;
 mod wait;
 mod worker;
+mod workers;
 
 use std::panic::resume_unwind;
 use std::process::ExitCode;
@@ -78,6 +79,7 @@ enum Command {
     Up(up::Up),
     Hub(hub::Hub),
     Worker(worker::Worker),
+    Workers(workers::Workers),
     Enqueue(message::Enqueue),
     Get(message::Get),
     Tail(tail::Tail),
@@ -104,6 +106,7 @@ impl Command {
             Self::Up(command) => command.run(global).await,
             Self::Hub(command) => command.run(global).await,
             Self::Worker(command) => command.run(global, output).await,
+            Self::Workers(command) => command.run(global, output).await,
             Self::Enqueue(command) => command.run(global, output).await,
             Self::Get(command) => command.run(global, output).await,
             Self::Tail(command) => command.run(global, output).await,

@@ -16,3 +16,4 @@ mod support;
 mod token;
 mod up;
 mod worker;
+mod workers;
