@@ -14,6 +14,9 @@ use crate::token::Lies;
 pub(crate) const VARIABLE: &str = "COGO_JWT_SECRET";
 /// The file within the data directory that holds them otherwise, one a line.
 pub(crate) const FILE: &str = "jwt-secret";
+/// What is said of a secret that is none.
+pub(crate) const PUBLISHED: &str = "The secret of tokens is the one that Supabase's documentation has: anybody can make tokens \
+     with it. Set another one where others can reach the hub";
 
 /// The secrets of the environment, else of the data directory, where one is made if there is none: for hubs,
 /// which need one.
@@ -23,8 +26,11 @@ pub(crate) fn load(data_dir: &Path) -> Result<(Keys, Lies)> {
 }
 
 fn load_or_make(variable: Option<OsString>, data_dir: &Path) -> Result<(Keys, Lies)> {
-    if let Some(found) = pick(variable, data_dir)? {
-        return Ok(found);
+    if let Some((keys, lies)) = pick(variable, data_dir)? {
+        if keys.published() {
+            tracing::warn!("{PUBLISHED}");
+        }
+        return Ok((keys, lies));
     }
     let line = format!("{}\n", identity::generate_secret());
     // Whoever was first, made it: what counts is what lies there now.

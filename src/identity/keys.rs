@@ -17,6 +17,8 @@ use crate::identity::{Claims, Error};
 pub const MIN_SECRET_BYTES: usize = 32;
 /// More secrets than any rotation needs; each costs a wrong token one more hash.
 const MAX_SECRETS: usize = 16;
+/// What a local Supabase signs with unless it is told something else.
+const PUBLISHED: &str = "super-secret-jwt-token-with-at-least-32-characters-long";
 /// `{"alg":"HS256","typ":"JWT"}`, written as Supabase's tokens have it.
 const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 
@@ -26,6 +28,7 @@ const HEADER: &str = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9";
 pub struct Keys(Arc<[Key]>);
 
 struct Key {
+    published: bool,
     sign: EncodingKey,
     verify: DecodingKey,
 }
@@ -87,6 +90,7 @@ impl Keys {
                 return Err(InvalidSecret::TooShort { number, bytes: bytes.len() });
             }
             keys.push(Key {
+                published: secret.as_ref() == PUBLISHED,
                 sign: EncodingKey::from_secret(bytes),
                 verify: DecodingKey::from_secret(bytes),
             });
@@ -102,6 +106,13 @@ impl Keys {
         let secrets: Vec<&str> =
             list.split([',', '\n']).map(str::trim).filter(|secret| !secret.is_empty()).collect();
         Self::new(&secrets)
+    }
+
+    /// Whether one of them is the secret that every local Supabase has unless it is told another one: whoever
+    /// has read Supabase's documentation can make tokens of it.
+    #[must_use]
+    pub fn published(&self) -> bool {
+        self.0.iter().any(|key| key.published)
     }
 
     /// How many secrets there are.

@@ -133,6 +133,7 @@ fn secrets_are_read_with_their_separators_and_refused_by_number() {
         assert_eq!(refused, why);
         assert!(list.is_empty() || !refused.to_string().contains(list.trim_matches(',')));
     }
+    assert!(keys(&[SECRET, SUPABASE]).published() && !keys(&[SECRET, OTHER]).published());
     assert_eq!(format!("{:?}", keys(&[SECRET, OTHER])), "Keys(2 secrets)");
 }
 

@@ -119,6 +119,9 @@ impl Mint {
                 .into());
         }
         self.warn();
+        if keys.published() {
+            note(&format!("Warning: {}.", jwt_secret::PUBLISHED));
+        }
         if output.json {
             output.value(&json!({"token": token, "claims": claims}))?;
             return Ok(Exit::Done);

@@ -114,6 +114,9 @@ fn the_secret_is_of_the_environment_or_of_the_data_directory_and_must_be_one() {
     let done = short.run(&mint);
     done.refused(2, &["COGO_JWT_SECRET", "secret 2 has 7 bytes"]);
     assert!(!done.stderr.contains("hunter2"), "{done:?}");
+    let known = "super-secret-jwt-token-with-at-least-32-characters-long";
+    let done = bare.clone().with("COGO_JWT_SECRET", known).ok(&mint);
+    assert!(done.stderr.contains("Warning: The secret"), "{done:?}");
     write(dir.path(), "jwt-secret", "\n");
     bare.run(&mint).refused(2, &["jwt-secret", "holds no secret"]);
 }
