@@ -208,7 +208,7 @@ async fn run(
         .iter()
         .map(|context| &context.bus)
         .chain([&parts.hub_bus])
-        .map(|bus| bus.pool().clone())
+        .filter_map(|bus| bus.pool().cloned())
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);

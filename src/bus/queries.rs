@@ -221,8 +221,9 @@ pub(crate) async fn message(
 /// Which of `ids` name no message that is still under way.
 pub(crate) async fn settled_of(
     db: impl PgExecutor<'_>,
-    ids: &[uuid::Uuid],
+    ids: &[MessageId],
 ) -> sqlx::Result<Vec<MessageId>> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
     sqlx::query_scalar(
         "select w.id from unnest($1::uuid[]) as w (id) where not exists (
             select from agent_messages m
