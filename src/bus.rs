@@ -17,6 +17,8 @@ mod patience;
 mod postgres;
 mod queries;
 pub mod replay;
+#[cfg(feature = "remote")]
+pub mod rest;
 mod transport;
 mod wake;
 
@@ -39,6 +41,7 @@ pub use wake::{Signal, Waker};
 use self::core::{Core, millis};
 use crate::error::Code;
 use crate::event::{Cursor, Event};
+use crate::identity::Claims;
 use crate::message::{Message, MessageId, NewMessage, Topic, TraceId};
 use crate::shutdown::Tasks;
 use group::Grouper;
@@ -83,6 +86,17 @@ impl Bus {
         Self::over(Arc::new(postgres), wake)
     }
 
+    /// A bus over HTTPS. Connects to nothing yet. Call within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the option that cannot be used.
+    #[cfg(feature = "remote")]
+    pub fn remote(options: rest::Options) -> Result<Self, Error> {
+        let wake = Wake::new();
+        let rest = rest::Rest::new(options, &wake)?;
+        Ok(Self::over(Arc::new(rest), wake))
+    }
+
     /// Another bus of the same process, over a pool of its own, perhaps with other rights. The two wake
     /// each other at once, without the database in between, and listen on one connection.
     #[must_use]
@@ -115,6 +129,12 @@ impl Bus {
     #[must_use]
     pub fn pool(&self) -> Option<&PgPool> {
         self.core.transport.postgres().map(Postgres::pool)
+    }
+
+    /// What the key of a bus over HTTPS says of itself: whose work it is for, and which topics.
+    #[must_use]
+    pub fn claims(&self) -> Option<Claims> {
+        self.transport().claims()
     }
 
     fn transport(&self) -> &dyn Transport {

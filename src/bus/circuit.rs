@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::breaker::{Evidence, Id, Policy, Remote, State};
 use crate::bus::core::millis;
 use crate::bus::error::Error;
 use crate::bus::{Bus, Signal};
-use crate::message::Stored;
+use crate::message::{Stored, stored};
 
 /// A breaker that has opened at least once; the others have no row, and are closed.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Circuit {
     /// Whose messages it is for.
     pub tenant: String,
@@ -34,6 +34,7 @@ pub struct Circuit {
     /// The worker or operator that brought it there.
     pub worker_id: Option<String>,
     /// What the window held when it opened.
+    #[serde(deserialize_with = "stored")]
     #[sqlx(try_from = "Stored")]
     pub evidence: Value,
     /// When it last opened from closed.
@@ -61,6 +62,14 @@ impl CircuitAction {
             Self::Open(_) => "open",
             Self::Close => "close",
             Self::Reset => "reset",
+        }
+    }
+
+    /// For how long it opens, if not until it is closed by hand.
+    pub(crate) fn open_ms(self) -> Option<i64> {
+        match self {
+            Self::Open(period) => period.map(|p| i64::try_from(p.as_millis()).unwrap_or(i64::MAX)),
+            Self::Close | Self::Reset => None,
         }
     }
 }

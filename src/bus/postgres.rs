@@ -19,6 +19,7 @@ use crate::bus::queries::{
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
 use crate::event::{Cursor, Event};
+use crate::identity::Claims;
 use crate::message::{DEFAULT_TENANT, Message, MessageId, TraceId};
 use crate::shutdown::Tasks;
 
@@ -250,5 +251,9 @@ impl Transport for Postgres {
 
     fn postgres(&self) -> Option<&Postgres> {
         Some(self)
+    }
+
+    fn claims(&self) -> Option<Claims> {
+        None
     }
 }

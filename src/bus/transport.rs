@@ -19,6 +19,7 @@ use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
 use crate::bus::queries::{Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow};
 use crate::event::{Cursor, Event};
+use crate::identity::Claims;
 use crate::message::{Message, MessageId, TraceId};
 
 /// An answer that is awaited.
@@ -123,6 +124,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn room(&self) -> usize;
     /// The database, where this is the way to one.
     fn postgres(&self) -> Option<&Postgres>;
+    /// What the key says of itself, where this is a way with one.
+    fn claims(&self) -> Option<Claims>;
 }
 
 /// What wake-ups shall tell of.
