@@ -374,8 +374,7 @@ impl<'r> sqlx::Decode<'r, Postgres> for Stored {
 impl Stored {
     fn read(text: Option<&str>) -> Self {
         Self(text.map(|text| {
-            serde_json::from_str(text)
-                .unwrap_or_else(|why| json!({"unreadable": why.to_string()}))
+            serde_json::from_str(text).unwrap_or_else(|why| json!({"unreadable": why.to_string()}))
         }))
     }
 }

@@ -29,9 +29,7 @@ use crate::bus::core::millis;
 use crate::bus::error::Error;
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
-use crate::bus::queries::{
-    Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow,
-};
+use crate::bus::queries::{Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow};
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
 use crate::error::Code;
@@ -106,8 +104,13 @@ impl Rest {
         .boxed()
     }
 
-    fn events<'a>(&'a self, call: &'static str, column: &'static str, id: String, max: i64)
-    -> Answer<'a, Vec<Event>> {
+    fn events<'a>(
+        &'a self,
+        call: &'static str,
+        column: &'static str,
+        id: String,
+        max: i64,
+    ) -> Answer<'a, Vec<Event>> {
         const COLUMNS: &str = "xid,seq,id,event_type,message_id,trace_id,tenant,service,role,shard,\
                                attempt,worker_id,reason,payload,created_at";
         let query = vec![
@@ -178,11 +181,7 @@ impl Transport for Rest {
         }
     }
 
-    fn step<'a>(
-        &'a self,
-        settles: &'a str,
-        request: &'a ClaimRequest,
-    ) -> Answer<'a, Vec<StepRow>> {
+    fn step<'a>(&'a self, settles: &'a str, request: &'a ClaimRequest) -> Answer<'a, Vec<StepRow>> {
         let settles = match raw("bus_step", settles) {
             Ok(settles) => settles,
             Err(error) => return async { Err(error) }.boxed(),
@@ -310,7 +309,8 @@ impl Transport for Rest {
         self.rpc("bus_stats", json!({}), |call, body| {
             let mut rows: Vec<Depth> = read(call, body)?;
             rows.sort_by(|a, b| {
-                let key = |row: &Depth| (row.role.clone(), row.service.clone(), row.status.as_str());
+                let key =
+                    |row: &Depth| (row.role.clone(), row.service.clone(), row.status.as_str());
                 key(a).cmp(&key(b))
             });
             Ok(rows)
@@ -329,7 +329,8 @@ impl Transport for Rest {
         self.rpc("bus_parked", json!({}), |call, body| {
             let mut rows: Vec<Parked> = read(call, body)?;
             rows.sort_by(|a, b| {
-                let key = |row: &Parked| (row.role.clone(), row.service.clone(), row.reason.clone());
+                let key =
+                    |row: &Parked| (row.role.clone(), row.service.clone(), row.reason.clone());
                 key(a).cmp(&key(b))
             });
             Ok(rows)

@@ -148,6 +148,8 @@ pub(crate) struct Pace {
     reap_min: Duration,
     /// Somebody near the database reaps; ours is only for the case that they are gone.
     pub(crate) is_reaped: bool,
+    /// Wake-ups come.
+    pub(crate) is_told: bool,
     /// A look costs a request over the internet. Then the breakers are looked at when there is something to do,
     /// and not otherwise.
     pub(crate) is_far: bool,
@@ -159,6 +161,7 @@ impl Pace {
         poll: (Duration::from_millis(750), Duration::from_secs(1)),
         reap_min: Duration::from_millis(20),
         is_reaped: false,
+        is_told: true,
         is_far: false,
     };
 
@@ -170,6 +173,7 @@ impl Pace {
             poll: (Duration::from_secs(poll.0), Duration::from_secs(poll.1)),
             reap_min: Duration::from_secs(1),
             is_reaped,
+            is_told,
             is_far: true,
         }
     }

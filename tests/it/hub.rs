@@ -164,7 +164,7 @@ impl TestHub {
     /// How many rows there are in the table and in the log.
     async fn written(&self) -> Result<(i64, i64)> {
         let sql = "select (select count(*) from agent_messages), (select count(*) from bus_events)";
-        Ok(sqlx::query_as(sql).fetch_one(self.bus.pool()).await?)
+        Ok(sqlx::query_as(sql).fetch_one(self.bus.pool().expect("a database")).await?)
     }
 }
 

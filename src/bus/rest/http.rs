@@ -50,7 +50,11 @@ impl Http {
     }
 
     /// `POST /rest/v1/rpc/<call>` with these arguments as JSON; the answer's JSON.
-    pub(super) async fn rpc(&self, call: &'static str, arguments: String) -> Result<Vec<u8>, Error> {
+    pub(super) async fn rpc(
+        &self,
+        call: &'static str,
+        arguments: String,
+    ) -> Result<Vec<u8>, Error> {
         let mut url = self.url(&["rest", "v1", "rpc", call]);
         url.set_query(None);
         let mut request = Request::new(Method::POST, url);

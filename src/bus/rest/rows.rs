@@ -164,12 +164,17 @@ mod tests {
             (deep.as_str(), false),
         ] {
             let rows = steps(message(payload).as_bytes()).expect(payload);
-            assert!(matches!(&rows[0], StepRow::Outcome { ord: 1, outcome } if outcome == "settled"));
+            assert!(
+                matches!(&rows[0], StepRow::Outcome { ord: 1, outcome } if outcome == "settled")
+            );
             match &rows[1] {
                 StepRow::Claimed(claimed) => {
                     assert!(is_readable, "{payload}");
                     assert_eq!(claimed.claim_no, 9_007_199_254_740_993);
-                    assert_eq!(claimed.payload, serde_json::from_str::<Value>(payload).expect("JSON"));
+                    assert_eq!(
+                        claimed.payload,
+                        serde_json::from_str::<Value>(payload).expect("JSON")
+                    );
                 }
                 StepRow::Unreadable(claimed) => {
                     assert!(!is_readable, "{payload}");
@@ -182,7 +187,8 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_of_a_bus_is_said_so() {
-        for body in ["", "<html>", "{}", r#"[{"ord":null,"message":null}]"#, r#"[{"message":{}}]"#] {
+        for body in ["", "<html>", "{}", r#"[{"ord":null,"message":null}]"#, r#"[{"message":{}}]"#]
+        {
             let error = steps(body.as_bytes()).expect_err(body);
             assert_eq!(error.code(), Code::Internal, "{body}");
             assert!(error.to_string().starts_with("bus_step: "), "{error}");
