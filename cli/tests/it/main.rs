@@ -13,5 +13,7 @@ mod refusals;
 mod reload;
 mod replay;
 mod support;
+mod token;
 mod up;
 mod worker;
+mod workers;
