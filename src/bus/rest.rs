@@ -68,8 +68,9 @@ impl Rest {
         let url = parse(&options.url)?;
         let keys = Keyring::open(options.key)?;
         Tasks::new().spawn(keys.clone().follow(wake.closed()));
-        let wakeups = Wakeups::new(&url, &keys, &options.net, wake);
-        Ok(Self { http: Http::new(url, keys, options.net)?, wakeups })
+        let http = Http::new(url.clone(), keys.clone(), options.net.clone())?;
+        let wakeups = Wakeups::new(&url, &keys, &options.net, http.doubt(), wake);
+        Ok(Self { http, wakeups })
     }
 
     /// What the key says of itself.

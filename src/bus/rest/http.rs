@@ -6,11 +6,12 @@
 //! call that waits in vain costs its caller seconds, and a claim more than that.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Client, Method, Request, Response, StatusCode, Url};
+use tokio::sync::Notify;
 
 use crate::bus::error::Error;
 use crate::bus::rest::error::of_answer;
@@ -35,14 +36,50 @@ pub(super) struct Http {
     keys: Keyring,
     net: net::Options,
     client: Mutex<Client>,
-    /// The last request was lost.
-    suspect: AtomicBool,
+    doubt: Arc<Doubt>,
+}
+
+/// Whether the connections that are kept may be dead; shared by requests and wake-ups, which go the same way.
+#[derive(Debug, Default)]
+pub(super) struct Doubt {
+    is_raised: AtomicBool,
+    by_requests: Notify,
+}
+
+impl Doubt {
+    /// A request was lost.
+    fn raise(&self) {
+        self.raise_here();
+        self.by_requests.notify_one();
+    }
+
+    /// Something else was: the next request makes sure that somebody is there.
+    pub(super) fn raise_here(&self) {
+        self.is_raised.store(true, Ordering::Release);
+    }
+
+    /// Waits until a request was lost.
+    pub(super) async fn raised(&self) {
+        self.by_requests.notified().await;
+    }
+
+    fn is_raised(&self) -> bool {
+        self.is_raised.load(Ordering::Acquire)
+    }
+
+    fn settle(&self) {
+        self.is_raised.store(false, Ordering::Release);
+    }
 }
 
 impl Http {
     pub(super) fn new(base: Url, keys: Keyring, net: net::Options) -> Result<Self, Error> {
         let client = Mutex::new(client(&net)?);
-        Ok(Self { base, keys, net, client, suspect: AtomicBool::new(false) })
+        Ok(Self { base, keys, net, client, doubt: Arc::default() })
+    }
+
+    pub(super) fn doubt(&self) -> &Arc<Doubt> {
+        &self.doubt
     }
 
     pub(super) fn keys(&self) -> &Keyring {
@@ -84,7 +121,7 @@ impl Http {
     }
 
     async fn ask(&self, call: &'static str, request: Request) -> Result<Vec<u8>, Error> {
-        if self.suspect.load(Ordering::Acquire) {
+        if self.doubt.is_raised() {
             self.knock(call).await?;
         }
         let key = self.keys.get();
@@ -112,7 +149,7 @@ impl Http {
         let mut answer = self.send(call, request, within).await?;
         let (status, headers) = (answer.status(), std::mem::take(answer.headers_mut()));
         let body = self.read(call, answer).await?;
-        self.suspect.store(false, Ordering::Release);
+        self.doubt.settle();
         if status.is_success() {
             return Ok(body);
         }
@@ -153,6 +190,7 @@ impl Http {
 
     /// Whether anybody is there; anything that is answered will do, unless it is to go away.
     async fn knock(&self, call: &'static str) -> Result<(), Error> {
+        self.give_up_connections();
         let request = Request::new(Method::HEAD, self.url(&["rest", "v1", ""]));
         let answer = self.send(call, request, KNOCK_WITHIN).await?;
         if answer.status() == StatusCode::TOO_MANY_REQUESTS
@@ -160,23 +198,22 @@ impl Http {
         {
             return Err(of_answer(call, answer.status(), answer.headers(), &[]));
         }
-        self.suspect.store(false, Ordering::Release);
+        self.doubt.settle();
         Ok(())
     }
 
     fn silent(&self, call: &'static str, within: Duration) -> Error {
-        self.give_up_connections();
+        self.doubt.raise();
         unavailable(call, format!("the hub did not answer within {} s", within.as_secs()))
     }
 
     fn lost(&self, call: &'static str, error: &reqwest::Error) -> Error {
-        self.give_up_connections();
+        self.doubt.raise();
         unavailable(call, format!("the hub cannot be reached: {}", cause(error)))
     }
 
     /// Drops all connections that are kept; those that may be dead are among them.
     fn give_up_connections(&self) {
-        self.suspect.store(true, Ordering::Release);
         // It was built once already; where it cannot be any more, the old one may still do.
         if let Ok(anew) = client(&self.net) {
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = anew;
