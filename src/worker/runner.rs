@@ -16,7 +16,8 @@ use tokio::sync::{mpsc, watch};
 use crate::breaker;
 use crate::bus::{Bus, Claim, ClaimRequest, Error, Settle, Settled, Signal};
 use crate::clock::Stopwatch;
-use crate::error::chain;
+use crate::error::{Code, chain};
+use crate::identity::Role;
 use crate::live::Live;
 use crate::message::Topic;
 use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
@@ -109,6 +110,7 @@ impl<H: Handler> Runner<H> {
     /// # Errors
     /// When the bus refuses what the worker is, which no retry can mend.
     pub async fn run(self, shutdown: &Shutdown, ready: &watch::Sender<bool>) -> Result<(), Error> {
+        self.check_key()?;
         self.bus.follow(&self.options.tenant, &self.options.topics);
         let side = Tasks::new();
         let stop_side = tokio_util::sync::CancellationToken::new();
@@ -149,6 +151,40 @@ impl<H: Handler> Runner<H> {
             Ok(Ok(_)) => {}
         }
         ended
+    }
+
+    /// Finds what the key does not allow before anything is asked: the bus would refuse it, without saying how
+    /// to get a key that does.
+    fn check_key(&self) -> Result<(), Error> {
+        let Options { worker_id, tenant, topics, .. } = &self.options;
+        let Some(claims) = self.bus.claims().filter(|claims| claims.role != Role::ServiceRole)
+        else {
+            return Ok(());
+        };
+        let refuse = |what: String| Error::Refused { code: Code::Forbidden, message: what };
+        let own = claims.tenant.as_deref().unwrap_or("none");
+        if own != tenant {
+            return Err(refuse(format!("tenant {tenant}: the key is for {own}")));
+        }
+        if let Some(topic) = topics.iter().find(|topic| !claims.may_claim(tenant, topic)) {
+            let list: Vec<_> = topics.iter().map(|topic| format!("--topic {topic}")).collect();
+            let worker = claims.worker.as_deref().unwrap_or("<name>");
+            return Err(refuse(format!(
+                "topic {topic}: the key may not claim it; get one from `cogo token mint --tenant {tenant} \
+                 --worker {worker} {}`",
+                list.join(" ")
+            )));
+        }
+        if !claims.may_be(worker_id) {
+            let whose = match &claims.worker {
+                Some(worker) => format!("is for {worker}, and {worker}.<anything>"),
+                None => {
+                    "is for no worker; get one from `cogo token mint --worker <name>`".to_owned()
+                }
+            };
+            return Err(refuse(format!("worker {worker_id}: the key {whose}")));
+        }
+        Ok(())
     }
 
     async fn turns(
