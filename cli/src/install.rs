@@ -36,8 +36,7 @@ Examples:
 
 Writes a systemd unit, a launchd agent or, on Windows, a script that registers a scheduled task, and
 beside it a file with the key that only its owner may read; the key is on no command line. What
-starts the service is printed on stdout. For a new key run it again with that key, and restart the
-service.")]
+starts the service is printed on stdout. For a new key run it again with that key.")]
 pub(crate) struct Install {
     /// Which role
     #[arg(default_value = "mcp-gateway", value_parser = role)]
@@ -46,7 +45,7 @@ pub(crate) struct Install {
     #[arg(long, env = "COGO_URL", value_parser = url)]
     url: String,
     /// A file with the key; without it the key is taken from COGO_KEY
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, env = "COGO_KEY_FILE", value_name = "FILE")]
     key_file: Option<PathBuf>,
     /// Run as you, while you are logged in (the default; `loginctl enable-linger` makes it always)
     #[arg(long, conflicts_with = "system")]
@@ -63,7 +62,7 @@ pub(crate) struct Install {
     /// Where `cogo` is on the machine; by default this program
     #[arg(long, value_name = "PATH")]
     program: Option<String>,
-    /// Who the worker is; by default what the key says, and else a new name at each start
+    /// Who the worker is; by default a new name at each start, within what the key allows
     #[arg(long, value_name = "ID", value_parser = worker_id)]
     worker_id: Option<String>,
     /// Print the service file, and write nothing
@@ -123,7 +122,6 @@ impl Install {
         }
         let source = global.config()?;
         let limits = Limits::default().load(&source)?;
-        let from_key = key.as_ref().and_then(|key| key.worker(&self.role));
         let config_dir = match source.dir() {
             Some(dir) => Some(text_of(&std::path::absolute(dir)?)?),
             None => None,
@@ -135,7 +133,7 @@ impl Install {
             program: self.program()?,
             role: self.role.clone(),
             url: self.url.clone(),
-            worker_id: self.worker_id.clone().or(from_key),
+            worker_id: self.worker_id.clone(),
             run_as: self.run_as.clone(),
             config_dir,
             stop_s: limits.drain().as_secs() + STOP_SLACK_S,
@@ -174,7 +172,7 @@ impl Install {
         let verb = if self.dry_run { "Would write" } else { "Wrote" };
         if !self.dry_run {
             if let Some(key) = key {
-                write_private(&key_file, &service.key_text(key.secret()))?;
+                write_private(&key_file, &format!("{}\n", key.secret()))?;
             }
             if known.as_deref() != Some(text) {
                 write_public(&file, text)?;

@@ -20,7 +20,6 @@ pub(crate) const PUBLISHED: &str = "The secret of tokens is the one that Supabas
 
 /// The secrets of the environment, else of the data directory, where one is made if there is none: for hubs,
 /// which need one.
-#[allow(dead_code)] // until hubs verify tokens
 pub(crate) fn load(data_dir: &Path) -> Result<(Keys, Lies)> {
     load_or_make(std::env::var_os(VARIABLE), data_dir)
 }

@@ -24,6 +24,7 @@ mod probe;
 mod progress;
 mod recorder;
 mod reload;
+mod remote;
 mod replay;
 mod serve;
 mod status;
@@ -41,7 +42,7 @@ use std::panic::resume_unwind;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing_subscriber::EnvFilter;
@@ -130,7 +131,9 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.global.remote.look_at(&matches);
     match start(cli) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -190,8 +193,6 @@ fn log(global: &Global, serves: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

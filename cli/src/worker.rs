@@ -21,6 +21,7 @@ use crate::lifecycle::{Signals, supervise};
 use crate::output::{Cell, Ink, Output, note};
 use crate::probe::Probe;
 use crate::reload::{self, Policies};
+use crate::remote;
 
 /// The roles that this binary has.
 const ROLES: &[Role] = &[cogo_worker_echo::ROLE, cogo_worker_mcp_gateway::ROLE];
@@ -34,14 +35,17 @@ Examples:
   cogo worker                                   list the roles
   cogo worker echo
   cogo worker mcp-gateway --concurrency 4 --metrics-listen 127.0.0.1:9464
+  cogo worker mcp-gateway --url https://hub.example.com --key-file laptop.key
   cogo worker mine --anything                   runs `cogo-worker-mine` from PATH
   cogo worker install --help                    have this machine always run one
 
-A worker needs outbound connections only. The first Ctrl-C (or SIGTERM) lets it finish what it has in
-hand, a second one ends it at once; what it held comes back when its leases run out.
+A worker needs outbound connections only; with --url it needs no database either. The first Ctrl-C
+(or SIGTERM) lets it finish what it has in hand, a second one ends it at once; what it held comes
+back when its leases run out.
 
-A role that is not built in is a program `cogo-worker-<role>` on PATH. It gets all further arguments,
-and DATABASE_URL, COGO_CONFIG_DIR and COGO_ARTIFACTS_DIR in its environment."
+A role that is not built in is a program `cogo-worker-<role>` on PATH. It gets all further
+arguments, and DATABASE_URL (or COGO_URL with COGO_KEY or COGO_KEY_FILE), COGO_CONFIG_DIR and
+COGO_ARTIFACTS_DIR in its environment."
 )]
 pub(crate) struct Worker {
     #[command(subcommand)]
@@ -92,6 +96,13 @@ impl Limits {
     }
 }
 
+/// The bus, and who a worker is on it.
+struct Joined {
+    bus: Bus,
+    id: String,
+    tenant: String,
+}
+
 #[derive(Debug, Serialize)]
 struct Listed {
     name: &'static str,
@@ -128,9 +139,11 @@ impl Worker {
             Some(address) => Some(Probe::bind(address).await?),
             None => None,
         };
-        let database = global.database()?;
-        let bus = open(&database, Rights::Bus, options.max_connections).await?;
-        let id = self.worker_id.clone().unwrap_or_else(|| new_id(role.name));
+        let Joined { bus, id, tenant } = tokio::select! {
+            joined = self.join(role, global, &options) => joined?,
+            _ = signals.next() => return Ok(Exit::Interrupted),
+        };
+        let options = cogo::config::Worker { tenant, ..options };
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let artifacts = global.artifacts_dir()?;
         let context = context(bus, id, &options, policies, &source, artifacts, &shutdown);
@@ -157,6 +170,29 @@ impl Worker {
         Ok(Exit::Done)
     }
 
+    /// The bus, and who this worker is on it.
+    async fn join(
+        &self,
+        role: &Role,
+        global: &Global,
+        options: &cogo::config::Worker,
+    ) -> Result<Joined> {
+        let Some(url) = global.url()? else {
+            let database = global.database()?;
+            let bus = open(&database, Rights::Bus, options.max_connections).await?;
+            let id = self.worker_id.clone().unwrap_or_else(|| new_id(role.name));
+            return Ok(Joined { bus, id, tenant: options.tenant.clone() });
+        };
+        let bus = global.remote.bus_when_there(url).await?;
+        let tenant = remote::tenant(&bus, &options.tenant)?;
+        let id = match &self.worker_id {
+            Some(id) => id.clone(),
+            None => remote::worker_id(&bus, role.name, || new_id(role.name)),
+        };
+        remote::greet(&bus, url, &id, &tenant);
+        Ok(Joined { bus, id, tenant })
+    }
+
     /// A role of somebody else's: an executable on `PATH`, as `cargo` and `git` do it.
     fn external(&self, role: &str, global: &Global) -> Result<Exit> {
         if !cogo::message::valid_name(role) {
@@ -166,8 +202,11 @@ impl Worker {
         let program = format!("cogo-worker-{role}");
         let mut command = process::Command::new(&program);
         command.args(&self.args);
-        if let Some(url) = &global.database_url {
-            command.env("DATABASE_URL", url);
+        if global.url()?.is_some() {
+            // The program must not find both and wonder.
+            command.env_remove("DATABASE_URL").envs(global.remote.environment());
+        } else if let Some(url) = &global.database_url {
+            command.env_remove("COGO_URL").env("DATABASE_URL", url);
         }
         if let Some(dir) = global.config_dir()? {
             command.env("COGO_CONFIG_DIR", dir);

@@ -25,10 +25,9 @@ if ($Register) {
     Start-ScheduledTask -TaskName $name
     exit 0
 }
-$env:COGO_KEY = (Get-Content -Raw -LiteralPath $key).Trim()
 $ErrorActionPreference = 'Continue'
 while ($true) {
-    & 'C:\Program Files\cogo\cogo.exe' 'worker' 'mcp-gateway' '--url' 'https://hub.example' '--worker-id=laptop-1'
+    & 'C:\Program Files\cogo\cogo.exe' 'worker' 'mcp-gateway' '--url' 'https://hub.example' '--key-file' 'C:\Users\ada\AppData\Local\cogo\worker-mcp-gateway.key' '--worker-id=laptop-1'
     # Wrong usage or a bad configuration file: trying again does not mend it.
     if ($LASTEXITCODE -eq 2) { exit 2 }
     Start-Sleep -Seconds 5

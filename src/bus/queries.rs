@@ -13,7 +13,7 @@ use crate::event::{Cursor, Event};
 use crate::message::{Message, MessageId, Status, Stored, TraceId};
 
 /// What `bus_enqueue` answers for one message.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Enqueued {
     pub(crate) id: MessageId,
     pub(crate) trace_id: TraceId,
@@ -151,7 +151,7 @@ pub(crate) async fn step(
 }
 
 /// What `bus_extend` answers for one claim.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Extended {
     pub(crate) id: MessageId,
     pub(crate) claim_no: i64,
@@ -171,7 +171,7 @@ pub(crate) async fn extend(
 }
 
 /// What `bus_reap` answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, sqlx::FromRow)]
 pub struct Reaped {
     /// Delayed messages that became due.
     pub promoted: i32,
@@ -191,7 +191,7 @@ pub(crate) async fn reap(db: impl PgExecutor<'_>, max: i32) -> sqlx::Result<Reap
 }
 
 /// What an operator's call did to one message.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Operated {
     pub(crate) id: MessageId,
     pub(crate) code: Option<String>,
@@ -221,8 +221,9 @@ pub(crate) async fn message(
 /// Which of `ids` name no message that is still under way.
 pub(crate) async fn settled_of(
     db: impl PgExecutor<'_>,
-    ids: &[uuid::Uuid],
+    ids: &[MessageId],
 ) -> sqlx::Result<Vec<MessageId>> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
     sqlx::query_scalar(
         "select w.id from unnest($1::uuid[]) as w (id) where not exists (
             select from agent_messages m
@@ -278,7 +279,7 @@ pub(crate) async fn read_events(
 }
 
 /// What the feed needs of an event; a payload may be megabytes, and nobody who waits looks at it.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Head {
     #[sqlx(try_from = "String")]
     pub(crate) cursor: Cursor,
@@ -325,7 +326,7 @@ pub(crate) async fn worker_gone(
 }
 
 /// How many messages of a role and service have a status.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct Depth {
     /// The worker role.
     pub role: String,
@@ -500,12 +501,6 @@ pub(crate) async fn circuit_set(
     actor: Option<&str>,
     reason: Option<&str>,
 ) -> sqlx::Result<Circuit> {
-    let open_ms = match action {
-        CircuitAction::Open(period) => {
-            period.map(|p| i64::try_from(p.as_millis()).unwrap_or(i64::MAX))
-        }
-        CircuitAction::Close | CircuitAction::Reset => None,
-    };
     let sql = format!("select {CIRCUIT_COLUMNS} from bus_circuit_set($1, $2, $3, $4, $5, $6)");
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(&id.tenant)
@@ -513,7 +508,7 @@ pub(crate) async fn circuit_set(
         .bind(action.as_str())
         .bind(actor)
         .bind(reason)
-        .bind(open_ms)
+        .bind(action.open_ms())
         .fetch_one(db)
         .await
 }

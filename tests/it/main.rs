@@ -23,6 +23,7 @@ mod odd_sequences;
 mod order;
 mod patience;
 mod presence;
+mod realtime;
 mod rebuild;
 mod reload;
 mod replay;

@@ -44,7 +44,7 @@ impl Key {
             Err(Error::WrongAlgorithm { .. }) => None,
             Err(error) => return Err(Failed::usage(format!("{from}: {error}")).into()),
         };
-        // It will stand in a file that a shell or systemd reads.
+        // It will stand in a header.
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if !secret.bytes().all(plain) || secret.len() > MAX_TOKEN_BYTES {
             return Err(Failed::usage(format!("{from}: is no key")).into());
@@ -94,11 +94,5 @@ impl Key {
             ));
         }
         Ok(())
-    }
-
-    /// The name for a worker of a role that the key is for: one key may serve several roles of a machine.
-    pub(super) fn worker(&self, role: &str) -> Option<String> {
-        let claims = self.claims.as_ref().filter(|claims| claims.role == Role::Authenticated)?;
-        claims.worker.as_ref().map(|worker| format!("{worker}.{role}"))
     }
 }

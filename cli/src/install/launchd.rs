@@ -4,13 +4,8 @@ use std::fmt::Write as _;
 
 use crate::install::service::{Owner, Service};
 
-/// launchd has no file of variables, and its property lists can be read by others: so a shell reads the
-/// key, and becomes the worker. The arguments are its parameters, and no text of its own.
-const RUN: &str = r#"COGO_KEY=$(cat "$1") || exit 1; export COGO_KEY; shift; exec "$@""#;
-
 pub(super) fn text(service: &Service) -> String {
-    let mut words = ["/bin/sh", "-c", RUN, "sh"].map(str::to_owned).to_vec();
-    words.extend([service.key_file(), service.program.clone()]);
+    let mut words = vec![service.program.clone()];
     words.extend(service.arguments());
     let mut arguments = String::new();
     for word in &words {

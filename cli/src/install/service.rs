@@ -143,6 +143,9 @@ impl Service {
     pub(super) fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["worker".to_owned(), self.role.clone()];
         arguments.extend(["--url".to_owned(), self.url.clone()]);
+        // A flag, since it goes over a COGO_KEY in the environment. Not that variable itself: the tools that the
+        // worker runs would get it, too.
+        arguments.extend(["--key-file".to_owned(), self.key_file()]);
         if let Some(id) = &self.worker_id {
             // In one word, since an id may begin with a dash.
             arguments.push(format!("--worker-id={id}"));
@@ -178,8 +181,8 @@ impl Service {
     pub(super) fn key_file(&self) -> String {
         let (role, home) = (&self.role, &self.home);
         match (self.platform, self.owner) {
-            (Platform::Systemd, Owner::User) => format!("{home}/.config/cogo/worker-{role}.env"),
-            (Platform::Systemd, Owner::System) => format!("/etc/cogo/worker-{role}.env"),
+            (Platform::Systemd, Owner::User) => format!("{home}/.config/cogo/worker-{role}.key"),
+            (Platform::Systemd, Owner::System) => format!("/etc/cogo/worker-{role}.key"),
             (Platform::Launchd, Owner::User) => {
                 format!("{home}/Library/Application Support/cogo/worker-{role}.key")
             }
@@ -190,14 +193,6 @@ impl Service {
             (Platform::Windows, Owner::System) => {
                 format!("C:\\ProgramData\\cogo\\worker-{role}.key")
             }
-        }
-    }
-
-    /// The key as its file holds it.
-    pub(super) fn key_text(&self, secret: &str) -> String {
-        match self.platform {
-            Platform::Systemd => format!("COGO_KEY={secret}\n"),
-            _ => format!("{secret}\n"),
         }
     }
 
@@ -213,7 +208,10 @@ impl Service {
     /// Where variables of the service are set.
     pub(super) fn how_to_set(&self) -> String {
         match self.platform {
-            Platform::Systemd => format!("add it to {}", self.key_file()),
+            Platform::Systemd => {
+                let user = if self.owner == Owner::User { " --user" } else { "" };
+                format!("`systemctl{user} edit {}`, [Service], Environment=", self.name())
+            }
             Platform::Launchd => format!("add it to EnvironmentVariables in {}", self.file()),
             Platform::Windows => "set it for the user, with setx".to_owned(),
         }

@@ -4,6 +4,9 @@ use std::fmt::Write as _;
 
 use crate::install::service::{Owner, Service};
 
+/// Where systemd puts the credential `key` of a unit.
+const CREDENTIAL: &str = "/run/credentials/%n/key";
+
 /// What confines the service of a machine. `strict` leaves it only its state directory and /tmp to write to;
 /// netlink is how the C library learns of the machine's addresses.
 const CONFINED: &str = "\
@@ -56,14 +59,17 @@ pub(super) fn text(service: &Service) -> String {
     line("");
     line("[Service]");
     line("Type=exec");
+    // The key is the administrator's alone; systemd hands it over. (`%d` is the same, and newer.)
+    let credential = |word: &String| system && *word == service.key_file();
     let words: Vec<_> = std::iter::once(&service.program)
         .chain(&service.arguments())
-        .map(|word| quoted(word))
+        .map(|word| if credential(word) { CREDENTIAL.to_owned() } else { quoted(word) })
         .collect();
     // The colon: no `$` in it means a variable.
     line(&format!("ExecStart=:{}", words.join(" ")));
-    line("# COGO_KEY, in a file that only its owner may read.");
-    line(&format!("EnvironmentFile={}", escaped(&service.key_file())));
+    if system {
+        line(&format!("LoadCredential=key:{}", escaped(&service.key_file())));
+    }
     if let Some(dir) = &service.config_dir {
         line(&format!("Environment={}", quoted(&format!("COGO_CONFIG_DIR={dir}"))));
     }

@@ -33,7 +33,6 @@ if ($Register) {
     Start-ScheduledTask -TaskName $name
     exit 0
 }
-$env:COGO_KEY = (Get-Content -Raw -LiteralPath $key).Trim()
 §ENVIRONMENT§$ErrorActionPreference = 'Continue'
 while ($true) {
     & §COMMAND§

@@ -61,7 +61,7 @@ fn the_files_in_the_docs_are_what_the_program_writes() {
 fn awkward(dir: &Path, more: &str) -> PathBuf {
     let dir = dir.join(format!("a b 100% & <w> $HOME {more}"));
     fs::create_dir(&dir).expect("a directory");
-    write(&dir, "cogo", "#!/bin/sh\nprintf '%s\\n' \"$COGO_KEY\" \"$@\"\n");
+    write(&dir, "cogo", "#!/bin/sh\nprintf '%s\\n' \"$@\"\n");
     let program = dir.join("cogo");
     fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))
         .expect("mode");
@@ -112,7 +112,7 @@ fn systemd_finds_nothing_wrong_with_its_units_whatever_the_names_in_them() {
 
 #[cfg(unix)]
 #[test]
-fn launchds_list_reads_back_and_its_command_hands_over_the_key() {
+fn launchds_list_reads_back_and_its_command_runs() {
     let dir = temp_dir();
     let program = awkward(dir.path(), "\"x\" 'y' \\z");
     let home = dir.path().join("h & <m> 'e'");
@@ -143,19 +143,13 @@ fn launchds_list_reads_back_and_its_command_hands_over_the_key() {
         .iter()
         .map(|word| word.as_str().expect("text"))
         .collect();
-    let key_file = PathBuf::from(words[4]);
-    assert!(key_file.starts_with(home), "{words:?}");
-    fs::create_dir_all(key_file.parent().expect("a directory")).expect("a directory");
-    fs::write(&key_file, "the-key\n").expect("a file");
+    let key_file = format!("{home}/Library/Application Support/cogo/worker-mcp-gateway.key");
     let ran = tool(words[0], &words[1..]).expect("it runs");
     let said = String::from_utf8_lossy(&ran.stdout);
     let told: Vec<&str> = said.lines().collect();
     let id = "--worker-id=a&b<c> \"d\" $HOME `e`";
-    assert_eq!(told, ["the-key", "worker", "mcp-gateway", "--url", URL, id], "{ran:?}");
-    // Without the key the worker is not started.
-    fs::remove_file(&key_file).expect("gone");
-    let ran = tool(words[0], &words[1..]).expect("it runs");
-    assert!(ran.stdout.is_empty() && ran.status.code() == Some(1), "{ran:?}");
+    let wanted = ["worker", "mcp-gateway", "--url", URL, "--key-file", &key_file, id];
+    assert_eq!(told, wanted, "{ran:?}");
 }
 
 #[test]
@@ -173,7 +167,7 @@ fn windows_script_quotes_what_powershell_would_read() {
     assert_eq!(done.code, Some(0), "{done:?}");
     assert!(done.stdout.starts_with('\u{feff}'), "no mark: {}", done.stdout);
     for words in [
-        "& 'C:\\O''Neil\u{2019}\u{2019}s\\cogo.exe' 'worker' 'mcp-gateway' '--url' 'https://hub.example'",
+        "& 'C:\\O''Neil\u{2019}\u{2019}s\\cogo.exe' 'worker' 'mcp-gateway' '--url' 'https://hub.example' '--key-file' ",
         "'--worker-id=$env:X §KEY§ `n'",
         "$key = 'C:\\Users\\ada\\cogo\\worker-mcp-gateway.key'",
         "-AtLogOn",
@@ -196,7 +190,7 @@ fn an_installation_writes_the_unit_and_apart_from_it_the_key() {
     let (dir, good) = (temp_dir(), good());
     let home = dir.path().to_str().expect("text");
     let unit = dir.path().join(".config/systemd/user/cogo-worker-mcp-gateway.service");
-    let kept = dir.path().join(".config/cogo/worker-mcp-gateway.env");
+    let kept = dir.path().join(".config/cogo/worker-mcp-gateway.key");
     install(home, &[]).refused(2, &["--key-file", "COGO_KEY", "cogo token mint"]);
     let dry = with_key(home, &good, &["--dry-run"]);
     assert!(dry.code == Some(0) && dry.stderr.contains("Would write"), "{dry:?}");
@@ -213,8 +207,8 @@ fn an_installation_writes_the_unit_and_apart_from_it_the_key() {
         "{done:?}"
     );
     let text = fs::read_to_string(&unit).expect("a unit");
-    assert!(text.contains("--worker-id=laptop-1.mcp-gateway"), "{text}");
-    assert_eq!(fs::read_to_string(&kept).expect("the key"), format!("COGO_KEY={good}\n"));
+    assert!(text.contains(kept.to_str().expect("text")), "{text}");
+    assert_eq!(fs::read_to_string(&kept).expect("the key"), format!("{good}\n"));
     let mode = |path: &Path| fs::metadata(path).expect("a file").permissions().mode() & 0o777;
     assert_eq!((mode(&unit), mode(&kept)), (0o644, 0o600));
     for said in [&text, &done.stdout, &done.stderr] {
@@ -225,20 +219,20 @@ fn an_installation_writes_the_unit_and_apart_from_it_the_key() {
     }
 
     // Again, without a key, and with a new one.
-    let again = install(home, &["--worker-id", "laptop-1.mcp-gateway"]);
+    let again = install(home, &[]);
     assert!(
         again.stderr.contains("is as it should be") && again.stderr.contains("stays"),
         "{again:?}"
     );
     let new = key(Some("laptop-1"), &["*"], 40 * 86_400);
     assert_eq!(with_key(home, &new, &[]).code, Some(0));
-    assert_eq!(fs::read_to_string(&kept).expect("the key"), format!("COGO_KEY={new}\n"));
+    assert_eq!(fs::read_to_string(&kept).expect("the key"), format!("{new}\n"));
 
     // One that was changed by hand stays, with the key as it was.
     fs::write(&unit, "mine").expect("a file");
     with_key(home, &good, &[]).refused(5, &["is not what would be written", "--force"]);
     assert_eq!(fs::read_to_string(&unit).expect("a unit"), "mine");
-    assert_eq!(fs::read_to_string(&kept).expect("the key"), format!("COGO_KEY={new}\n"));
+    assert_eq!(fs::read_to_string(&kept).expect("the key"), format!("{new}\n"));
     let json = with_key(home, &good, &["--force", "--json"]);
     let told: serde_json::Value = serde_json::from_str(&json.stdout).expect("JSON");
     assert_eq!((&told["platform"], &told["written"]), (&"systemd".into(), &true.into()), "{told}");
