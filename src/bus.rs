@@ -14,10 +14,15 @@ mod group;
 mod json;
 mod limits;
 mod patience;
+mod postgres;
 mod queries;
 pub mod replay;
+#[cfg(feature = "remote")]
+pub mod rest;
+mod transport;
 mod wake;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -30,15 +35,18 @@ pub use json::MAX_PAYLOAD_BYTES;
 pub use limits::{Limits, TenantLimit, TopicLimit};
 pub use queries::backlog::{Limit, Parked};
 pub use queries::{Depth, Reaped, WorkerRow};
+pub(crate) use transport::Pace;
 pub use wake::{Signal, Waker};
 
 use self::core::{Core, millis};
 use crate::error::Code;
 use crate::event::{Cursor, Event};
-use crate::message::{Message, MessageId, NewMessage, TraceId};
+use crate::identity::Claims;
+use crate::message::{Message, MessageId, NewMessage, Topic, TraceId};
 use crate::shutdown::Tasks;
 use group::Grouper;
-use patience::Patient;
+use postgres::Postgres;
+use transport::{Transport, Want};
 use wake::Wake;
 
 /// The bus, over a pool of connections. Cheap to clone; its tasks end with the last clone.
@@ -73,32 +81,43 @@ impl Bus {
     /// A bus over `pool`. Call within a Tokio runtime.
     #[must_use]
     pub fn new(pool: PgPool) -> Self {
-        let (tasks, wake) = (Tasks::new(), Wake::new());
-        wake.start_telling(&tasks, pool.clone());
-        wake.start_listening(&tasks, pool.clone());
-        Self::over(pool, wake)
+        let (wake, postgres) = (Wake::new(), Postgres::new(pool));
+        postgres.start_waking(&wake, &Tasks::new());
+        Self::over(Arc::new(postgres), wake)
+    }
+
+    /// A bus over HTTPS. Connects to nothing yet. Call within a Tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] names the option that cannot be used.
+    #[cfg(feature = "remote")]
+    pub fn remote(options: rest::Options) -> Result<Self, Error> {
+        let wake = Wake::new();
+        let rest = rest::Rest::new(options, &wake)?;
+        Ok(Self::over(Arc::new(rest), wake))
     }
 
     /// Another bus of the same process, over a pool of its own, perhaps with other rights. The two wake
     /// each other at once, without the database in between, and listen on one connection.
     #[must_use]
     pub fn beside(&self, pool: PgPool) -> Self {
-        Self::over(pool, self.core.wake.clone())
+        Self::over(Arc::new(Postgres::new(pool)), self.core.wake.clone())
     }
 
-    fn over(pool: PgPool, wake: Wake) -> Self {
+    fn over(transport: Arc<dyn Transport>, wake: Wake) -> Self {
         // Not the process' tasks: these end with the bus, and nobody needs to wait for them, since
         // every call waits for its own answer.
         let tasks = Tasks::new();
-        let core = Core { pool, wake };
+        let core = Core { transport, wake };
         let publishing = core.clone();
         let settling = core.clone();
+        let most = core.transport.room();
         Self {
-            publishes: Grouper::start(&tasks, move |messages: Vec<NewMessage>| {
+            publishes: Grouper::start(&tasks, room(most), move |messages: Vec<NewMessage>| {
                 let core = publishing.clone();
                 async move { core.enqueue(&messages).await }
             }),
-            settles: Grouper::start(&tasks, move |settles: Vec<Settle>| {
+            settles: Grouper::start(&tasks, room(most), move |settles: Vec<Settle>| {
                 let core = settling.clone();
                 async move { core.settle(&settles).await }
             }),
@@ -106,20 +125,54 @@ impl Bus {
         }
     }
 
-    /// The pool.
+    /// The pool, where the bus is over one.
     #[must_use]
-    pub fn pool(&self) -> &PgPool {
-        &self.core.pool
+    pub fn pool(&self) -> Option<&PgPool> {
+        self.core.transport.postgres().map(Postgres::pool)
     }
 
-    fn db(&self) -> Patient<'_> {
-        Patient::new(self.pool())
+    /// What the key of a bus over HTTPS says of itself: whose work it is for, and which topics.
+    #[must_use]
+    pub fn claims(&self) -> Option<Claims> {
+        self.transport().claims()
     }
 
-    /// A waker for `signal`, armed from now on.
+    fn transport(&self) -> &dyn Transport {
+        &*self.core.transport
+    }
+
+    /// A waker for `signal`, armed from now on. For [`Signal::Work`] see also [`Bus::follow`].
     #[must_use]
     pub fn waker(&self, signal: Signal) -> Waker {
+        match signal {
+            Signal::Log => self.transport().want(Want::Log),
+            Signal::Circuit => self.transport().want(Want::Circuit),
+            Signal::Work | Signal::Link => {}
+        }
         self.core.wake.waker(signal)
+    }
+
+    /// Has [`Signal::Work`] tell of messages to `topics` of `tenant` that other processes make claimable. Without
+    /// it a bus over HTTPS tells of what this process does alone.
+    pub fn follow(&self, tenant: &str, topics: &[Topic]) {
+        for topic in topics {
+            self.transport().want(Want::Work {
+                tenant: tenant.to_owned(),
+                role: topic.role().to_owned(),
+                service: topic.service().to_owned(),
+            });
+        }
+    }
+
+    /// How long to wait before looking again when nothing wakes us; another time at each call, and longer where
+    /// a look costs a request over the internet.
+    #[must_use]
+    pub fn pause(&self) -> Duration {
+        self.pace().pause()
+    }
+
+    pub(crate) fn pace(&self) -> Pace {
+        self.transport().pace()
     }
 
     pub(crate) fn wake(&self, signal: Signal) {
@@ -130,7 +183,7 @@ impl Bus {
     /// soon after the call, by a task that would end with it, and the others would find the work only
     /// when they next poll.
     pub async fn wake_others(&self) {
-        self.core.wake.tell_now(self.pool()).await;
+        self.transport().wake_others().await;
     }
 
     /// Publishes one message; concurrent calls share a round trip. When it returns, the message is
@@ -196,7 +249,7 @@ impl Bus {
             claims.iter().map(|(id, claim_no)| json!({"id": id, "claim_no": claim_no})).collect();
         let rows = self
             .core
-            .retry("bus_extend", || queries::extend(self.db(), &batch, millis(lease)))
+            .retry("bus_extend", || self.transport().extend(&batch, millis(lease)))
             .await?;
         Ok(rows
             .into_iter()
@@ -211,7 +264,7 @@ impl Bus {
     /// [`Error::Database`].
     pub async fn reap(&self, max: u32) -> Result<Reaped, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        let reaped = self.core.once("bus_reap", queries::reap(self.db(), max)).await?;
+        let reaped = self.transport().reap(max).await?;
         if reaped.promoted > 0 || reaped.expired > reaped.dead {
             self.wake(Signal::Work);
         }
@@ -226,14 +279,13 @@ impl Bus {
     /// # Errors
     /// [`Error::NoMessage`]; [`Error::Database`].
     pub async fn message(&self, id: MessageId) -> Result<Message, Error> {
-        let found = self.core.retry("message", || queries::message(self.db(), id)).await?;
+        let found = self.core.retry("message", || self.transport().message(id)).await?;
         found.ok_or(Error::NoMessage(id))
     }
 
     /// Which of `messages` wait for nothing more: they are finished, or gone.
     pub(crate) async fn settled_of(&self, messages: &[MessageId]) -> Result<Vec<MessageId>, Error> {
-        let ids: Vec<uuid::Uuid> = messages.iter().map(|id| id.0).collect();
-        self.core.once("settled_of", queries::settled_of(self.db(), &ids)).await
+        self.transport().settled_of(messages).await
     }
 
     /// What happened to one message, oldest first, at most `max` events.
@@ -242,7 +294,7 @@ impl Bus {
     /// [`Error::Database`].
     pub async fn message_events(&self, id: MessageId, max: u32) -> Result<Vec<Event>, Error> {
         let max = i64::from(max);
-        self.core.retry("message_events", || queries::message_events(self.db(), id, max)).await
+        self.core.retry("message_events", || self.transport().message_events(id, max)).await
     }
 
     /// What happened within one trace, oldest first, at most `max` events.
@@ -251,7 +303,7 @@ impl Bus {
     /// [`Error::Database`].
     pub async fn trace_events(&self, trace: TraceId, max: u32) -> Result<Vec<Event>, Error> {
         let max = i64::from(max);
-        self.core.retry("trace_events", || queries::trace_events(self.db(), trace, max)).await
+        self.core.retry("trace_events", || self.transport().trace_events(trace, max)).await
     }
 
     /// The next events after `after`, at most `max`; `filter` as `bus_read_events` takes it.
@@ -265,7 +317,7 @@ impl Bus {
         filter: &Value,
     ) -> Result<Vec<Event>, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        let call = || queries::read_events(self.db(), after, max, filter);
+        let call = || self.transport().read_events(after, max, filter);
         self.core.retry("bus_read_events", call).await
     }
 
@@ -276,7 +328,7 @@ impl Bus {
         max: u32,
     ) -> Result<Vec<queries::Head>, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
-        self.core.retry("bus_read_events", || queries::read_heads(self.db(), after, max)).await
+        self.core.retry("bus_read_events", || self.transport().read_heads(after, max)).await
     }
 
     /// The end of the log: reading on from here gives what happens from now on.
@@ -284,7 +336,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn log_end(&self) -> Result<Cursor, Error> {
-        let text = self.core.retry("bus_log_end", || queries::log_end(self.db())).await?;
+        let text = self.core.retry("bus_log_end", || self.transport().log_end()).await?;
         text.parse().map_err(|_| Error::Refused {
             code: Code::Internal,
             message: format!("bus_log_end: {text:?} is not a cursor"),
@@ -297,7 +349,7 @@ impl Bus {
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn append_event(&self, event: Value) -> Result<(), Error> {
         let events = json!([json::storable(event)]);
-        self.core.once("bus_append_event", queries::append_events(self.db(), &events)).await?;
+        self.transport().append_events(&events).await?;
         self.wake(Signal::Log);
         Ok(())
     }
@@ -307,8 +359,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn worker_seen(&self, worker: &Value) -> Result<bool, Error> {
-        let call = queries::worker_seen(self.db(), worker);
-        let new = self.core.once("bus_worker_seen", call).await?;
+        let new = self.transport().worker_seen(worker).await?;
         if new {
             self.wake(Signal::Log);
         }
@@ -325,8 +376,7 @@ impl Bus {
         reason: &str,
         tenant: &str,
     ) -> Result<bool, Error> {
-        let call = queries::worker_gone(self.db(), worker, reason, tenant);
-        let was = self.core.once("bus_worker_gone", call).await?;
+        let was = self.transport().worker_gone(worker, reason, tenant).await?;
         self.wake(Signal::Log);
         Ok(was)
     }
@@ -336,7 +386,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn stats(&self) -> Result<Vec<Depth>, Error> {
-        self.core.once("bus_stats", queries::stats(self.db())).await
+        self.transport().stats().await
     }
 
     /// The workers, those online first, the last seen first, at most `max`.
@@ -344,7 +394,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn workers(&self, max: u32) -> Result<Vec<WorkerRow>, Error> {
-        self.core.once("workers", queries::workers(self.db(), i64::from(max))).await
+        self.transport().workers(i64::from(max)).await
     }
 
     /// The newest migration that the database has.
@@ -352,7 +402,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`], also where the schema was never loaded.
     pub async fn schema_version(&self) -> Result<Option<i64>, Error> {
-        self.core.once("bus_schema_version", queries::schema_version(self.db())).await
+        self.transport().schema_version().await
     }
 
     /// Lets finished messages go, at most `max`; how many went.
@@ -383,9 +433,9 @@ impl Bus {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
         let (done_for, keyed_for) = (done_for.as_secs_f64(), keyed_for.as_secs_f64());
         let failed_for = failed_for.map(|keep| keep.as_secs_f64());
-        let db = Patient::for_chores(self.pool());
-        let call = queries::retain(db, done_for, keyed_for, failed_for, max);
-        let gone = self.core.once("bus_retain", call).await?;
+        let db = self.core.postgres("letting finished messages go")?.chores();
+        let gone = queries::retain(db, done_for, keyed_for, failed_for, max).await;
+        let gone = gone.map_err(|error| Error::from_sqlx("bus_retain", error))?;
         Ok(u32::try_from(gone).unwrap_or(0))
     }
 
@@ -399,10 +449,15 @@ impl Bus {
         keep: Duration,
     ) -> Result<Vec<(String, String)>, Error> {
         let ahead = i32::try_from(ahead_weeks).unwrap_or(i32::MAX);
-        let db = Patient::for_chores(self.pool());
-        let call = queries::partition(db, ahead, keep.as_secs_f64());
-        self.core.once("bus_partition", call).await
+        let db = self.core.postgres("the partitions of the log")?.chores();
+        let done = queries::partition(db, ahead, keep.as_secs_f64()).await;
+        done.map_err(|error| Error::from_sqlx("bus_partition", error))
     }
+}
+
+/// How heavy a group may be, where there is a limit.
+fn room<T: serde::Serialize>(most: usize) -> Option<group::Room<T>> {
+    (most < usize::MAX).then_some(group::Room { most, weigh: |item: &T| json::size(item) })
 }
 
 fn check(message: &NewMessage) -> Result<(), Error> {

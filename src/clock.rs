@@ -2,7 +2,8 @@
 //!
 //! The time of record is the database's (`cogo.now()` in SQL); what this module gives is for
 //! measuring how long something took and for deciding when to look again. Nothing read here is ever
-//! compared with a time that another machine wrote.
+//! compared with a time that another machine wrote, but for the expiry of tokens, which RFC 7519 puts to the
+//! clock of whoever verifies (`identity` says with what leeway).
 
 #![allow(clippy::disallowed_methods)] // the one module that may read the clocks
 
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-/// The wall clock, for names of files and lines of logs; never for leases or schedules.
+/// The wall clock, for names of files, lines of logs and the expiry of tokens; never for leases or schedules.
 #[must_use]
 pub fn utc_now() -> DateTime<Utc> {
     Utc::now()
@@ -37,5 +38,31 @@ impl Stopwatch {
     #[must_use]
     pub fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Measures the time between looks, also where the machine slept in between: by the wall clock and by
+/// the steady one, which stands still during sleep on Linux and macOS.
+#[derive(Debug, Clone, Copy)]
+pub struct Laps {
+    wall: DateTime<Utc>,
+    steady: Instant,
+}
+
+impl Laps {
+    /// Starts the first lap now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { wall: Utc::now(), steady: Instant::now() }
+    }
+
+    /// The time since the last look, by whichever clock says more; and the next lap starts. A wall clock
+    /// that was set forward looks like sleep, so nothing may depend on it but a needless look.
+    pub fn lap(&mut self) -> Duration {
+        let now = Self::start();
+        let wall = (now.wall - self.wall).to_std().unwrap_or_default();
+        let steady = now.steady - self.steady;
+        *self = now;
+        wall.max(steady)
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
-use crate::message::{MessageId, Stored, TraceId};
+use crate::message::{MessageId, Stored, TraceId, stored};
 
 /// A row of `bus_events`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
@@ -39,6 +39,7 @@ pub struct Event {
     /// Why, in a word, where there is a reason to give.
     pub reason: Option<String>,
     /// What else is known.
+    #[serde(deserialize_with = "stored")]
     #[sqlx(try_from = "Stored")]
     pub payload: Value,
     /// When, by the database's clock.

@@ -16,11 +16,17 @@ pub mod error;
 pub mod event;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod identity;
 pub mod live;
 pub mod message;
 pub mod metrics;
+#[cfg(feature = "remote")]
+pub mod net;
 pub mod policy;
+#[cfg(any(feature = "hub", feature = "remote"))]
+pub mod realtime;
 pub mod retry;
+pub mod secret;
 pub mod shutdown;
 #[cfg(feature = "test-util")]
 pub mod testing;

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sqlx::error::BoxDynError;
@@ -367,10 +367,15 @@ impl sqlx::Type<Postgres> for Stored {
 impl<'r> sqlx::Decode<'r, Postgres> for Stored {
     fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
         let text = Option::<Json<Box<RawValue>>>::decode(value)?;
-        Ok(Self(text.map(|text| {
-            serde_json::from_str(text.get())
-                .unwrap_or_else(|why| json!({"unreadable": why.to_string()}))
-        })))
+        Ok(Self::read(text.as_ref().map(|text| text.get())))
+    }
+}
+
+impl Stored {
+    fn read(text: Option<&str>) -> Self {
+        Self(text.map(|text| {
+            serde_json::from_str(text).unwrap_or_else(|why| json!({"unreadable": why.to_string()}))
+        }))
     }
 }
 
@@ -384,6 +389,20 @@ impl From<Stored> for Value {
     fn from(stored: Stored) -> Self {
         stored.0.unwrap_or_default()
     }
+}
+
+/// Text that is read whatever is in it, as [`Stored`] does it.
+fn read_stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Stored, D::Error> {
+    let text = Option::<Box<RawValue>>::deserialize(deserializer)?;
+    Ok(Stored::read(text.as_deref().map(RawValue::get)))
+}
+
+pub(crate) fn stored<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+    read_stored(deserializer).map(Value::from)
+}
+
+fn stored_if_any<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
+    read_stored(deserializer).map(Option::from)
 }
 
 /// A message as the database holds it: a row of `agent_messages`.
@@ -402,6 +421,7 @@ pub struct Message {
     /// What is asked for.
     pub intent: String,
     /// What the handler gets.
+    #[serde(deserialize_with = "stored")]
     #[sqlx(try_from = "Stored")]
     pub payload: Value,
     /// The work that it belongs to.
@@ -429,9 +449,11 @@ pub struct Message {
     /// Until when, unless extended.
     pub lease_until: Option<DateTime<Utc>>,
     /// What the handler gave, when done.
+    #[serde(default, deserialize_with = "stored_if_any")]
     #[sqlx(try_from = "Stored")]
     pub result: Option<Value>,
     /// The last failure, if any.
+    #[serde(default, deserialize_with = "stored_if_any")]
     #[sqlx(try_from = "Stored")]
     pub error: Option<Value>,
     /// When it was enqueued.

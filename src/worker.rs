@@ -8,6 +8,7 @@ mod execution;
 mod in_flight;
 mod lease;
 pub mod runner;
+mod upkeep;
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -52,6 +53,12 @@ pub trait Handler: Send + Sync + 'static {
     /// it belongs: two places may then do what one would not do twice.
     fn fallback(&self, _message: &Message, _may_have_run: bool) -> Option<Fallback> {
         None
+    }
+
+    /// What others may see of the worker in `workers.info`, such as the tools that it offers; a JSON object of at
+    /// most some ten kilobytes. Asked again and again, so that it may change; each change is an event of the log.
+    fn info(&self) -> Value {
+        json!({})
     }
 }
 

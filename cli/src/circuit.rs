@@ -88,7 +88,9 @@ async fn list(tenant: Option<String>, open: bool, global: &Global, output: Outpu
     if let Some(tenant) = &tenant {
         check_tenant(tenant)?;
     }
-    let mut circuits = global.bus().await?.circuits(tenant.as_deref().unwrap_or("*")).await?;
+    let bus = global.bus().await?;
+    let tenant = tenant.or_else(|| bus.claims().and_then(|claims| claims.tenant));
+    let mut circuits = bus.circuits(tenant.as_deref().unwrap_or("*")).await?;
     circuits.retain(|circuit| !open || circuit.state != State::Closed);
     if output.json {
         output.value(&circuits)?;

@@ -13,6 +13,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool};
 use sqlx::{Connection as _, error::DatabaseError};
 
 use crate::exit::Failed;
+use crate::remote::Remote;
 
 /// How long a command waits for the database at first; a person is waiting.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -70,6 +71,9 @@ pub(crate) struct Global {
         hide_short_help = true
     )]
     pub(crate) log_format: LogFormat,
+    /// The bus over HTTPS.
+    #[command(flatten)]
+    pub(crate) remote: Remote,
 }
 
 /// How logs are written.
@@ -136,8 +140,18 @@ impl Global {
         Ok(Source::new(self.config_dir()?))
     }
 
+    /// The URL of the bus over HTTPS, if it is to be reached that way.
+    pub(crate) fn url(&self) -> Result<Option<&str>> {
+        self.remote.wanted(self.database_url.as_ref().is_some_and(|url| !url.is_empty()))
+    }
+
     /// The database that was named, or that of a running `cogo up`.
     pub(crate) fn database(&self) -> Result<PgConnectOptions> {
+        if self.remote.is_flag() {
+            return Err(Failed::usage("--url: this command needs a database")
+                .hint("Name one by --database-url or DATABASE_URL.")
+                .into());
+        }
         if let Some(named) = self.named_database()? {
             return Ok(named);
         }
@@ -168,8 +182,11 @@ impl Global {
         Ok(Some(options))
     }
 
-    /// The bus of [`Global::database`], looked at: reachable, and with a schema that we know.
+    /// The bus of [`Global::url`] or [`Global::database`], looked at: reachable, and with a schema that we know.
     pub(crate) async fn bus(&self) -> Result<Bus> {
+        if let Some(url) = self.url()? {
+            return self.remote.bus(url).await;
+        }
         let options = self.database()?;
         open(&options, Rights::Login, db::Options::new(options.clone()).max_connections).await
     }

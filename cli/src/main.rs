@@ -10,6 +10,9 @@ mod connect;
 mod dlq;
 mod exit;
 mod hub;
+mod install;
+mod jwt;
+mod jwt_secret;
 mod lifecycle;
 mod limits;
 mod mcp;
@@ -21,6 +24,7 @@ mod probe;
 mod progress;
 mod recorder;
 mod reload;
+mod remote;
 mod replay;
 mod serve;
 mod status;
@@ -32,12 +36,13 @@ mod up;
 mod up_file;
 mod wait;
 mod worker;
+mod workers;
 
 use std::panic::resume_unwind;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing_subscriber::EnvFilter;
@@ -76,6 +81,7 @@ enum Command {
     Up(up::Up),
     Hub(hub::Hub),
     Worker(worker::Worker),
+    Workers(workers::Workers),
     Enqueue(message::Enqueue),
     Get(message::Get),
     Tail(tail::Tail),
@@ -85,6 +91,7 @@ enum Command {
     Circuit(circuit::Circuit),
     Replay(replay::Replay),
     Mcp(mcp::Mcp),
+    Token(jwt::Token),
     Status(status::Status),
     Config(config::Config),
     Migrate(migrate::Migrate),
@@ -93,7 +100,11 @@ enum Command {
 impl Command {
     /// Whether it runs until it is told to stop, and looks after signals itself.
     fn serves(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Hub(_) | Self::Worker(_))
+        match self {
+            Self::Up(_) | Self::Hub(_) => true,
+            Self::Worker(worker) => worker.serves(),
+            _ => false,
+        }
     }
 
     async fn run(self, global: &Global, output: Output) -> Result<Exit> {
@@ -101,6 +112,7 @@ impl Command {
             Self::Up(command) => command.run(global).await,
             Self::Hub(command) => command.run(global).await,
             Self::Worker(command) => command.run(global, output).await,
+            Self::Workers(command) => command.run(global, output).await,
             Self::Enqueue(command) => command.run(global, output).await,
             Self::Get(command) => command.run(global, output).await,
             Self::Tail(command) => command.run(global, output).await,
@@ -110,6 +122,7 @@ impl Command {
             Self::Circuit(command) => command.run(global, output).await,
             Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
+            Self::Token(command) => command.run(global, output),
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),
             Self::Migrate(command) => command.run(global, output).await,
@@ -118,7 +131,9 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    cli.global.remote.look_at(&matches);
     match start(cli) {
         Ok(exit) => exit.into(),
         Err(error) => {
@@ -178,8 +193,6 @@ fn log(global: &Global, serves: bool) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]

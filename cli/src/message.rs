@@ -69,9 +69,9 @@ pub(crate) struct Enqueue {
     /// Which of several equal instances of the service
     #[arg(long, default_value_t = 0)]
     shard: i32,
-    /// Whose work it is
-    #[arg(long, default_value = "default")]
-    tenant: String,
+    /// Whose work it is; by default what the key is for, or else `default`
+    #[arg(long)]
+    tenant: Option<String>,
 }
 
 impl Enqueue {
@@ -85,7 +85,6 @@ impl Enqueue {
         let mut message = by_policy(message, &policies.resolve(&key), self.deadline);
         message.max_attempts = self.max_attempts.or(message.max_attempts);
         message.ordering_key = self.ordering_key;
-        message.tenant = self.tenant;
         message.shard = self.shard;
         message.trace_id = self.trace;
         message.parent_id = self.parent;
@@ -94,6 +93,10 @@ impl Enqueue {
             message.id = id;
         }
         let bus = global.bus().await?;
+        let of_key = || bus.claims().and_then(|claims| claims.tenant);
+        if let Some(tenant) = self.tenant.or_else(of_key) {
+            message.tenant = tenant;
+        }
         let receipt = bus.publish(message).await?;
         bus.wake_others().await;
         if output.json {

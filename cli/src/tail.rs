@@ -16,7 +16,7 @@ use crate::message::topic;
 use crate::output::{Cell, Ink, Output, note};
 use crate::text::{event_detail, event_ink, time_of_day};
 
-/// How often the log is looked at when nothing wakes us.
+/// How long to wait before asking a bus again that did not answer.
 const POLL: Duration = Duration::from_secs(1);
 /// Events a round trip.
 const BATCH: u32 = 500;
@@ -88,7 +88,7 @@ impl Tail {
                 // A server that is restarted is no end of the log; said once, since it may take a while.
                 Err(error) if error.is_transient() => {
                     if std::mem::replace(&mut answered, false) {
-                        note("The database does not answer; going on when it does.");
+                        note("The bus does not answer; going on when it does.");
                     }
                     tokio::time::sleep(POLL).await;
                     continue;
@@ -105,7 +105,7 @@ impl Tail {
             if events.len() < BATCH as usize {
                 tokio::select! {
                     () = woken.woken() => {}
-                    () = tokio::time::sleep(POLL) => {}
+                    () = tokio::time::sleep(bus.pause()) => {}
                 }
             }
         }

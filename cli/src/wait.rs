@@ -16,6 +16,11 @@ const POLL: Duration = Duration::from_millis(500);
 /// The most events of one message that are looked at; more than any message has.
 const EVENTS: u32 = 10_000;
 
+/// Over the internet a look costs more; still a person waits.
+fn pause(bus: &Bus) -> Duration {
+    if bus.pool().is_some() { POLL } else { bus.pause().min(4 * POLL) }
+}
+
 /// Waits until the message is finished, at most for `deadline`, and gives it as it then is. Every event
 /// that happens meanwhile is handed to `tell`, those from before are not.
 pub(crate) async fn wait(
@@ -39,7 +44,7 @@ pub(crate) async fn wait(
         first = false;
         tokio::select! {
             () = woken.woken() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(pause(bus)) => {}
             () = &mut deadline => break,
         }
         message = bus.message(id).await?;

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::breaker::{Evidence, Id, Policy, Remote, State};
 use crate::bus::core::millis;
 use crate::bus::error::Error;
-use crate::bus::{Bus, Signal, queries};
-use crate::message::Stored;
+use crate::bus::{Bus, Signal};
+use crate::message::{Stored, stored};
 
 /// A breaker that has opened at least once; the others have no row, and are closed.
-#[derive(Debug, Clone, PartialEq, Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, sqlx::FromRow)]
 pub struct Circuit {
     /// Whose messages it is for.
     pub tenant: String,
@@ -34,6 +34,7 @@ pub struct Circuit {
     /// The worker or operator that brought it there.
     pub worker_id: Option<String>,
     /// What the window held when it opened.
+    #[serde(deserialize_with = "stored")]
     #[sqlx(try_from = "Stored")]
     pub evidence: Value,
     /// When it last opened from closed.
@@ -63,6 +64,14 @@ impl CircuitAction {
             Self::Reset => "reset",
         }
     }
+
+    /// For how long it opens, if not until it is closed by hand.
+    pub(crate) fn open_ms(self) -> Option<i64> {
+        match self {
+            Self::Open(period) => period.map(|p| i64::try_from(p.as_millis()).unwrap_or(i64::MAX)),
+            Self::Close | Self::Reset => None,
+        }
+    }
 }
 
 impl From<&Circuit> for Remote {
@@ -84,7 +93,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn circuits(&self, tenant: &str) -> Result<Vec<Circuit>, Error> {
-        self.core.once("bus_circuits", queries::circuits(self.db(), tenant)).await
+        self.transport().circuits(tenant).await
     }
 
     /// Proposes to open a breaker that is closed since `seen_version`; whoever is first opens it for all. Gives
@@ -107,15 +116,8 @@ impl Bus {
         });
         let counted = json!(evidence);
         let call = || {
-            queries::circuit_open(
-                self.db(),
-                id,
-                worker,
-                evidence.reason,
-                seen_version,
-                &policy,
-                &counted,
-            )
+            let reason = evidence.reason;
+            self.transport().circuit_open(id, worker, reason, seen_version, &policy, &counted)
         };
         let circuit = self.core.retry("bus_circuit_open", call).await?;
         self.circuit_changed();
@@ -133,8 +135,8 @@ impl Bus {
         lease: Duration,
     ) -> Result<(bool, Circuit), Error> {
         // Once: an answer that is lost costs one place of a probe, and a second call would take two.
-        let call = queries::circuit_probe(self.db(), id, worker, millis(lease));
-        let (granted, circuit) = self.core.once("bus_circuit_probe", call).await?;
+        let probe = self.transport().circuit_probe(id, worker, millis(lease));
+        let (granted, circuit) = probe.await?;
         if granted {
             self.circuit_changed();
         }
@@ -153,8 +155,7 @@ impl Bus {
         reason: Option<&str>,
     ) -> Result<Option<Circuit>, Error> {
         // Once: a second report would count as a second call. A lost one costs the probe's lease.
-        let call = queries::circuit_report(self.db(), id, worker, ok, reason);
-        let circuit = self.core.once("bus_circuit_report", call).await?;
+        let circuit = self.transport().circuit_report(id, worker, ok, reason).await?;
         self.circuit_changed();
         Ok(circuit)
     }
@@ -171,8 +172,7 @@ impl Bus {
         actor: Option<&str>,
         reason: Option<&str>,
     ) -> Result<Circuit, Error> {
-        let call = queries::circuit_set(self.db(), id, action, actor, reason);
-        let circuit = self.core.once("bus_circuit_set", call).await?;
+        let circuit = self.transport().circuit_set(id, action, actor, reason).await?;
         self.circuit_changed();
         Ok(circuit)
     }

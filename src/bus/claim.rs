@@ -119,7 +119,7 @@ impl Settle {
         }
     }
 
-    pub(crate) fn to_json(&self) -> Value {
+    fn to_json(&self) -> Value {
         let millis = |delay: &Duration| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let mut json = match &self.op {
             Op::Complete { result, meta } => {
@@ -136,6 +136,13 @@ impl Settle {
         json["id"] = json!(self.id);
         json["claim_no"] = json!(self.claim_no);
         json
+    }
+}
+
+/// As `bus_step` takes it.
+impl serde::Serialize for Settle {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.to_json().serialize(serializer)
     }
 }
 

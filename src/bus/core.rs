@@ -1,17 +1,20 @@
 //! The calls themselves: one round trip each, tried again where that is safe.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
 use rand::RngExt as _;
-use serde_json::{Value, json};
-use sqlx::postgres::PgPool;
+use serde_json::json;
 
+use crate::bus::Receipt;
 use crate::bus::claim::{ClaimRequest, Settle, Settled};
 use crate::bus::error::Error;
-use crate::bus::patience::Patient;
+use crate::bus::json::size;
+use crate::bus::postgres::Postgres;
+use crate::bus::queries::StepRow;
+use crate::bus::transport::Transport;
 use crate::bus::wake::{Signal, Wake};
-use crate::bus::{Receipt, queries};
 use crate::error::{Code, chain};
 use crate::message::{Message, NewMessage};
 use crate::metrics::{BUS_RETRIES_TOTAL, PUBLISHED_TOTAL};
@@ -19,10 +22,13 @@ use crate::metrics::{BUS_RETRIES_TOTAL, PUBLISHED_TOTAL};
 /// How often a call is tried when the database does not answer, before the caller is told.
 const TRIES: u32 = 4;
 
+/// A server that asks for more patience than this is left alone: whoever called knows better what to do meanwhile.
+const WAIT_AT_MOST: Duration = Duration::from_millis(500);
+
 /// What the groupers' tasks need; apart from [`Bus`], or they would keep themselves alive.
 #[derive(Debug, Clone)]
 pub(super) struct Core {
-    pub(super) pool: PgPool,
+    pub(super) transport: Arc<dyn Transport>,
     pub(super) wake: Wake,
 }
 
@@ -31,15 +37,12 @@ impl Core {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = serde_json::to_string(messages).map_err(|error| Error::Refused {
-            code: Code::InvalidArgument,
-            message: format!("messages: {error}"),
-        })?;
+        let batch = batch(messages)?;
         let mut tried = 0;
         let rows = self
             .retry("bus_enqueue", || {
                 tried += 1;
-                queries::enqueue(Patient::new(&self.pool), &batch)
+                self.transport.enqueue(&batch)
             })
             .await?;
         self.wake.wake(Signal::Work);
@@ -57,45 +60,30 @@ impl Core {
         Ok(receipts.collect())
     }
 
+    /// Settles, and claims nothing.
     pub(super) async fn settle(&self, settles: &[Settle]) -> Result<Vec<Settled>, Error> {
-        let nothing = ClaimRequest {
-            worker: "settle".to_owned(),
-            tenant: crate::message::DEFAULT_TENANT.to_owned(),
-            topics: Vec::new(),
-            max: 0,
-            lease: Duration::from_secs(1),
-        };
-        let (outcomes, _) = self.step_retried(settles, &nothing).await?;
-        Ok(outcomes)
-    }
-
-    /// Only for steps that claim nothing.
-    async fn step_retried(
-        &self,
-        settles: &[Settle],
-        request: &ClaimRequest,
-    ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
-        let mut pause = Pause::new();
-        loop {
-            match self
-                .step_once(settles, request)
-                .await
-                .map(|(outcomes, claimed, _)| (outcomes, claimed))
-            {
-                Err(error) if error.is_transient() && pause.next("bus_step", &error).await => {}
-                other => return other,
-            }
-        }
+        let batch = batch(settles)?;
+        let rows = self.retry("bus_step", || self.transport.settle(&batch)).await?;
+        Ok(self.stepped(settles, rows).outcomes)
     }
 
     /// Settles and claims. What was claimed and cannot be read goes to the dead-letter queue at once: no
     /// worker could do anything else, and without that it would come back when its lease runs out.
+    ///
+    /// Made once: if the answer is lost, claims may have been made.
     pub(super) async fn step(
         &self,
         settles: &[Settle],
         request: &ClaimRequest,
     ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
-        let (outcomes, messages, unreadable) = self.step_once(settles, request).await?;
+        let (first, last) = self.cut(settles);
+        let mut outcomes = Vec::with_capacity(settles.len());
+        for piece in first {
+            outcomes.extend(self.settle(piece).await?);
+        }
+        let rows = self.transport.step(&batch(last)?, request).await?;
+        let Stepped { outcomes: ended, messages, unreadable } = self.stepped(last, rows);
+        outcomes.extend(ended);
         if !unreadable.is_empty() {
             let verdicts: Vec<Settle> = unreadable.iter().map(|message| bury(message)).collect();
             if let Err(error) = self.settle(&verdicts).await {
@@ -109,30 +97,31 @@ impl Core {
         Ok((outcomes, messages))
     }
 
-    async fn step_once(
-        &self,
-        settles: &[Settle],
-        request: &ClaimRequest,
-    ) -> Result<Stepped, Error> {
-        let batch: Value = settles.iter().map(Settle::to_json).collect();
-        let rows = queries::step(
-            Patient::new(&self.pool),
-            &batch.to_string(),
-            &request.worker,
-            &request.topics,
-            i32::try_from(request.max).unwrap_or(i32::MAX),
-            millis(request.lease),
-            &request.tenant,
-        )
-        .await
-        .map_err(|error| Error::from_sqlx("bus_step", error))?;
+    /// Settles in pieces that fit into a request each, the last of them apart.
+    fn cut<'s>(&self, settles: &'s [Settle]) -> (Vec<&'s [Settle]>, &'s [Settle]) {
+        let room = self.transport.room();
+        let (mut pieces, mut from, mut weight) = (Vec::new(), 0, 0);
+        if room < usize::MAX {
+            for (at, settle) in settles.iter().enumerate() {
+                let size = size(settle);
+                if at > from && size.saturating_add(weight) > room {
+                    pieces.push(&settles[from..at]);
+                    (from, weight) = (at, 0);
+                }
+                weight += size;
+            }
+        }
+        (pieces, &settles[from..])
+    }
+
+    fn stepped(&self, settles: &[Settle], rows: Vec<StepRow>) -> Stepped {
         let mut outcomes = vec![Settled::Stale; settles.len()];
         let (mut messages, mut unreadable) = (Vec::new(), Vec::new());
         for row in rows {
             match row {
-                queries::StepRow::Claimed(message) => messages.push(message),
-                queries::StepRow::Unreadable(message) => unreadable.push(message),
-                queries::StepRow::Outcome { ord, outcome } => {
+                StepRow::Claimed(message) => messages.push(message),
+                StepRow::Unreadable(message) => unreadable.push(message),
+                StepRow::Outcome { ord, outcome } => {
                     let place = usize::try_from(ord - 1).ok().and_then(|at| outcomes.get_mut(at));
                     if let Some(place) = place {
                         *place = match outcome.as_str() {
@@ -150,29 +139,26 @@ impl Core {
                 self.wake.wake(Signal::Work);
             }
         }
-        Ok((outcomes, messages, unreadable))
+        Stepped { outcomes, messages, unreadable }
     }
 
-    pub(super) async fn once<T>(
-        &self,
-        call: &'static str,
-        answer: impl Future<Output = sqlx::Result<T>>,
-    ) -> Result<T, Error> {
-        answer.await.map_err(|error| Error::from_sqlx(call, error))
+    /// The database itself, for `what` only an operator with one can do.
+    pub(super) fn postgres(&self, what: &'static str) -> Result<&Postgres, Error> {
+        self.transport.postgres().ok_or(Error::NeedsDatabase { what })
     }
 
-    /// Makes a call that is safe to repeat, a few times if the database does not answer.
+    /// Makes a call that is safe to repeat, a few times if the bus does not answer.
     pub(super) async fn retry<T, Fut>(
         &self,
         call: &'static str,
         mut attempt: impl FnMut() -> Fut,
     ) -> Result<T, Error>
     where
-        Fut: Future<Output = sqlx::Result<T>>,
+        Fut: Future<Output = Result<T, Error>>,
     {
         let mut pause = Pause::new();
         loop {
-            match self.once(call, attempt()).await {
+            match attempt().await {
                 Err(error) if error.is_transient() && pause.next(call, &error).await => {}
                 other => return other,
             }
@@ -181,7 +167,18 @@ impl Core {
 }
 
 /// What became of the settles, what was claimed, and what was claimed and cannot be read.
-type Stepped = (Vec<Settled>, Vec<Box<Message>>, Vec<Box<Message>>);
+struct Stepped {
+    outcomes: Vec<Settled>,
+    messages: Vec<Box<Message>>,
+    unreadable: Vec<Box<Message>>,
+}
+
+fn batch(items: &[impl serde::Serialize]) -> Result<String, Error> {
+    serde_json::to_string(items).map_err(|error| Error::Refused {
+        code: Code::InvalidArgument,
+        message: format!("the batch cannot be written as JSON: {error}"),
+    })
+}
 
 /// The end of a message whose payload cannot be read.
 fn bury(message: &Message) -> Settle {
@@ -208,7 +205,9 @@ impl Pause {
 
     /// Waits before the next try; false when there is to be none.
     async fn next(&mut self, call: &'static str, error: &Error) -> bool {
-        if self.tried >= TRIES {
+        let later = matches!(error, Error::Unavailable { retry_after: Some(after), .. }
+            if *after > WAIT_AT_MOST);
+        if self.tried >= TRIES || later {
             return false;
         }
         counter!(BUS_RETRIES_TOTAL, "call" => call).increment(1);

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 pub use history::{Attempt, End, Requeued, Step};
 
 use crate::bus::error::Error;
+use crate::bus::postgres::Postgres;
 use crate::bus::queries::dead_letters::{self as sql, Place};
 use crate::bus::{Bus, Signal, json::holds_nul, queries};
 use crate::error::Code;
@@ -238,7 +239,16 @@ fn answers(rows: Vec<queries::Operated>) -> Vec<(MessageId, Operated)> {
     rows.into_iter().map(|row| (row.id, Operated::of(row.code.as_deref()))).collect()
 }
 
+async fn ask<T>(answer: impl Future<Output = sqlx::Result<T>>) -> Result<T, Error> {
+    answer.await.map_err(|error| Error::from_sqlx("dead_letters", error))
+}
+
 impl Bus {
+    /// What reads the dead-letter queue.
+    fn dead_letter_queue(&self) -> Result<&Postgres, Error> {
+        self.core.postgres("the dead-letter queue")
+    }
+
     /// The dead letters that fit `filter`, the latest first, at most `max`.
     ///
     /// # Errors
@@ -246,7 +256,8 @@ impl Bus {
     pub async fn dead_letters(&self, filter: &Filter, max: u32) -> Result<Vec<DeadLetter>, Error> {
         filter.validate()?;
         let max = i64::from(max);
-        self.core.retry("dead_letters", || sql::list(self.db(), filter, max)).await
+        let db = self.dead_letter_queue()?;
+        self.core.retry("dead_letters", || ask(sql::list(db.db(), filter, max))).await
     }
 
     /// One dead letter, with all that led to it.
@@ -255,7 +266,8 @@ impl Bus {
     /// [`Error::NoMessage`]; [`Error::Refused`] (not found) for a message that is no dead letter;
     /// [`Error::Database`].
     pub async fn dead_letter(&self, id: MessageId) -> Result<Examined, Error> {
-        let found = self.core.retry("dead_letter", || sql::one(self.db(), id)).await?;
+        let db = self.dead_letter_queue()?;
+        let found = self.core.retry("dead_letter", || ask(sql::one(db.db(), id))).await?;
         let letter = found.ok_or(Error::NoMessage(id))?;
         let status = letter.message.status;
         if status != crate::message::Status::Failed {
@@ -264,7 +276,7 @@ impl Bus {
         }
         let trail = self
             .core
-            .retry("dead_letter_history", || sql::trail(self.db(), id, HISTORY_MAX + 1))
+            .retry("dead_letter_history", || ask(sql::trail(db.db(), id, HISTORY_MAX + 1)))
             .await?;
         let most = usize::try_from(HISTORY_MAX).unwrap_or(usize::MAX);
         let truncated = trail.len() > most;
@@ -302,10 +314,10 @@ impl Bus {
         let size = Value::from(fields.clone()).to_string().len() + 50;
         let mut done = Vec::new();
         for ids in messages.chunks((BATCH_BYTES / size).clamp(1, BATCH)) {
-            let rows = sql::requeue(self.db(), &items(ids, &fields), reason).await;
+            let rows = self.transport().requeue(&items(ids, &fields), reason).await;
             self.wake(Signal::Work);
             self.wake(Signal::Log);
-            done.extend(rows.map(answers).map_err(|e| Error::from_sqlx("bus_requeue", e))?);
+            done.extend(answers(rows?));
         }
         Ok(done)
     }
@@ -335,9 +347,9 @@ impl Bus {
         messages: &[MessageId],
         reason: Option<&str>,
     ) -> Result<Vec<(MessageId, Operated)>, Error> {
-        let rows = queries::cancel(self.db(), &items(messages, &Map::new()), reason).await;
+        let rows = self.transport().cancel(&items(messages, &Map::new()), reason).await;
         self.wake(Signal::Log);
-        rows.map(answers).map_err(|error| Error::from_sqlx("bus_cancel", error))
+        rows.map(answers)
     }
 
     /// Drops messages from the dead-letter queue for good. Their events stay.
@@ -352,9 +364,9 @@ impl Bus {
         check_reason(reason)?;
         let mut done = Vec::new();
         for ids in messages.chunks(BATCH) {
-            let rows = sql::drop_dead(self.db(), &items(ids, &Map::new()), reason).await;
+            let rows = self.transport().drop_dead(&items(ids, &Map::new()), reason).await;
             self.wake(Signal::Log);
-            done.extend(rows.map(answers).map_err(|e| Error::from_sqlx("bus_drop", e))?);
+            done.extend(answers(rows?));
         }
         Ok(done)
     }
@@ -381,6 +393,7 @@ impl Bus {
         F: Future<Output = Result<Vec<(MessageId, Operated)>, Error>>,
     {
         filter.validate()?;
+        let db = self.dead_letter_queue()?;
         let mut left = max.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
         let mut after: Option<Place> = None;
         let mut results = Vec::new();
@@ -388,7 +401,7 @@ impl Bus {
             let page = left.min(BATCH);
             // One more than is taken says whether there are more.
             let asked = i64::try_from(page).unwrap_or(i64::MAX) + 1;
-            let call = || sql::places(self.db(), filter, after, asked);
+            let call = || ask(sql::places(db.db(), filter, after, asked));
             let mut places = self.core.retry("dead_letters", call).await?;
             let more = places.len() > page;
             places.truncate(page);

@@ -6,7 +6,7 @@ use crate::error::Code;
 use crate::message::{InvalidName, MessageId};
 
 /// When to try again where a refusal does not say: what waits is counted anew each second.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Why a call to the bus failed.
 #[derive(Debug, thiserror::Error)]
@@ -70,24 +70,62 @@ pub enum Error {
         #[source]
         source: sqlx::Error,
     },
+    /// The hub could not be reached over HTTPS, or gave up on the call; whether it was carried out is unknown.
+    #[error("{call}: {message}")]
+    Unavailable {
+        /// Which call.
+        call: &'static str,
+        /// Why.
+        message: String,
+        /// When the hub says that it may be tried again.
+        retry_after: Option<Duration>,
+    },
+    /// The hub does not take the key: it is wrong, or has expired. Nothing was changed.
+    #[error("the hub does not take this key: {message}. {}", UNAUTHORIZED)]
+    Unauthorized {
+        /// What the hub said.
+        message: String,
+    },
+    /// The URL leads to no bus, or to one that lacks the function. Nothing was changed.
+    #[error("{call}: {message}. {}", NOT_THERE)]
+    NotThere {
+        /// Which call.
+        call: &'static str,
+        /// What came instead.
+        message: String,
+    },
+    /// What only a connection to the database can do.
+    #[error("{what}: a bus over HTTPS cannot do this; use the database's postgres:// URL")]
+    NeedsDatabase {
+        /// What was asked for.
+        what: &'static str,
+    },
     /// The bus client is shutting down.
     #[error("the bus client is closed")]
     Closed,
 }
+
+/// What to do about [`Error::Unauthorized`].
+const UNAUTHORIZED: &str =
+    "See what it says with `cogo token inspect`, and get a new one from `cogo token mint`";
+/// What to do about [`Error::NotThere`].
+const NOT_THERE: &str = "Check the URL (https://host, without a path); where it is right, the schema is older than \
+                         this program: run `cogo migrate`";
 
 impl Error {
     /// The stable code.
     #[must_use]
     pub fn code(&self) -> Code {
         match self {
-            Self::Name(_) | Self::Data { .. } => Code::InvalidArgument,
+            Self::Name(_) | Self::Data { .. } | Self::NeedsDatabase { .. } => Code::InvalidArgument,
             Self::Field { code, .. } | Self::Refused { code, .. } => *code,
             Self::StaleClaim { .. } => Code::Conflict,
-            Self::NoMessage(_) => Code::NotFound,
+            Self::NoMessage(_) | Self::NotThere { .. } => Code::NotFound,
             Self::Full { .. } => Code::RateLimited,
             Self::Database { source, .. } if is_transient(source) => Code::Unavailable,
             Self::Database { .. } => Code::Internal,
-            Self::Closed => Code::Unavailable,
+            Self::Closed | Self::Unavailable { .. } => Code::Unavailable,
+            Self::Unauthorized { .. } => Code::Unauthorized,
         }
     }
 
@@ -97,12 +135,32 @@ impl Error {
     /// by the sender, and settles are fenced.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Database { source, .. } if is_transient(source))
+        match self {
+            Self::Database { source, .. } => is_transient(source),
+            Self::Unavailable { .. } => true,
+            _ => false,
+        }
     }
 
-    /// The same failure for another caller of the same round trip, if it is one that passes by itself.
+    /// Whether the same call may succeed later, without anybody's doing or after somebody's: beside what is
+    /// transient, a key that is not taken may be replaced while the process runs.
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        self.is_transient() || matches!(self, Self::Unauthorized { .. })
+    }
+
+    /// The same failure for another caller of the same round trip, if nobody's data is to blame for it.
     pub(crate) fn shared(&self) -> Option<Self> {
         match self {
+            Self::Unavailable { call, message, retry_after } => Some(Self::Unavailable {
+                call,
+                message: message.clone(),
+                retry_after: *retry_after,
+            }),
+            Self::Unauthorized { message } => Some(Self::Unauthorized { message: message.clone() }),
+            Self::NotThere { call, message } => {
+                Some(Self::NotThere { call, message: message.clone() })
+            }
             Self::Database { call, source } if is_transient(source) => {
                 // `sqlx::Error` cannot be cloned; its words suffice, and this stays transient.
                 let source =
@@ -134,12 +192,23 @@ impl Error {
     }
 }
 
-/// The time that a refusal for a limit names in its detail, `retry_after_ms=<n>`.
+/// The time that a refusal for a limit names in its detail.
 fn retry_after(error: &dyn sqlx::error::DatabaseError) -> Duration {
     error
         .try_downcast_ref::<sqlx::postgres::PgDatabaseError>()
-        .and_then(|error| error.detail()?.strip_prefix("retry_after_ms=")?.parse().ok())
-        .map_or(RETRY_AFTER, Duration::from_millis)
+        .and_then(|error| retry_after_of(error.detail()?))
+        .unwrap_or(RETRY_AFTER)
+}
+
+/// The time in a detail of the form `retry_after_ms=<n>`.
+pub(crate) fn retry_after_of(detail: &str) -> Option<Duration> {
+    detail.strip_prefix("retry_after_ms=")?.parse().ok().map(Duration::from_millis)
+}
+
+/// Whether a failure with this SQLSTATE passes by itself; see [`is_transient`].
+pub(crate) fn passes(state: &str) -> bool {
+    ["08", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
+        || matches!(state, "25006" | "55P03")
 }
 
 /// Whether a failure of the database passes by itself: lost connections (class 08), transactions that lost
@@ -149,10 +218,7 @@ fn retry_after(error: &dyn sqlx::error::DatabaseError) -> Duration {
 pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
-        sqlx::Error::Database(error) => error.code().is_some_and(|state| {
-            ["08", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
-                || matches!(state.as_ref(), "25006" | "55P03")
-        }),
+        sqlx::Error::Database(error) => error.code().is_some_and(|state| passes(&state)),
         _ => false,
     }
 }

@@ -25,6 +25,13 @@ struct Pending<T, R> {
     answer: oneshot::Sender<Result<R, Error>>,
 }
 
+/// How heavy a group may be.
+#[derive(Debug)]
+pub(crate) struct Room<T> {
+    pub(crate) most: usize,
+    pub(crate) weigh: fn(&T) -> usize,
+}
+
 /// Groups concurrent calls with one item each into calls with many.
 #[derive(Debug)]
 pub(crate) struct Grouper<T, R> {
@@ -42,27 +49,42 @@ where
     T: Clone + Send + 'static,
     R: Send + 'static,
 {
-    /// Starts a grouper whose groups are carried out by `flush`, which answers in the group's order.
-    /// It ends when the last clone is dropped.
-    pub(crate) fn start<F, Fut>(tasks: &Tasks, flush: F) -> Self
+    /// Starts a grouper whose groups are carried out by `flush`, which answers in the group's order. Where `room`
+    /// is given, a group is at most as heavy as that, or of one item. It ends when the last clone is dropped.
+    pub(crate) fn start<F, Fut>(tasks: &Tasks, room: Option<Room<T>>, flush: F) -> Self
     where
         F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<R>, Error>> + Send,
     {
+        let (weigh, most): (fn(&T) -> usize, _) =
+            room.map_or((|_| 0, usize::MAX), |room| (room.weigh, room.most));
         let (queue, mut waiting) = mpsc::channel::<Pending<T, R>>(MAX_QUEUED);
         let flush = Arc::new(flush);
         let flushes = Arc::new(Semaphore::new(MAX_FLUSHES));
         let spawner = tasks.clone();
         tasks.spawn(async move {
-            while let Some(first) = waiting.recv().await {
+            // What was too heavy for the last group.
+            let mut left: Option<Pending<T, R>> = None;
+            loop {
+                let first = match left.take() {
+                    Some(left) => left,
+                    None => match waiting.recv().await {
+                        Some(first) => first,
+                        None => return,
+                    },
+                };
                 let Ok(permit) = Arc::clone(&flushes).acquire_owned().await else { return };
                 // While we waited for the permit, more may have come.
+                let mut weight = weigh(&first.item);
                 let mut group = vec![first];
                 while group.len() < MAX_GROUP {
-                    match waiting.try_recv() {
-                        Ok(next) => group.push(next),
-                        Err(_) => break,
+                    let Ok(next) = waiting.try_recv() else { break };
+                    weight = weight.saturating_add(weigh(&next.item));
+                    if weight > most {
+                        left = Some(next);
+                        break;
                     }
+                    group.push(next);
                 }
                 let flush = Arc::clone(&flush);
                 spawner.spawn(async move {
@@ -100,8 +122,8 @@ where
             let alone = answers.pop();
             drop(alone.map(|answer| answer.send(Err(error))));
         }
-        Err(error) if error.is_transient() => {
-            // Nobody's item is to blame, and the database was asked often enough: alone, each would wait
+        Err(error) if error.shared().is_some() => {
+            // Nobody's item is to blame, and the bus was asked often enough: alone, each would wait
             // for it as long as all together did, one after the other.
             for answer in answers {
                 drop(answer.send(Err(error.shared().unwrap_or(Error::Closed))));
@@ -131,7 +153,7 @@ mod tests {
     async fn what_waits_goes_together_and_a_bad_item_fails_alone() {
         let groups = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&groups);
-        let grouper = Grouper::start(&Tasks::new(), move |items: Vec<u32>| {
+        let grouper = Grouper::start(&Tasks::new(), None, move |items: Vec<u32>| {
             let seen = Arc::clone(&seen);
             async move {
                 seen.lock().expect("not poisoned").push(items.len());
@@ -165,7 +187,7 @@ mod tests {
     async fn a_database_that_does_not_answer_is_asked_once_for_all() {
         let asked = Arc::new(Mutex::new(0));
         let count = Arc::clone(&asked);
-        let grouper = Grouper::start(&Tasks::new(), move |_: Vec<u32>| {
+        let grouper = Grouper::start(&Tasks::new(), None, move |_: Vec<u32>| {
             *count.lock().expect("not poisoned") += 1;
             async {
                 tokio::task::yield_now().await;
@@ -176,5 +198,32 @@ mod tests {
         assert!(results.iter().all(|result| result.as_ref().is_err_and(Error::is_transient)));
         let asked = *asked.lock().expect("not poisoned");
         assert!(asked < 10, "{asked} calls for 50 items");
+    }
+
+    #[tokio::test]
+    async fn no_group_is_heavier_than_there_is_room_but_for_one_item_alone() {
+        let groups = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&groups);
+        let room = Room { most: 10, weigh: |n: &usize| *n };
+        let grouper = Grouper::start(&Tasks::new(), Some(room), move |items: Vec<usize>| {
+            seen.lock().expect("not poisoned").push(items.clone());
+            async move {
+                tokio::task::yield_now().await;
+                Ok(items)
+            }
+        });
+        let weights = [4, 4, 4, 25, 1, 1, 9, 9, 2];
+        let calls = weights.map(|n| {
+            let grouper = grouper.clone();
+            async move { grouper.call(n).await }
+        });
+        for (n, result) in weights.iter().zip(futures_util::future::join_all(calls).await) {
+            assert_eq!(result.expect("carried out"), *n, "each its own answer");
+        }
+        let groups = groups.lock().expect("not poisoned");
+        for group in groups.iter() {
+            assert!(group.len() == 1 || group.iter().sum::<usize>() <= 10, "{groups:?}");
+        }
+        assert!(groups.iter().any(|group| group.len() > 1), "something was grouped: {groups:?}");
     }
 }

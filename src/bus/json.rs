@@ -1,5 +1,8 @@
 //! What `jsonb` can hold, which is a little less than JSON.
 
+use std::io;
+
+use serde::Serialize;
 use serde_json::Value;
 
 /// The largest payload that a message may carry; the `bus_*` functions have the same limit.
@@ -34,6 +37,23 @@ pub(crate) fn storable(value: Value) -> Value {
         ),
         other => other,
     }
+}
+
+/// How many bytes `value` is as JSON.
+pub(crate) fn size(value: &impl Serialize) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    // What cannot be written as JSON is refused when it is sent.
+    serde_json::to_writer(&mut count, value).map_or(0, |()| count.0)
 }
 
 #[cfg(test)]

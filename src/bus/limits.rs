@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::bus::error::Error;
-use crate::bus::queries::backlog::{self, Limit, Parked};
+use crate::bus::queries::backlog::{Limit, Parked};
 use crate::bus::{Bus, Signal};
 use crate::message::{NAME_RULE, Topic, valid_name};
 use crate::policy::Invalid;
@@ -109,7 +109,7 @@ impl Bus {
     /// [`Error::Refused`] names the field, or says that the role may not; [`Error::Database`].
     pub async fn set_limits(&self, limits: &Limits) -> Result<bool, Error> {
         let limits = limits.to_json();
-        let call = || backlog::set_limits(self.db(), &limits);
+        let call = || self.transport().set_limits(&limits);
         let changed = self.core.retry("bus_set_limits", call).await?;
         if changed {
             // Other weights, other claims.
@@ -123,7 +123,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn limits(&self) -> Result<Vec<Limit>, Error> {
-        self.core.retry("bus_limits", || backlog::limits(self.db())).await
+        self.core.retry("bus_limits", || self.transport().limits()).await
     }
 
     /// What is due and may not be claimed, by role, service and reason.
@@ -131,7 +131,7 @@ impl Bus {
     /// # Errors
     /// [`Error::Database`].
     pub async fn parked(&self) -> Result<Vec<Parked>, Error> {
-        self.core.once("bus_parked", backlog::parked(self.db())).await
+        self.transport().parked().await
     }
 }
 

@@ -10,10 +10,10 @@ use sqlx::postgres::PgExecutor;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::event::{Cursor, Event};
-use crate::message::{Message, MessageId, Status, TraceId};
+use crate::message::{Message, MessageId, Status, Stored, TraceId};
 
 /// What `bus_enqueue` answers for one message.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Enqueued {
     pub(crate) id: MessageId,
     pub(crate) trace_id: TraceId,
@@ -151,7 +151,7 @@ pub(crate) async fn step(
 }
 
 /// What `bus_extend` answers for one claim.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Extended {
     pub(crate) id: MessageId,
     pub(crate) claim_no: i64,
@@ -171,7 +171,7 @@ pub(crate) async fn extend(
 }
 
 /// What `bus_reap` answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, sqlx::FromRow)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, sqlx::FromRow)]
 pub struct Reaped {
     /// Delayed messages that became due.
     pub promoted: i32,
@@ -191,7 +191,7 @@ pub(crate) async fn reap(db: impl PgExecutor<'_>, max: i32) -> sqlx::Result<Reap
 }
 
 /// What an operator's call did to one message.
-#[derive(Debug, Clone, sqlx::FromRow)]
+#[derive(Debug, Clone, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Operated {
     pub(crate) id: MessageId,
     pub(crate) code: Option<String>,
@@ -221,8 +221,9 @@ pub(crate) async fn message(
 /// Which of `ids` name no message that is still under way.
 pub(crate) async fn settled_of(
     db: impl PgExecutor<'_>,
-    ids: &[uuid::Uuid],
+    ids: &[MessageId],
 ) -> sqlx::Result<Vec<MessageId>> {
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
     sqlx::query_scalar(
         "select w.id from unnest($1::uuid[]) as w (id) where not exists (
             select from agent_messages m
@@ -278,7 +279,7 @@ pub(crate) async fn read_events(
 }
 
 /// What the feed needs of an event; a payload may be megabytes, and nobody who waits looks at it.
-#[derive(Debug, sqlx::FromRow)]
+#[derive(Debug, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Head {
     #[sqlx(try_from = "String")]
     pub(crate) cursor: Cursor,
@@ -325,7 +326,7 @@ pub(crate) async fn worker_gone(
 }
 
 /// How many messages of a role and service have a status.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct Depth {
     /// The worker role.
     pub role: String,
@@ -345,7 +346,7 @@ pub(crate) async fn stats(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Depth>> {
 }
 
 /// A row of `workers`.
-#[derive(Debug, Clone, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct WorkerRow {
     /// Who it is.
     pub id: String,
@@ -359,6 +360,16 @@ pub struct WorkerRow {
     pub version: String,
     /// What it claims.
     pub topics: Vec<String>,
+    /// What else it says of itself, such as the tools that it offers.
+    #[sqlx(try_from = "Stored")]
+    #[serde(default)]
+    pub info: Value,
+    /// How many messages it has in hand, as it said last.
+    #[serde(default)]
+    pub in_flight: i64,
+    /// How long it may be silent before it is taken for lost, if it is known.
+    #[serde(default)]
+    pub lease_ms: Option<i64>,
     /// `online` or `offline`.
     pub status: String,
     /// Since when it has been online.
@@ -369,8 +380,9 @@ pub struct WorkerRow {
 
 pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<Vec<WorkerRow>> {
     sqlx::query_as(
-        "select id, tenant, role, host, version, topics, status, started_at, last_seen_at from workers
-            order by status desc, last_seen_at desc limit $1",
+        "select id, tenant, role, host, version, topics, info, in_flight::bigint, lease_ms::bigint, status,
+                started_at, last_seen_at
+            from workers order by status desc, last_seen_at desc, tenant, id limit $1",
     )
     .bind(max)
     .fetch_all(db)
@@ -489,12 +501,6 @@ pub(crate) async fn circuit_set(
     actor: Option<&str>,
     reason: Option<&str>,
 ) -> sqlx::Result<Circuit> {
-    let open_ms = match action {
-        CircuitAction::Open(period) => {
-            period.map(|p| i64::try_from(p.as_millis()).unwrap_or(i64::MAX))
-        }
-        CircuitAction::Close | CircuitAction::Reset => None,
-    };
     let sql = format!("select {CIRCUIT_COLUMNS} from bus_circuit_set($1, $2, $3, $4, $5, $6)");
     sqlx::query_as(sqlx::AssertSqlSafe(sql))
         .bind(&id.tenant)
@@ -502,7 +508,7 @@ pub(crate) async fn circuit_set(
         .bind(action.as_str())
         .bind(actor)
         .bind(reason)
-        .bind(open_ms)
+        .bind(action.open_ms())
         .fetch_one(db)
         .await
 }

@@ -14,6 +14,9 @@ use crate::bus::{Bus, Signal};
 use crate::error::Code;
 use crate::message::{MessageId, TraceId};
 
+/// What a bus without a database refuses.
+const WHAT: &str = "replay";
+
 /// How a comparison goes about it.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -161,6 +164,8 @@ impl Bus {
         mut tell: impl FnMut(Progress),
     ) -> Result<Report, Error> {
         let mut tx = self
+            .core
+            .postgres(WHAT)?
             .pool()
             .begin_with("begin isolation level repeatable read read only")
             .await
@@ -206,7 +211,7 @@ impl Bus {
         options: &Options,
         mut tell: impl FnMut(Progress),
     ) -> Result<Rebuilt, Error> {
-        let mut tx = self.pool().begin().await.map_err(failed)?;
+        let mut tx = self.core.postgres(WHAT)?.pool().begin().await.map_err(failed)?;
         let db = &mut *tx;
         // First of all: what is read before it may have changed meanwhile.
         sql::lock(db).await.map_err(failed)?;
@@ -246,7 +251,8 @@ impl Bus {
         anew: TraceId,
         everything: bool,
     ) -> Result<Replayed, Error> {
-        let rows = sql::trace(self.pool(), trace.0, anew.0, everything).await;
+        let pool = self.core.postgres(WHAT)?.pool();
+        let rows = sql::trace(pool, trace.0, anew.0, everything).await;
         let rows = rows.map_err(|error| refused("bus_replay_trace", error))?;
         self.wake(Signal::Work);
         self.wake(Signal::Log);

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rand::RngExt as _;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::{Admission, Breakers, Id, Outcome, Permit, Policies, Remote, State, Verdict};
@@ -18,6 +18,11 @@ use crate::live::Live;
 /// How often the breakers are read when nothing wakes us. A transition must be known everywhere within two
 /// seconds, also where no wake-up comes through.
 const POLL: Duration = Duration::from_millis(1500);
+/// Over the internet the breakers are looked at only while there is something to do, and before the first call
+/// after that was not so: for so long what was learnt holds.
+const KNOWN_FOR: Duration = Duration::from_millis(1500);
+/// The same while every change is told of.
+const TOLD_FOR: Duration = Duration::from_secs(15);
 /// How long the database may take for an answer that somebody waits for; then the message is parked.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How much longer than its handler may take a probe is ours: for the settle and for the report.
@@ -37,6 +42,29 @@ pub(crate) struct Circuits {
     since: Stopwatch,
     /// Counts what was learnt, for those who wait for it.
     learnt: watch::Sender<u64>,
+    /// When all breakers were last looked at.
+    looked: watch::Sender<Option<Stopwatch>>,
+    /// Somebody waits for the next look.
+    wanted: Notify,
+    /// How many calls are under way, or ask whether they may be.
+    in_hand: watch::Sender<usize>,
+}
+
+/// A call that is under way, or asks whether it may be.
+#[derive(Debug)]
+struct InHand(Arc<Circuits>);
+
+impl InHand {
+    fn new(circuits: &Arc<Circuits>) -> Self {
+        circuits.in_hand.send_modify(|count| *count += 1);
+        Self(Arc::clone(circuits))
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.in_hand.send_modify(|count| *count -= 1);
+    }
 }
 
 /// A call that was let through. Dropped without [`Passage::ended`], it gives its place back and says nothing.
@@ -45,6 +73,7 @@ pub(crate) struct Passage {
     circuits: Arc<Circuits>,
     id: Id,
     permit: Option<Permit>,
+    _in_hand: InHand,
 }
 
 impl Passage {
@@ -78,12 +107,19 @@ impl Circuits {
             breakers: Mutex::new(Breakers::new(worker)),
             since: Stopwatch::start(),
             learnt: watch::Sender::new(0),
+            looked: watch::Sender::new(None),
+            wanted: Notify::new(),
+            in_hand: watch::Sender::new(0),
         })
     }
 
     /// Whether a call of `key` may be made now, which may take `timeout`: the same for each call of the key, for
     /// one may use what was granted to another. `None`: its breaker is not closed.
     pub(crate) async fn pass(self: &Arc<Self>, id: Id, timeout: Duration) -> Option<Passage> {
+        let in_hand = InHand::new(self);
+        if self.bus.pace().is_far && !self.knows() {
+            self.look_first().await;
+        }
         let mut learnt = self.learnt.subscribe();
         loop {
             learnt.mark_unchanged();
@@ -92,7 +128,8 @@ impl Circuits {
             match admission {
                 Admission::Admit(permit) => {
                     // Dropped where the probe may not be made, it gives its place back.
-                    let passage = Passage { circuits: Arc::clone(self), id, permit: Some(permit) };
+                    let (circuits, permit_of) = (Arc::clone(self), Some(permit));
+                    let passage = Passage { circuits, id, permit: permit_of, _in_hand: in_hand };
                     let may = !permit.is_probe() || self.has_time(&passage.id, timeout).await;
                     return may.then_some(passage);
                 }
@@ -165,22 +202,59 @@ impl Circuits {
     /// Reads all breakers again and again, until `stop`.
     pub(crate) async fn follow(&self, stop: CancellationToken) {
         let mut woken = self.bus.waker(Signal::Circuit);
+        let mut in_hand = self.in_hand.subscribe();
         loop {
-            // Before asking: what opens while the answer is on its way need not stand in it.
-            let open = self.open();
-            match tokio::time::timeout(ANSWER_WITHIN, self.bus.circuits(&self.tenant)).await {
-                Ok(Ok(circuits)) => self.adopt_all(&circuits, open),
-                Ok(Err(error)) => {
-                    tracing::debug!(error = %chain(&error), "Could not read the circuit breakers");
+            self.look().await;
+            loop {
+                let pace = self.bus.pace();
+                let idle = pace.is_far && *in_hand.borrow_and_update() == 0;
+                let pause = match pace.is_far {
+                    true => pace.pause(),
+                    false => POLL.mul_f64(rand::rng().random_range(0.75..1.0)),
+                };
+                tokio::select! {
+                    () = tokio::time::sleep(pause), if !idle => break,
+                    () = woken.woken() => break,
+                    () = self.wanted.notified() => break,
+                    _ = in_hand.changed(), if idle => {}
+                    () = stop.cancelled() => return,
                 }
-                Err(_) => tracing::debug!("Reading the circuit breakers took too long"),
             }
-            let pause = POLL.mul_f64(rand::rng().random_range(0.75..1.0));
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = woken.woken() => {}
-                () = stop.cancelled() => return,
+        }
+    }
+
+    /// Reads all breakers.
+    async fn look(&self) {
+        // Before asking: what opens while the answer is on its way need not stand in it.
+        let (open, began) = (self.open(), Stopwatch::start());
+        match tokio::time::timeout(ANSWER_WITHIN, self.bus.circuits(&self.tenant)).await {
+            Ok(Ok(circuits)) => {
+                self.adopt_all(&circuits, open);
+                self.looked.send_replace(Some(began));
             }
+            Ok(Err(error)) => {
+                tracing::debug!(error = %chain(&error), "Could not read the circuit breakers");
+                self.looked.send_replace(None);
+            }
+            Err(_) => {
+                tracing::debug!("Reading the circuit breakers took too long");
+                self.looked.send_replace(None);
+            }
+        }
+    }
+
+    /// Whether the last look still holds.
+    fn knows(&self) -> bool {
+        let holds = if self.bus.pace().is_told { TOLD_FOR } else { KNOWN_FOR };
+        self.looked.borrow().is_some_and(|looked| looked.elapsed() < holds)
+    }
+
+    /// Waits for the next look. One that fails leaves what was known: that nobody answers opens no breaker.
+    async fn look_first(&self) {
+        let mut looked = self.looked.subscribe();
+        self.wanted.notify_one();
+        if tokio::time::timeout(ANSWER_WITHIN, looked.changed()).await.is_err() {
+            tracing::debug!("Nobody looked at the circuit breakers in time");
         }
     }
 

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use metrics::{gauge, histogram};
-use rand::RngExt as _;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use crate::breaker;
 use crate::bus::{Bus, Claim, ClaimRequest, Error, Settle, Settled, Signal};
 use crate::clock::Stopwatch;
-use crate::error::chain;
+use crate::error::{Code, chain};
+use crate::identity::Role;
 use crate::live::Live;
 use crate::message::Topic;
 use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
@@ -26,20 +26,15 @@ use crate::shutdown::{Shutdown, Tasks};
 use crate::worker::circuits::Circuits;
 use crate::worker::execution::{self, Ended, Execution};
 use crate::worker::in_flight::InFlight;
+use crate::worker::upkeep::{self, jittered};
 use crate::worker::{Context, Failure, Handler, RoleError, lease};
 
-/// How often to look for work when nothing wakes us.
-const POLL: Duration = Duration::from_secs(1);
-/// How often a worker shows itself in `workers`.
-const SEEN_PERIOD: Duration = Duration::from_secs(10);
-/// The shortest pause between two looks at what time has changed.
-const REAP_PERIOD_MIN: Duration = Duration::from_millis(20);
-/// How many messages one such look takes.
-const REAP_MAX: u32 = 1000;
 /// How long handlers' tasks may take when all is settled: a breaker is told how a probe went.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Pauses after a turn that failed, doubled up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The same after the key was refused: somebody has to replace it.
+const KEY_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
 /// Who runs, what it claims and how.
 #[derive(Debug, Clone)]
@@ -54,8 +49,6 @@ pub struct Options {
     pub concurrency: usize,
     /// How long a claim is held without being extended; at least 100 ms.
     pub lease: Duration,
-    /// What others may see of it, for `workers.info`.
-    pub info: serde_json::Value,
 }
 
 /// Runs `handler` on the messages of `topics` until `context` says stop. What a role's `start` calls.
@@ -73,7 +66,6 @@ pub async fn run<H: Handler>(
         topics,
         concurrency: context.concurrency,
         lease: context.lease,
-        info: json!({}),
     };
     let runner = Runner::new(handler, options, context.bus.clone(), context.retry.clone())
         .with_breakers(context.breaker.clone());
@@ -118,6 +110,8 @@ impl<H: Handler> Runner<H> {
     /// # Errors
     /// When the bus refuses what the worker is, which no retry can mend.
     pub async fn run(self, shutdown: &Shutdown, ready: &watch::Sender<bool>) -> Result<(), Error> {
+        self.check_key()?;
+        self.bus.follow(&self.options.tenant, &self.options.topics);
         let side = Tasks::new();
         let stop_side = tokio_util::sync::CancellationToken::new();
         let in_flight = InFlight::default();
@@ -128,10 +122,16 @@ impl<H: Handler> Runner<H> {
             self.role(),
             stop_side.clone(),
         ));
-        side.spawn(reap(self.bus.clone(), stop_side.clone()));
+        side.spawn(upkeep::reap(self.bus.clone(), stop_side.clone()));
         let (circuits, stop) = (Arc::clone(&self.circuits), stop_side.clone());
         side.spawn(async move { circuits.follow(stop).await });
-        side.spawn(show(self.bus.clone(), self.options.clone(), stop_side.clone()));
+        side.spawn(upkeep::show(
+            self.bus.clone(),
+            Arc::clone(&self.handler),
+            self.options.clone(),
+            in_flight.clone(),
+            stop_side.clone(),
+        ));
 
         let handlers = Tasks::new();
         let ended = self.turns(shutdown, ready, &in_flight, &handlers).await;
@@ -153,6 +153,40 @@ impl<H: Handler> Runner<H> {
         ended
     }
 
+    /// Finds what the key does not allow before anything is asked: the bus would refuse it, without saying how
+    /// to get a key that does.
+    fn check_key(&self) -> Result<(), Error> {
+        let Options { worker_id, tenant, topics, .. } = &self.options;
+        let Some(claims) = self.bus.claims().filter(|claims| claims.role != Role::ServiceRole)
+        else {
+            return Ok(());
+        };
+        let refuse = |what: String| Error::Refused { code: Code::Forbidden, message: what };
+        let own = claims.tenant.as_deref().unwrap_or("none");
+        if own != tenant {
+            return Err(refuse(format!("tenant {tenant}: the key is for {own}")));
+        }
+        if let Some(topic) = topics.iter().find(|topic| !claims.may_claim(tenant, topic)) {
+            let list: Vec<_> = topics.iter().map(|topic| format!("--topic {topic}")).collect();
+            let worker = claims.worker.as_deref().unwrap_or("<name>");
+            return Err(refuse(format!(
+                "topic {topic}: the key may not claim it; get one from `cogo token mint --tenant {tenant} \
+                 --worker {worker} {}`",
+                list.join(" ")
+            )));
+        }
+        if !claims.may_be(worker_id) {
+            let whose = match &claims.worker {
+                Some(worker) => format!("is for {worker}, and {worker}.<anything>"),
+                None => {
+                    "is for no worker; get one from `cogo token mint --worker <name>`".to_owned()
+                }
+            };
+            return Err(refuse(format!("worker {worker_id}: the key {whose}")));
+        }
+        Ok(())
+    }
+
     async fn turns(
         &self,
         shutdown: &Shutdown,
@@ -164,10 +198,13 @@ impl<H: Handler> Runner<H> {
         let (hand_in, mut handed_in) =
             mpsc::channel::<Option<Ready>>(self.options.concurrency.max(1));
         let mut woken = self.bus.waker(Signal::Work);
+        let mut rejoined = self.bus.waker(Signal::Link);
         let mut settles: Vec<Ready> = Vec::new();
         let mut running = 0usize;
         let mut look = true;
         let mut backoff = BACKOFF.0;
+        // Whether the bus has ever answered, and whether it was told that it does not take our key any more.
+        let (mut answered, mut locked_out) = (false, false);
         loop {
             let draining = shutdown.draining().is_cancelled();
             look &= !draining;
@@ -185,7 +222,7 @@ impl<H: Handler> Runner<H> {
                         settles.extend(handed.flatten());
                     }
                     () = woken.woken(), if !draining => look = true,
-                    () = tokio::time::sleep(jittered(POLL)), if !draining => look = true,
+                    () = tokio::time::sleep(self.bus.pause()), if !draining => look = true,
                     () = shutdown.draining().cancelled(), if !draining => {}
                 }
             }
@@ -207,7 +244,10 @@ impl<H: Handler> Runner<H> {
             match self.step(&settles, want).await {
                 Ok((outcomes, claims)) => {
                     ready.send_if_modified(|ready| !std::mem::replace(ready, true));
-                    backoff = BACKOFF.0;
+                    (answered, backoff) = (true, BACKOFF.0);
+                    if std::mem::take(&mut locked_out) {
+                        tracing::info!("The hub takes the key again; going on");
+                    }
                     self.settled(&settles, &outcomes, in_flight);
                     settles.clear();
                     // Fewer than there was room for: nothing more waits, until someone says so.
@@ -217,18 +257,32 @@ impl<H: Handler> Runner<H> {
                         self.start(claim, began, handlers, &hand_in, in_flight, shutdown);
                     }
                 }
-                Err(error) if error.is_transient() => {
-                    tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+                // A key that was never taken is wrong; one that was may be replaced while we run.
+                Err(error) if error.is_transient() || answered && error.may_pass() => {
+                    let limits = if error.is_transient() {
+                        tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+                        BACKOFF
+                    } else {
+                        if !std::mem::replace(&mut locked_out, true) {
+                            tracing::error!(
+                                error = %chain(&error),
+                                "Locked out; trying again until the key is replaced"
+                            );
+                        }
+                        KEY_BACKOFF
+                    };
                     if shutdown.cancelled().is_cancelled() {
-                        // The leases will run out; nobody waits for the database to come back.
+                        // The leases will run out; nobody waits for the bus to come back.
                         return Ok(());
                     }
                     look = true;
+                    backoff = backoff.clamp(limits.0, limits.1);
                     tokio::select! {
                         () = tokio::time::sleep(jittered(backoff)) => {}
+                        () = rejoined.woken() => {}
                         () = shutdown.cancelled().cancelled() => {}
                     }
-                    backoff = (backoff * 2).min(BACKOFF.1);
+                    backoff = (backoff * 2).min(limits.1);
                 }
                 Err(error) if settles.is_empty() => return Err(error),
                 Err(error) => {
@@ -348,7 +402,7 @@ impl<H: Handler> Runner<H> {
             let (id, claim_no) = (ready.settle.id, ready.settle.claim_no);
             match self.settle_alone(&ready.settle).await {
                 Ok(()) => in_flight.remove((id, claim_no)),
-                Err(error) if error.is_transient() => {
+                Err(error) if error.may_pass() => {
                     tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
                     unanswered.push(ready);
                 }
@@ -366,7 +420,7 @@ impl<H: Handler> Runner<H> {
 
     async fn settle_alone(&self, settle: &Settle) -> Result<(), Error> {
         let refusal = match self.bus.settle(settle.clone()).await {
-            Err(error) if !error.is_transient() => error,
+            Err(error) if !error.may_pass() => error,
             answered => return answered.map(drop),
         };
         let failure = Failure::new(
@@ -385,64 +439,4 @@ impl<H: Handler> Runner<H> {
 
 fn circuits(bus: &Bus, options: &Options, policies: Live<breaker::Policies>) -> Arc<Circuits> {
     Circuits::new(bus.clone(), &options.worker_id, &options.tenant, policies)
-}
-
-/// Looks after what time changes: due messages and lost leases. Every worker does; it is cheap, and then
-/// no worker depends on another being there.
-async fn reap(bus: Bus, stop: tokio_util::sync::CancellationToken) {
-    // A breaker that closes lets go what is parked, and one that opens is to be looked at when it is over.
-    let mut woken = bus.waker(Signal::Circuit);
-    loop {
-        let pause = match bus.reap(REAP_MAX).await {
-            Ok(reaped) => reaped
-                .next_due_ms
-                .and_then(|ms| u64::try_from(ms).ok())
-                .map_or(POLL, Duration::from_millis)
-                .clamp(REAP_PERIOD_MIN, POLL),
-            Err(error) => {
-                tracing::debug!(error = %chain(&error), "Could not reap; trying again");
-                POLL
-            }
-        };
-        tokio::select! {
-            () = tokio::time::sleep(jittered(pause)) => {}
-            () = woken.woken() => {}
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
-/// Shows the worker in `workers`, again and again.
-async fn show(bus: Bus, options: Options, stop: tokio_util::sync::CancellationToken) {
-    let worker = json!({
-        "id": options.worker_id,
-        "tenant": options.tenant,
-        "role": options.topics.first().map_or("", Topic::role),
-        "host": host_name(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "topics": options.topics.iter().map(Topic::to_string).collect::<Vec<_>>(),
-        "info": options.info,
-    });
-    loop {
-        if let Err(error) = bus.worker_seen(&worker).await {
-            tracing::debug!(error = %chain(&error), "Could not show this worker");
-        }
-        tokio::select! {
-            () = tokio::time::sleep(jittered(SEEN_PERIOD)) => {}
-            () = stop.cancelled() => return,
-        }
-    }
-}
-
-fn host_name() -> String {
-    std::env::var("HOSTNAME")
-        .ok()
-        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
-        .map(|name| name.trim().to_owned())
-        .unwrap_or_default()
-}
-
-/// Between three quarters of the duration and all of it, so that workers do not move in step.
-fn jittered(duration: Duration) -> Duration {
-    duration.mul_f64(rand::rng().random_range(0.75..1.0))
 }

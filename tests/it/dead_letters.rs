@@ -172,13 +172,13 @@ async fn the_list_reads_dead_letters_alone_whatever_the_filter() {
     // One connection in one transaction, which counts what it reads.
     let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(db.connect_options());
     let one = bus.beside(pool);
-    sqlx::query("begin").execute(one.pool()).await.expect("a transaction");
+    sqlx::query("begin").execute(one.pool().expect("a database")).await.expect("a transaction");
     let read = async || -> (i64, i64) {
         sqlx::query_as(
             "select seq_tup_read, idx_tup_fetch from pg_stat_xact_user_tables
                 where relname = 'agent_messages'",
         )
-        .fetch_one(one.pool())
+        .fetch_one(one.pool().expect("a database"))
         .await
         .expect("counted")
     };

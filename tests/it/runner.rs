@@ -100,7 +100,6 @@ impl Running {
             topics: vec![topic()],
             concurrency,
             lease,
-            info: json!({}),
         };
         Self::start_as(handler, options, bus, policies).await
     }

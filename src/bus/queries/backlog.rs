@@ -8,7 +8,7 @@ pub(crate) async fn set_limits(db: impl PgExecutor<'_>, limits: &Value) -> sqlx:
 }
 
 /// A limit, and how much waits within it.
-#[derive(Debug, Clone, PartialEq, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct Limit {
     /// `tenant` or `topic`.
     pub kind: String,
@@ -29,7 +29,7 @@ pub(crate) async fn limits(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Limit>> 
 }
 
 /// How many messages of a role and service are due and may not be claimed, and why.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct Parked {
     /// The worker role.
     pub role: String,

@@ -56,7 +56,7 @@ async fn an_operator_opens_closes_and_resets() -> Result<()> {
     let log: Vec<(String, Option<String>)> = sqlx::query_as(
         "select event_type, payload ->> 'action' from bus_events where event_type like 'circuit%' order by seq",
     )
-    .fetch_all(hub.bus.pool())
+    .fetch_all(hub.bus.pool().expect("a database"))
     .await?;
     let said: Vec<_> =
         log.iter().map(|(what, action)| (what.as_str(), action.as_deref())).collect();

@@ -78,7 +78,7 @@ async fn what_is_parked_is_shown_and_measured_by_reason() -> Result<()> {
         r#"select bus_enqueue(jsonb_agg('{"role": "hub-test", "service": "parked", "intent": "x",
             "payload": 1, "ordering_key": "k"}'::jsonb)) from generate_series(1, 3)"#,
     )
-    .execute(hub.bus.pool())
+    .execute(hub.bus.pool().expect("a database"))
     .await?;
     let parked = hub.get("/api/status").await?.json()?["parked"].clone();
     assert_eq!(parked[0]["reason"], "ordering", "{parked}");

@@ -128,7 +128,6 @@ impl Fleet {
                 topics: vec![topic()],
                 concurrency: 4,
                 lease: Duration::from_secs(10),
-                info: json!({}),
             };
             let calls = Calls { target: Arc::clone(target), fallback: fallback.cloned() };
             let runner = Runner::new(calls, options, Bus::new(db.pool().clone()), Arc::new(retry))

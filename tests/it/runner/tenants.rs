@@ -45,7 +45,6 @@ async fn work_off(bus: &Bus) -> Vec<String> {
         topics: vec![topic()],
         concurrency: 4,
         lease: LEASE,
-        info: json!({}),
     };
     let running = Running::start_as(notebook.clone(), options, bus, Policies::default()).await;
     let shown =

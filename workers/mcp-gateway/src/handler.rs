@@ -74,6 +74,11 @@ impl Handler for McpHandler {
         key(message, &message.service)
     }
 
+    /// `{"toolsets": {"<name>": {"tools": [...]}}}`, as last listed.
+    fn info(&self) -> Value {
+        self.toolsets.offer()
+    }
+
     /// What may have been done at the toolset itself goes to another only where it changes nothing: what is
     /// idempotent on one server is not so on two.
     fn fallback(&self, message: &Message, may_have_run: bool) -> Option<Fallback> {

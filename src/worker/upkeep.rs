@@ -1,0 +1,102 @@
+//! What a worker does beside its messages: it shows itself, and looks after what time changes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::RngExt as _;
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::bus::{Bus, Signal};
+use crate::error::chain;
+use crate::message::Topic;
+use crate::worker::Handler;
+use crate::worker::in_flight::InFlight;
+use crate::worker::runner::Options;
+
+/// The shortest pause between two signs of life.
+const SHOW_MIN: Duration = Duration::from_secs(1);
+/// How many messages one look at what is due takes.
+const REAP_MAX: u32 = 1000;
+
+/// Promotes what is due and takes back what was lost. Every worker does; it is cheap, and then no worker depends
+/// on another being there.
+pub(crate) async fn reap(bus: Bus, stop: CancellationToken) {
+    // A breaker that closes lets go what is parked, and one that opens is to be looked at when it is over.
+    let mut woken = bus.waker(Signal::Circuit);
+    loop {
+        let due = match bus.reap(REAP_MAX).await {
+            Ok(reaped) => {
+                reaped.next_due_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "Could not reap; trying again");
+                None
+            }
+        };
+        let pace = bus.pace();
+        tokio::select! {
+            () = tokio::time::sleep(pace.reap_pause(due)) => {}
+            () = woken.woken(), if !pace.is_reaped => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Shows the worker in `workers`, three times a lease, so that two calls may fail before it is taken for lost;
+/// and as soon as the bus is heard of again, since it may have been by then.
+pub(crate) async fn show<H: Handler>(
+    bus: Bus,
+    handler: Arc<H>,
+    options: Options,
+    in_flight: InFlight,
+    stop: CancellationToken,
+) {
+    let mut rejoined = bus.waker(Signal::Link);
+    let lease = options.lease.max(SHOW_MIN * 3);
+    loop {
+        let worker = json!({
+            "id": options.worker_id,
+            "tenant": options.tenant,
+            "role": options.topics.first().map_or("", Topic::role),
+            "host": host_name(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "topics": options.topics.iter().map(Topic::to_string).collect::<Vec<_>>(),
+            "lease_ms": u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
+            "in_flight": in_flight.running(),
+            "info": handler.info(),
+        });
+        if let Err(error) = bus.worker_seen(&worker).await {
+            tracing::debug!(error = %chain(&error), "Could not show this worker");
+        }
+        // Not sooner, however often the link comes and goes.
+        let soonest = tokio::time::sleep(jittered(SHOW_MIN));
+        let next = tokio::time::sleep(jittered(lease / 3));
+        let due = async {
+            soonest.await;
+            tokio::select! {
+                () = next => {}
+                () = rejoined.woken() => {}
+            }
+        };
+        tokio::select! {
+            () = due => {}
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// The name of the machine, if it has one that can be read.
+fn host_name() -> String {
+    let variable = |name| std::env::var(name).ok();
+    variable("HOSTNAME")
+        .or_else(|| variable("COMPUTERNAME"))
+        .or_else(|| std::fs::read_to_string("/etc/hostname").ok())
+        .map(|name| name.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// Between three quarters of the duration and all of it, so that workers do not move in step.
+pub(crate) fn jittered(duration: Duration) -> Duration {
+    duration.mul_f64(rand::rng().random_range(0.75..1.0))
+}
