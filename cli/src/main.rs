@@ -173,13 +173,17 @@ fn start(cli: Cli) -> Result<Exit> {
     ended
 }
 
+/// The WebSocket library traces requests and frames whole, and with them keys and tokens.
+const SECRETIVE: &str = "tungstenite=debug";
+
 /// Sets up logs, on stderr.
 fn log(global: &Global, serves: bool) -> Result<()> {
     // A command says itself what went wrong; a server has nobody else to tell.
     let usual = if serves { "warn,cogo=info" } else { "error" };
     let wanted = global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
     let filter = EnvFilter::try_new(wanted)
-        .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?;
+        .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?
+        .add_directive(SECRETIVE.parse().expect("a directive"));
     let logs = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

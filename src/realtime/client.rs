@@ -7,6 +7,7 @@ mod backoff;
 mod channel;
 mod driver;
 mod events;
+mod incoming;
 mod options;
 mod session;
 mod socket;

@@ -3,26 +3,29 @@
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::debug;
 
+use crate::net::Route;
+
 use super::backoff::Pace;
 use super::channel::{Error, Outgoing};
-use super::driver::{Awaited, Driver, pace_of};
-use super::events::{Content, Event};
+use super::driver::{Awaited, Driver};
+use super::events::Content;
 use super::socket::{Loss, Socket, said};
 use super::subscription::{Phase, Subscription};
 use super::wire::{
     self, AccessToken, Encoded, Encoding, Frame, HEARTBEAT_TOPIC, Payload, Presence, PresenceEvent,
-    Reply, Side, System, UserBroadcast, Vsn, event,
+    Side, UserBroadcast, Vsn, event,
 };
 
-/// How often the clocks are looked at: timers do not see the machine sleep.
-const LAP: Duration = Duration::from_secs(5);
+/// How often the clocks and the route are looked at: timers do not see the machine sleep, nor a socket
+/// that its address is gone.
+const LAP: Duration = Duration::from_secs(3);
 
 /// A lap that is longer than it should be by this much was slept through.
 const SLEPT: Duration = Duration::from_secs(10);
@@ -43,21 +46,24 @@ impl From<Loss> for End {
 }
 
 /// The server's heartbeat.
-struct Pulse {
+pub(super) struct Pulse {
     next: Instant,
     /// The `ref` of the heartbeat that is not answered yet, and when it was sent.
-    pending: Option<(String, Instant)>,
+    pub(super) pending: Option<(String, Instant)>,
     /// When anything was heard last.
-    heard: Instant,
+    pub(super) heard: Instant,
+    /// When the clocks and the route are looked at next.
+    lap: Instant,
 }
 
 impl Driver {
-    pub(super) async fn session(&mut self, socket: &mut Socket) -> End {
+    pub(super) async fn session(&mut self, socket: &mut Socket, route: Option<Route>) -> End {
         let now = Instant::now();
-        let mut pulse = Pulse { next: now + self.options.heartbeat, pending: None, heard: now };
+        let next = now + self.options.heartbeat;
+        let mut pulse = Pulse { next, pending: None, heard: now, lap: now + LAP };
         self.channels.iter_mut().for_each(|channel| channel.connected(now));
         let _ = (self.laps)();
-        match self.converse(socket, &mut pulse).await {
+        match self.converse(socket, &mut pulse, route).await {
             Ok(()) => {
                 self.farewell(socket).await;
                 End::Closed
@@ -67,22 +73,21 @@ impl Driver {
     }
 
     /// Until it is lost, or closed by its owner.
-    async fn converse(&mut self, socket: &mut Socket, pulse: &mut Pulse) -> Result<(), Loss> {
+    async fn converse(
+        &mut self,
+        socket: &mut Socket,
+        pulse: &mut Pulse,
+        route: Option<Route>,
+    ) -> Result<(), Loss> {
+        // Whether nothing that was heard waits to be looked at. Only then is silence the server's: this
+        // process may have stood still while answers came.
+        let mut quiet = false;
         loop {
-            self.advance(socket, pulse).await?;
+            self.advance(socket, pulse, quiet).await?;
+            quiet = false;
             let due = self.due(pulse);
             tokio::select! {
-                message = socket.next() => {
-                    pulse.heard = Instant::now();
-                    match message {
-                        Some(Ok(message)) => self.hear(message, pulse)?,
-                        Some(Err(error)) => {
-                            let lost = format!("the connection broke: {}", said(&error));
-                            return Err(Loss::new(lost, Pace::Usual));
-                        }
-                        None => return Err(Loss::new("the connection ended", Pace::Usual)),
-                    }
-                }
+                message = socket.next() => self.heard(message, pulse)?,
                 outgoing = self.outgoing.recv() => match outgoing {
                     Some(outgoing) => self.broadcast(socket, outgoing).await?,
                     None => return Ok(()),
@@ -104,10 +109,19 @@ impl Driver {
                     }
                 }
                 Ok(()) = self.credentials.changed() => self.try_refused_again(),
-                () = sleep_until(due) => {}
+                () = sleep_until(due) => match socket.next().now_or_never() {
+                    Some(message) => self.heard(message, pulse)?,
+                    None => quiet = true,
+                },
             }
             if (self.laps)() >= LAP + SLEPT {
                 return Err(Loss::new("the machine was asleep", Pace::Now));
+            }
+            if Instant::now() >= pulse.lap {
+                pulse.lap = Instant::now() + LAP;
+                if route.is_some_and(|route| route.has_changed()) {
+                    return Err(Loss::new("the network has changed", Pace::Now));
+                }
             }
         }
     }
@@ -118,22 +132,26 @@ impl Driver {
         let silent = silent.filter(|_| !pulse.answered_by_anything());
         let channels = self.channels.iter().filter_map(Subscription::due);
         let awaited = self.awaited.values().map(|awaited| awaited.until);
-        let lap = Instant::now() + LAP;
-        channels.chain(awaited).chain(silent).chain([pulse.next]).fold(lap, Instant::min)
+        channels.chain(awaited).chain(silent).chain([pulse.next]).fold(pulse.lap, Instant::min)
     }
 
     /// Does whatever is due. Looks at what is, not at what has changed, so that nothing is forgotten.
-    async fn advance(&mut self, socket: &mut Socket, pulse: &mut Pulse) -> Result<(), Loss> {
+    async fn advance(
+        &mut self,
+        socket: &mut Socket,
+        pulse: &mut Pulse,
+        quiet: bool,
+    ) -> Result<(), Loss> {
         let now = Instant::now();
-        self.beat(socket, pulse, now).await?;
+        self.beat(socket, pulse, now, quiet).await?;
         let answer = self.options.answer;
-        for (_, late) in self.awaited.extract_if(|_, awaited| awaited.until <= now) {
+        for (_, late) in self.awaited.extract_if(|_, awaited| quiet && awaited.until <= now) {
             let _ = late.done.send(Err(Error::Unanswered));
         }
         let token = self.credentials.borrow().token.clone();
         for at in 0..self.channels.len() {
             match self.channels[at].phase {
-                Phase::Joining { until, .. } if until <= now => {
+                Phase::Joining { until, .. } if quiet && until <= now => {
                     let reason = format!("the join was not answered within {answer:?}");
                     self.channels[at].lost(reason, Pace::Usual, now, self.options.steady);
                 }
@@ -155,15 +173,16 @@ impl Driver {
         socket: &mut Socket,
         pulse: &mut Pulse,
         now: Instant,
+        quiet: bool,
     ) -> Result<(), Loss> {
         if let Some((_, sent)) = &pulse.pending {
             let silence = self.options.silence;
-            if now >= pulse.next {
-                return Err(Loss::new("a heartbeat was not answered", Pace::Usual));
-            }
-            if now >= *sent + silence && !pulse.answered_by_anything() {
+            if quiet && now >= *sent + silence && !pulse.answered_by_anything() {
                 let lost = format!("nothing was heard for {silence:?} after a heartbeat");
                 return Err(Loss::new(lost, Pace::Offline));
+            }
+            if quiet && now >= pulse.next {
+                return Err(Loss::new("a heartbeat was not answered", Pace::Usual));
             }
         } else if now >= pulse.next {
             let reference = self.reference();
@@ -308,144 +327,18 @@ impl Driver {
             }
             let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
             if socket.close(Some(normal)).await.is_ok() {
-                while let Some(Ok(_)) = socket.next().await {}
+                // Its answer is enough; that it hangs up as well is not waited for.
+                while let Some(Ok(message)) = socket.next().await {
+                    if message.is_close() {
+                        break;
+                    }
+                }
             }
             Ok::<(), Loss>(())
         };
         if timeout(within, farewell).await.is_err() {
             debug!("The server did not say goodbye within {within:?}");
         }
-    }
-
-    fn hear(&mut self, message: Message, pulse: &mut Pulse) -> Result<(), Loss> {
-        let frame = match message {
-            Message::Text(text) => Frame::decode_text(self.options.vsn, text.as_str()),
-            Message::Binary(bytes) => Frame::decode_binary(Side::Server, &bytes),
-            Message::Close(frame) => {
-                let code = frame.map_or(1005, |frame| u16::from(frame.code));
-                let lost = format!("the server closed the connection (code {code})");
-                return Err(Loss::new(lost, Pace::Usual));
-            }
-            // The library answers pings by itself.
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => return Ok(()),
-        };
-        match frame {
-            Ok(frame) => self.take(&frame, pulse),
-            Err(error) => debug!(%error, "Left out a frame that cannot be read"),
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, frame: &Frame, pulse: &mut Pulse) {
-        if frame.topic == HEARTBEAT_TOPIC {
-            if pulse.pending.as_ref().is_some_and(|(sent, _)| frame.is_answer_to(sent)) {
-                pulse.pending = None;
-            }
-            return;
-        }
-        let Some(at) = self.channels.iter().position(|channel| *channel.topic == *frame.topic)
-        else {
-            return;
-        };
-        // What belongs to an earlier join of the topic is of no interest.
-        let stale = |reference: Option<&str>| {
-            reference.is_some() && reference != self.channels[at].join_ref()
-        };
-        if stale(frame.join_ref.as_deref()) {
-            return;
-        }
-        match frame.event.as_str() {
-            event::REPLY => self.answered(at, frame),
-            event::CLOSE | event::ERROR if !stale(frame.reference.as_deref()) => {
-                self.closed(at, frame);
-            }
-            _ => {
-                if let Err(error) = self.told(at, frame) {
-                    debug!(%error, event = frame.event, "Left out a frame that cannot be read");
-                }
-            }
-        }
-    }
-
-    fn answered(&mut self, at: usize, frame: &Frame) {
-        let Some(reference) = frame.reference.as_deref() else { return };
-        let (ok, reason) = match (&frame.payload, frame.read::<Reply>()) {
-            (_, Ok(reply)) => (reply.is_ok(), self.redacted(&reply.reason())),
-            (Payload::Binary { status, .. }, _) => {
-                (status.as_deref() == Some("ok"), "no reason was given".to_owned())
-            }
-            (_, Err(_)) => (false, "its answer cannot be read".to_owned()),
-        };
-        let now = Instant::now();
-        let steady = self.options.steady;
-        if let Some(awaited) = self.awaited.remove(reference) {
-            let _ = awaited.done.send(if ok { Ok(()) } else { Err(Error::Refused(reason)) });
-            return;
-        }
-        let channel = &mut self.channels[at];
-        if matches!(channel.phase, Phase::Joining { .. }) && channel.join_ref() == Some(reference) {
-            if ok {
-                channel.joined(now);
-            } else {
-                let lost = format!("the join is refused: {reason}");
-                channel.lost(lost, pace_of(&reason), now, steady);
-            }
-        } else if !ok && reason == "unmatched topic" {
-            channel.lost(
-                "the server does not know of the join".to_owned(),
-                Pace::Usual,
-                now,
-                steady,
-            );
-        } else if !ok && channel.presence.as_deref() == Some(reference) {
-            let told = format!("the presence is refused: {reason}");
-            channel.port.queue.push(Event::SystemError(told));
-        }
-    }
-
-    fn closed(&mut self, at: usize, frame: &Frame) {
-        let channel = &mut self.channels[at];
-        if channel.join_ref().is_none() {
-            return;
-        }
-        let what = if frame.event == event::CLOSE { "closed" } else { "failed" };
-        let why = channel.complaint.take().map(|why| format!(": {why}")).unwrap_or_default();
-        let pace = if why.contains("rate limit") { Pace::Slow } else { pace_of(&why) };
-        let reason = format!("the channel was {what} by the server{why}");
-        channel.lost(reason, pace, Instant::now(), self.options.steady);
-    }
-
-    /// What the server tells of its own accord.
-    fn told(&mut self, at: usize, frame: &Frame) -> Result<(), wire::Error> {
-        let heard = match frame.event.as_str() {
-            event::SYSTEM => {
-                let system: System = frame.read()?;
-                if system.is_subscribed() {
-                    self.channels[at].subscribed();
-                    return Ok(());
-                }
-                if !system.is_error() {
-                    return Ok(());
-                }
-                let message = self.redacted(&system.message);
-                self.channels[at].complaint = Some(message.clone());
-                Event::SystemError(message)
-            }
-            event::POSTGRES_CHANGES => Event::Change(frame.read()?),
-            event::BROADCAST => match &frame.payload {
-                Payload::UserBroadcast(broadcast) if broadcast.encoding == Encoding::Binary => {
-                    let payload = Content::Bytes(broadcast.payload.clone());
-                    Event::Broadcast { event: broadcast.event.clone(), payload }
-                }
-                Payload::UserBroadcast(broadcast) => said_in_json(broadcast.to_json()?),
-                _ => said_in_json(frame.read()?),
-            },
-            event::PRESENCE_STATE => Event::PresenceState(frame.read()?),
-            event::PRESENCE_DIFF => Event::PresenceDiff(frame.read()?),
-            _ => return Ok(()),
-        };
-        self.channels[at].port.queue.push(heard);
-        Ok(())
     }
 }
 
@@ -459,12 +352,6 @@ impl Pulse {
 
 fn frame(topic: &str, event: &str, payload: &impl serde::Serialize) -> Result<Frame, Loss> {
     Frame::new(topic, event, payload).map_err(|error| Loss::new(error.to_string(), Pace::Usual))
-}
-
-fn said_in_json(broadcast: wire::Broadcast) -> Event {
-    let null = || serde_json::value::RawValue::NULL.to_owned();
-    let payload = Content::Json(broadcast.payload.unwrap_or_else(null));
-    Event::Broadcast { event: broadcast.event, payload }
 }
 
 /// As supabase-js does: text in version 1.0.0, the binary format in 2.0.0, unless a name is too long.
