@@ -9,7 +9,7 @@ use axum::response::Response;
 use crate::hub::Hub;
 use crate::hub::caller::{About, Access, Caller};
 use crate::hub::extract::PathParams;
-use crate::hub::rest::Error;
+use crate::hub::rest::{Error, no_path};
 use crate::hub::rest::answer::{self, Failed};
 use crate::hub::rest::catalogue::{Catalogue, TABLES};
 use crate::hub::rest::query::{self, Query};
@@ -29,6 +29,9 @@ pub(super) async fn read(
     let (uri, headers, method) = (request.uri(), request.headers(), request.method());
     let caller = Caller::of_request(&hub.state.keys, headers, uri)?;
     let name = path.text("table");
+    if name.contains('/') {
+        return Err(no_path(uri));
+    }
     check_schema(method, headers)?;
     if !TABLES.contains(&name) {
         return Err(no_table(name));
