@@ -1,6 +1,7 @@
 //! The one test binary of the library: real Postgres, real processes.
 
 mod backlog;
+mod caller;
 mod circuits;
 mod claim;
 mod claim_schedules;
@@ -20,6 +21,7 @@ mod migrations;
 mod odd_sequences;
 mod order;
 mod patience;
+mod presence;
 mod rebuild;
 mod reload;
 mod replay;
@@ -27,4 +29,5 @@ mod replay_trace;
 mod rights;
 mod runner;
 mod support;
+mod tenancy;
 mod testing;
