@@ -72,7 +72,9 @@ impl<'a> Sent<'a> {
     async fn to(&self, hub: &TestHub) -> Result<Answer> {
         // What clients write as it is, and the crate `http` does not take.
         let encoded = |c: char| match c {
-            '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}' | ' ' => format!("%{:02X}", c as u32),
+            '"' | '<' | '>' | '\\' | '^' | '`' | '{' | '|' | '}' | ' ' => {
+                format!("%{:02X}", c as u32)
+            }
             c => c.to_string(),
         };
         let path: String = self.path.chars().map(encoded).collect();

@@ -12,7 +12,8 @@ async fn a_message_is_enqueued_claimed_and_completed_with_nothing_but_a_key() ->
     let hub = TestHub::new().await?;
     let key = worker_of("acme");
     let mut woken = hub.bus.waker(Signal::Work);
-    let message = json!({"role": "hub-test", "service": "here", "intent": "echo.say", "payload": {"a": "ü"}});
+    let message =
+        json!({"role": "hub-test", "service": "here", "intent": "echo.say", "payload": {"a": "ü"}});
     let body = json!({"messages": [message]});
     let answer = Sent::post("/rest/v1/rpc/bus_enqueue", &key, body).to(&hub).await?;
     assert_eq!((answer.status.as_u16(), answer.header("content-range")), (200, "0-0/*"));
@@ -22,13 +23,19 @@ async fn a_message_is_enqueued_claimed_and_completed_with_nothing_but_a_key() ->
     let claim = json!({"worker": "w", "topics": ["hub-test/here"], "max": 5});
     let answer = Sent::post("/rest/v1/rpc/bus_claim", &key, claim).to(&hub).await?;
     let claimed = answer.json()?;
-    assert_eq!((&claimed[0]["tenant"], &claimed[0]["payload"]), (&json!("acme"), &json!({"a": "ü"})));
+    assert_eq!(
+        (&claimed[0]["tenant"], &claimed[0]["payload"]),
+        (&json!("acme"), &json!({"a": "ü"}))
+    );
 
     let done = json!({"claims": [{"id": claimed[0]["id"], "claim_no": claimed[0]["claim_no"], "result": 1}]});
     for repeated in [false, true] {
         let answer = Sent::post("/rest/v1/rpc/bus_complete", &key, &done).to(&hub).await?;
         let outcome = answer.json()?;
-        assert_eq!((&outcome[0]["code"], &outcome[0]["repeated"]), (&Value::Null, &json!(repeated)));
+        assert_eq!(
+            (&outcome[0]["code"], &outcome[0]["repeated"]),
+            (&Value::Null, &json!(repeated))
+        );
     }
     Ok(())
 }
@@ -47,7 +54,8 @@ async fn what_a_function_gives_can_be_picked_from() -> Result<()> {
 
     // One is left: as an object; and none, which changes nothing.
     let object = "application/vnd.pgrst.object+json";
-    let one = Sent::post("/rest/v1/rpc/bus_claim?select=priority", &key, &claim).header("accept", object);
+    let one =
+        Sent::post("/rest/v1/rpc/bus_claim?select=priority", &key, &claim).header("accept", object);
     assert_eq!(one.to(&hub).await?.json()?, json!({"priority": 0}));
     let told = one.to(&hub).await?.refusal(406, "PGRST116")?;
     assert!(told.contains("The result contains 0 rows"), "{told}");
@@ -122,7 +130,8 @@ async fn values_rows_and_nothing_have_the_forms_of_postgrest() -> Result<()> {
     full.refusal(429, "CG429")?;
     assert_eq!(full.header("retry-after"), "3");
 
-    let get = async |path: &str| Sent::get(&format!("/rest/v1/rpc/bus_t_{path}"), &key).to(&hub).await;
+    let get =
+        async |path: &str| Sent::get(&format!("/rest/v1/rpc/bus_t_{path}"), &key).to(&hub).await;
     assert_eq!(get("add?a=1&b=2").await?.text, "3");
     assert_eq!(get("tags?tags=%7Ba,b,c%7D").await?.text, "3");
     assert_eq!(get("json?p=%7B%22a%22:1%7D").await?.text, "{\"a\": 1}");
@@ -130,18 +139,27 @@ async fn values_rows_and_nothing_have_the_forms_of_postgrest() -> Result<()> {
     get("json?p=nonsense").await?.refusal(400, "22P02")?;
     get("add?a=1&c=2").await?.refusal(404, "PGRST202")?;
     get("write").await?.refusal(405, "25006")?;
-    let head = Sent::get("/rest/v1/rpc/bus_t_table", &key).method("HEAD").header("prefer", "count=exact");
+    let head =
+        Sent::get("/rest/v1/rpc/bus_t_table", &key).method("HEAD").header("prefer", "count=exact");
     let head = head.to(&hub).await?;
-    assert_eq!((head.status.as_u16(), head.header("content-range"), head.text.as_str()), (200, "0-1/2", ""));
+    assert_eq!(
+        (head.status.as_u16(), head.header("content-range"), head.text.as_str()),
+        (200, "0-1/2", "")
+    );
 
     let who = Sent::post("/rest/v1/rpc/bus_t_who", &worker_of("acme"), "{}")
-        .header("x-client-info", "supabase-js/2").header("cookie", "secret")
-        .to(&hub).await?;
+        .header("x-client-info", "supabase-js/2")
+        .header("cookie", "secret")
+        .to(&hub)
+        .await?;
     // Made by the tests' superuser and granted to all; the caller is who the token says.
-    assert_eq!(who.json()?, json!({
-        "role": "authenticated", "claims": "acme", "method": "POST", "path": "/rest/v1/rpc/bus_t_who",
-        "headers": {"x-client-info": "supabase-js/2"},
-    }));
+    assert_eq!(
+        who.json()?,
+        json!({
+            "role": "authenticated", "claims": "acme", "method": "POST", "path": "/rest/v1/rpc/bus_t_who",
+            "headers": {"x-client-info": "supabase-js/2"},
+        })
+    );
     Sent::post("/rest/v1/rpc/t_other", &key, "{}").to(&hub).await?.refusal(404, "PGRST202")?;
     Ok(())
 }
@@ -151,10 +169,18 @@ async fn wrong_arguments_are_answered_with_the_right_ones() -> Result<()> {
     let hub = TestHub::new().await?;
     let key = service();
     for (name, body, part) in [
-        ("bus_claim", json!({"worker": "w", "topics": [], "limit": 1}), "public.bus_claim(worker text, topics text[]"),
+        (
+            "bus_claim",
+            json!({"worker": "w", "topics": [], "limit": 1}),
+            "public.bus_claim(worker text, topics text[]",
+        ),
         ("bus_claim", json!({}), "public.bus_claim(worker text, topics text[]"),
         ("bus_clam", json!({}), "public.bus_claim"),
-        ("claim_messages", json!({"p_worker": "w"}), "Could not find the function public.claim_messages(p_worker)"),
+        (
+            "claim_messages",
+            json!({"p_worker": "w"}),
+            "Could not find the function public.claim_messages(p_worker)",
+        ),
         ("pg_sleep", json!({"seconds": 100}), "Could not find the function"),
         ("bus_claim\"();drop", json!({}), "Could not find the function"),
     ] {
@@ -163,24 +189,46 @@ async fn wrong_arguments_are_answered_with_the_right_ones() -> Result<()> {
         assert!(told.contains(part), "{name}: {told}");
     }
     let post = async |body: &str| Sent::post("/rest/v1/rpc/bus_extend", &key, body).to(&hub).await;
-    for bad in ["{", "[]", "null", "1", "\"x\"", "{\"claims\":[],\"claims\":[]}", "{} {}", "\u{feff}{}", "{\"claims\": 1e}"] {
+    for bad in [
+        "{",
+        "[]",
+        "null",
+        "1",
+        "\"x\"",
+        "{\"claims\":[],\"claims\":[]}",
+        "{} {}",
+        "\u{feff}{}",
+        "{\"claims\": 1e}",
+    ] {
         post(bad).await?.refusal(400, "PGRST102")?;
     }
-    post(&format!("{{\"claims\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000))).await?.refusal(500, "54001")?;
+    post(&format!("{{\"claims\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000)))
+        .await?
+        .refusal(500, "54001")?;
     post("{\"claims\": 1e999999}").await?.refusal(400, "22003")?;
     post("{\"claims\": [], \"lease_ms\": 99999999999}").await?.refusal(400, "22003")?;
     post("{\"claims\": [], \"lease_ms\": \"x\"}").await?.refusal(400, "22P02")?;
     post("{\"claims\": [{\"id\": \"\\u0000\"}]}").await?.refusal(400, "22P05")?;
     post("{\"claims\": {}}").await?.refusal(400, "CG400")?;
     post("").await?.refusal(404, "PGRST202")?;
-    let text = Sent { headers: vec![("content-type", "text/plain")], ..Sent::get("/rest/v1/rpc/bus_reap", &key) };
+    let text = Sent {
+        headers: vec![("content-type", "text/plain")],
+        ..Sent::get("/rest/v1/rpc/bus_reap", &key)
+    };
     text.method("POST").to(&hub).await?.refusal(415, "PGRST102")?;
     for method in ["PUT", "PATCH", "DELETE"] {
-        Sent::get("/rest/v1/rpc/bus_reap", &key).method(method).to(&hub).await?.refusal(405, "PGRST101")?;
+        Sent::get("/rest/v1/rpc/bus_reap", &key)
+            .method(method)
+            .to(&hub)
+            .await?
+            .refusal(405, "PGRST101")?;
     }
     let plain = "/rest/v1/rpc/bus_log_end?select=a";
     Sent::post(plain, &key, "{}").to(&hub).await?.refusal(400, "PGRST100")?;
-    Sent::post("/rest/v1/rpc/bus_stats?nope=eq.1", &key, "{}").to(&hub).await?.refusal(400, "42703")?;
+    Sent::post("/rest/v1/rpc/bus_stats?nope=eq.1", &key, "{}")
+        .to(&hub)
+        .await?
+        .refusal(400, "42703")?;
     Ok(())
 }
 

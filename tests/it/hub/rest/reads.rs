@@ -79,7 +79,10 @@ async fn other_tables_and_their_types_can_be_read() -> Result<()> {
         ("workers?topics=cd.{hub-test/a}", 0),
         ("workers?topics=ov.{hub-test/b,x}&select=id,topics->0", 1),
         ("workers?info=is.null", 0),
-        ("bus_events?event_type=eq.echo_say_scheduled&xid=gt.1&order=xid,seq&select=seq,xid,tenant", 4),
+        (
+            "bus_events?event_type=eq.echo_say_scheduled&xid=gt.1&order=xid,seq&select=seq,xid,tenant",
+            4,
+        ),
         ("bus_events?event_type=in.(agent_online)&worker_id=eq.w", 1),
         ("bus_events?message_id=not.is.null&limit=3", 3),
     ] {
@@ -202,7 +205,11 @@ async fn a_query_that_cannot_be_read_says_what_is_wrong_with_it() -> Result<()> 
     }
     let plan = "application/vnd.pgrst.plan+text; for=\"application/json\"";
     Sent::get(MESSAGES, &key).header("accept", plan).to(&hub).await?.refusal(406, "PGRST107")?;
-    Sent::get(MESSAGES, &key).header("accept-profile", "cogo").to(&hub).await?.refusal(406, "PGRST106")?;
+    Sent::get(MESSAGES, &key)
+        .header("accept-profile", "cogo")
+        .to(&hub)
+        .await?
+        .refusal(406, "PGRST106")?;
     for method in ["POST", "PATCH", "PUT", "DELETE"] {
         let answer = Sent::get(MESSAGES, &key).method(method).to(&hub).await?;
         assert!(answer.refusal(405, "PGRST117")?.contains("bus_enqueue"), "{answer:?}");
@@ -217,8 +224,28 @@ async fn nothing_that_a_client_writes_becomes_sql() -> Result<()> {
     published(&hub, 2).await?;
     let key = service();
     let evil = [
-        "'", "''", "\"", "\\", "\\'", "$1", "$$", "--", "/*", ";", "1) or (1=1", "') or ('1'='1", "\");drop table workers;--",
-        "x' union select 1--", "E'\\x27'", "%", "{\"", "}", "(((", "🦀'", "1::int", "now()",
+        "'",
+        "''",
+        "\"",
+        "\\",
+        "\\'",
+        "$1",
+        "$$",
+        "--",
+        "/*",
+        ";",
+        "1) or (1=1",
+        "') or ('1'='1",
+        "\");drop table workers;--",
+        "x' union select 1--",
+        "E'\\x27'",
+        "%",
+        "{\"",
+        "}",
+        "(((",
+        "🦀'",
+        "1::int",
+        "now()",
     ];
     let encoded = |text: &str| text.bytes().map(|b| format!("%{b:02X}")).collect::<String>();
     for text in evil {
@@ -244,17 +271,26 @@ async fn nothing_that_a_client_writes_becomes_sql() -> Result<()> {
             for accept in ["application/json", "text/csv"] {
                 let answer = Sent::get(&path, &key).header("accept", accept).to(&hub).await?;
                 if answer.status == 200 {
-                    let rows = if accept == "text/csv" { answer.text.lines().count() - 1 } else { answer.json()?.as_array().map_or(0, Vec::len) };
+                    let rows = if accept == "text/csv" {
+                        answer.text.lines().count() - 1
+                    } else {
+                        answer.json()?.as_array().map_or(0, Vec::len)
+                    };
                     // Only a pattern that fits everything may find anything.
                     assert!(rows == 0 || path.contains("like.%25"), "{path}: {answer:?}");
                 } else {
                     let code = answer.json()?["code"].as_str().unwrap_or_default().to_owned();
-                    assert!(!code.starts_with("426") && code != "42P02" && code != "42P18", "{path}: {answer:?}");
+                    assert!(
+                        !code.starts_with("426") && code != "42P02" && code != "42P18",
+                        "{path}: {answer:?}"
+                    );
                     assert!(answer.status.is_client_error(), "{path}: {answer:?}");
                 }
             }
         }
-        for body in [json!({"worker": text, "topics": [text], "tenant": text}), json!({text.clone(): 1})] {
+        for body in
+            [json!({"worker": text, "topics": [text], "tenant": text}), json!({text.clone(): 1})]
+        {
             let answer = Sent::post("/rest/v1/rpc/bus_claim", &key, body).to(&hub).await?;
             assert!(answer.status.as_u16() < 500, "{answer:?}");
         }

@@ -46,7 +46,8 @@ impl Recorded {
 
     /// The query with columns of ours; parameters of others are left out.
     fn with_columns(&self, columns: &[(&str, &str)]) -> String {
-        let ours = |name: &str| columns.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours);
+        let ours =
+            |name: &str| columns.iter().find(|(theirs, _)| *theirs == name).map(|(_, ours)| *ours);
         let list = |value: &str| {
             let one = |item: &str| {
                 let end = item.find(['.', '-', '%']).unwrap_or(item.len());
@@ -63,14 +64,22 @@ impl Recorded {
         let pair = |(name, value): (&str, &str)| match name {
             "select" | "order" => Some(format!("{name}={}", list(value))),
             "limit" | "offset" => Some(format!("{name}={value}")),
-            "or" => Some(format!("or={}", value.replace("%28r.", "%28attempts.").replace("%2Cs.", "%2Cpriority."))),
+            "or" => Some(format!(
+                "or={}",
+                value.replace("%28r.", "%28attempts.").replace("%2Cs.", "%2Cpriority.")
+            )),
             _ => {
                 let end = name.find("-%3E").unwrap_or(name.len());
                 let (column, path) = name.split_at(end);
                 Some(format!("{}{path}={value}", ours(column)?))
             }
         };
-        self.query.split('&').filter_map(|text| text.split_once('=')).filter_map(pair).collect::<Vec<_>>().join("&")
+        self.query
+            .split('&')
+            .filter_map(|text| text.split_once('='))
+            .filter_map(pair)
+            .collect::<Vec<_>>()
+            .join("&")
     }
 }
 
@@ -115,15 +124,34 @@ async fn every_read_of_either_client_is_understood() -> Result<()> {
     let worker = json!({"worker": {"id": "m", "tenant": "acme", "role": "r", "topics": ["r/m"]}});
     Sent::post("/rest/v1/rpc/bus_worker_seen", &service(), worker).to(&hub).await?;
     let messages = &[
-        ("id", "id"), ("status", "status"), ("payload", "payload"), ("priority", "priority"),
-        ("created_at", "created_at"), ("to_agent", "claimed_by"), ("meta", "payload"), ("ok", "done_at"),
-        ("a", "attempts"), ("b", "priority"), ("c", "shard"), ("d", "max_attempts"), ("e", "claim_no"),
-        ("f", "status"), ("g", "role"), ("h", "done_at"), ("i", "service"), ("j", "payload"), ("p", "tenant"),
-        ("w", "shard"), ("x", "intent"), ("username", "tenant"), ("tenant_id", "tenant"),
+        ("id", "id"),
+        ("status", "status"),
+        ("payload", "payload"),
+        ("priority", "priority"),
+        ("created_at", "created_at"),
+        ("to_agent", "claimed_by"),
+        ("meta", "payload"),
+        ("ok", "done_at"),
+        ("a", "attempts"),
+        ("b", "priority"),
+        ("c", "shard"),
+        ("d", "max_attempts"),
+        ("e", "claim_no"),
+        ("f", "status"),
+        ("g", "role"),
+        ("h", "done_at"),
+        ("i", "service"),
+        ("j", "payload"),
+        ("p", "tenant"),
+        ("w", "shard"),
+        ("x", "intent"),
+        ("username", "tenant"),
+        ("tenant_id", "tenant"),
     ];
     let (mut seen, object) = (0, "application/vnd.pgrst.object+json");
     for request in recorded()? {
-        let reads = matches!(request.method.as_str(), "GET" | "HEAD") && !request.path.contains("/rpc/");
+        let reads =
+            matches!(request.method.as_str(), "GET" | "HEAD") && !request.path.contains("/rpc/");
         if !reads || request.says("accept-profile", "bus") {
             continue;
         }
@@ -150,13 +178,23 @@ async fn every_read_of_either_client_is_understood() -> Result<()> {
             let good = matches!(answer.status.as_u16(), 200 | 206);
             assert!(good, "{} {scenario} {query}: {answer:?}", request.client);
         } else {
-            answer.refusal(wanted.0, wanted.1).with_context(|| format!("{query} of {request:?}"))?;
+            answer
+                .refusal(wanted.0, wanted.1)
+                .with_context(|| format!("{query} of {request:?}"))?;
         }
         if scenario == "rest_select_filters_all" {
             let arrays = request.with_columns(&[("l", "topics"), ("n", "topics"), ("u", "topics")]);
-            let arrays = arrays.split('&').filter(|pair| !pair.starts_with("or=")).collect::<Vec<_>>().join("&");
+            let arrays = arrays
+                .split('&')
+                .filter(|pair| !pair.starts_with("or="))
+                .collect::<Vec<_>>()
+                .join("&");
             let answer = request.send(&hub, &format!("/rest/v1/workers?{arrays}")).await?;
-            assert_eq!((answer.status.as_u16(), answer.text.as_str()), (200, "[]"), "{arrays}: {answer:?}");
+            assert_eq!(
+                (answer.status.as_u16(), answer.text.as_str()),
+                (200, "[]"),
+                "{arrays}: {answer:?}"
+            );
         }
     }
     assert!(seen > 25, "{seen} requests of the recordings were replayed");

@@ -56,7 +56,11 @@ async fn rows_are_given_in_pages() -> Result<()> {
     for query in ["", "limit=100", "limit=3"] {
         let path = format!("/rest/v1/agent_messages?{query}");
         let answer = Sent::get(&path, &key).header("prefer", "count=exact").to(&hub).await?;
-        assert_eq!((answer.status.as_u16(), answer.header("content-range")), (206, "0-2/8"), "{query}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.header("content-range")),
+            (206, "0-2/8"),
+            "{query}"
+        );
     }
     // What a function gave is never cut short.
     let claim = json!({"worker": "w", "topics": ["hub-test/here"], "max": 4, "tenant": "acme"});
@@ -152,6 +156,10 @@ async fn without_a_database_it_says_so_and_when_to_come_back() -> Result<()> {
     let host = request("GET", "/rest/v1/workers").header("host", "evil.example");
     hub.send(host.body(Body::empty())?).await?.refusal(400, "CG400")?;
     let long = "x".repeat(20_000);
-    Sent::get("/rest/v1/workers", &key).header("x-long", &long).to(&hub).await?.refusal(431, "CG431")?;
+    Sent::get("/rest/v1/workers", &key)
+        .header("x-long", &long)
+        .to(&hub)
+        .await?
+        .refusal(431, "CG431")?;
     Ok(())
 }

@@ -14,10 +14,15 @@ async fn tenants_never_see_each_other() -> Result<()> {
     for (own, other) in [("acme", "globex"), ("globex", "acme")] {
         let mine = worker_of(own);
         for path in ["agent_messages", "bus_events"] {
-            let answer = Sent::get(&format!("/rest/v1/{path}"), &mine).header("prefer", "count=exact").to(&hub).await?;
+            let answer = Sent::get(&format!("/rest/v1/{path}"), &mine)
+                .header("prefer", "count=exact")
+                .to(&hub)
+                .await?;
             assert_eq!(answer.header("content-range"), "0-2/3", "{answer:?}");
             assert!(answer.text.contains(own) && !answer.text.contains(other), "{answer:?}");
-            for query in [format!("tenant=eq.{other}"), format!("or=(tenant.eq.{other},tenant.eq.{other})")] {
+            for query in
+                [format!("tenant=eq.{other}"), format!("or=(tenant.eq.{other},tenant.eq.{other})")]
+            {
                 let answer = Sent::get(&format!("/rest/v1/{path}?{query}"), &mine).to(&hub).await?;
                 assert_eq!(answer.text, "[]");
             }
@@ -48,15 +53,31 @@ async fn a_key_reaches_no_further_than_its_claims() -> Result<()> {
     for (token, body, part) in [
         (acme(good.clone()), claim("w", "other/here"), "may not claim"),
         (acme(good.clone()), claim("w2", "hub-test/here"), "this token is for worker"),
-        (acme(json!({"worker": "w", "send": ["hub-test/*"]})), claim("w", "hub-test/here"), "may not claim"),
-        (key(json!({"role": "authenticated", "topics": ["*"]})), claim("w", "hub-test/here"), "tenant"),
+        (
+            acme(json!({"worker": "w", "send": ["hub-test/*"]})),
+            claim("w", "hub-test/here"),
+            "may not claim",
+        ),
+        (
+            key(json!({"role": "authenticated", "topics": ["*"]})),
+            claim("w", "hub-test/here"),
+            "tenant",
+        ),
     ] {
-        let told = Sent::post("/rest/v1/rpc/bus_claim", &token, body).to(&hub).await?.refusal(403, "CG403")?;
+        let told = Sent::post("/rest/v1/rpc/bus_claim", &token, body)
+            .to(&hub)
+            .await?
+            .refusal(403, "CG403")?;
         assert!(told.contains(part), "{told}");
     }
-    let operate = Sent::post("/rest/v1/rpc/bus_requeue", &acme(good.clone()), json!({"messages": []})).to(&hub).await?;
+    let operate =
+        Sent::post("/rest/v1/rpc/bus_requeue", &acme(good.clone()), json!({"messages": []}))
+            .to(&hub)
+            .await?;
     operate.refusal(403, "42501")?;
-    let own = Sent::post("/rest/v1/rpc/bus_claim", &acme(good), claim("w.1", "hub-test/here")).to(&hub).await?;
+    let own = Sent::post("/rest/v1/rpc/bus_claim", &acme(good), claim("w.1", "hub-test/here"))
+        .to(&hub)
+        .await?;
     assert_eq!(own.json()?.as_array().map(Vec::len), Some(1));
     Ok(())
 }
@@ -69,7 +90,8 @@ async fn nobody_gets_anywhere_without_a_good_key() -> Result<()> {
     let foreign = signed_by("another-secret-of-at-least-32-bytes-length", claims.clone());
     let expired = key(json!({"role": "service_role", "exp": 1_000_000_000}));
     let nobody = key(json!({"role": "service_role"})).replace('.', "x");
-    let (head, rest) = service().split_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("parts");
+    let (head, rest) =
+        service().split_once('.').map(|(a, b)| (a.to_owned(), b.to_owned())).expect("parts");
     let _ = head;
     let unsigned = format!("eyJhbGciOiJub25lIn0.{rest}");
     let mut changed = service();
@@ -95,7 +117,11 @@ async fn nobody_gets_anywhere_without_a_good_key() -> Result<()> {
     for path in ["agent_messages", "bus_events", "workers", "rpc/bus_stats", "rpc/bus_log_end"] {
         Sent::get(&format!("/rest/v1/{path}"), &anon).to(&hub).await?.status.as_u16();
         let answer = Sent::get(&format!("/rest/v1/{path}"), &anon).to(&hub).await?;
-        assert_eq!((answer.status.as_u16(), answer.json()?["code"].as_str()), (401, Some("42501")), "{answer:?}");
+        assert_eq!(
+            (answer.status.as_u16(), answer.json()?["code"].as_str()),
+            (401, Some("42501")),
+            "{answer:?}"
+        );
     }
     // The other way round: what is not below these paths does not take a caller's key.
     let answer = Sent::post("/api/dead-letters/requeue", &service(), "{}").to(&hub).await?;
@@ -116,12 +142,32 @@ async fn the_bearer_counts_unless_it_says_nothing() -> Result<()> {
         (vec![], format!("?apikey={good}"), 200),
         (vec![("apikey", bad.clone()), ("authorization", bearer(&good))], String::new(), 200),
         (vec![("apikey", good.clone()), ("authorization", bearer(&bad))], String::new(), 401),
-        (vec![("apikey", good.clone()), ("authorization", bearer("sb_publishable_x"))], String::new(), 200),
-        (vec![("apikey", "sb_publishable_x".to_owned()), ("authorization", bearer(&good))], String::new(), 200),
-        (vec![("apikey", good.clone()), ("authorization", "Basic eDp5".to_owned())], String::new(), 200),
-        (vec![("apikey", good.clone()), ("authorization", "Bearer ".to_owned())], String::new(), 200),
+        (
+            vec![("apikey", good.clone()), ("authorization", bearer("sb_publishable_x"))],
+            String::new(),
+            200,
+        ),
+        (
+            vec![("apikey", "sb_publishable_x".to_owned()), ("authorization", bearer(&good))],
+            String::new(),
+            200,
+        ),
+        (
+            vec![("apikey", good.clone()), ("authorization", "Basic eDp5".to_owned())],
+            String::new(),
+            200,
+        ),
+        (
+            vec![("apikey", good.clone()), ("authorization", "Bearer ".to_owned())],
+            String::new(),
+            200,
+        ),
         (vec![("apikey", good.clone()), ("apikey", bad.clone())], String::new(), 401),
-        (vec![("authorization", bearer(&good)), ("authorization", bearer(&bad))], String::new(), 401),
+        (
+            vec![("authorization", bearer(&good)), ("authorization", bearer(&bad))],
+            String::new(),
+            401,
+        ),
         (vec![], format!("?apikey={good}&apikey={bad}"), 401),
         (vec![("x-admin-token", crate::hub::TOKEN.to_owned())], String::new(), 401),
     ] {
@@ -136,7 +182,8 @@ async fn the_bearer_counts_unless_it_says_nothing() -> Result<()> {
 
 #[tokio::test]
 async fn a_page_of_a_stranger_is_refused_and_an_allowed_one_can_read() -> Result<()> {
-    let options = Options { allowed_origins: vec!["https://app.example".to_owned()], ..Options::default() };
+    let options =
+        Options { allowed_origins: vec!["https://app.example".to_owned()], ..Options::default() };
     let hub = TestHub::with(Setup { options, ..Setup::default() }).await?;
     let key = service();
     let path = "/rest/v1/agent_messages";
@@ -148,7 +195,10 @@ async fn a_page_of_a_stranger_is_refused_and_an_allowed_one_can_read() -> Result
             .method("OPTIONS")
             .header("origin", origin)
             .header("access-control-request-method", "POST")
-            .header("access-control-request-headers", "apikey,authorization,content-profile,x-client-info")
+            .header(
+                "access-control-request-headers",
+                "apikey,authorization,content-profile,x-client-info",
+            )
     };
     asked("https://evil.example").to(&hub).await?.refusal(403, "CG403")?;
     let preflight = asked("https://app.example").to(&hub).await?;
