@@ -137,6 +137,23 @@ begin
 end
 $$;
 
+-- The tenant in which the caller acts as this worker: the one that is named, or where the caller is bound, the token's
+-- own. Errors: CG403.
+create function cogo.acting_tenant(tenant text, worker text) returns text
+    language plpgsql stable
+    as $$
+declare
+    its cogo.scope;
+begin
+    if cogo.restricted() then
+        its := cogo.own_scope();
+        tenant := cogo.own_tenant(its, tenant);
+        perform cogo.check_worker(its, worker);
+    end if;
+    return tenant;
+end
+$$;
+
 create function cogo.check_topics(its cogo.scope, topics text[], field text default 'topics') returns void
     language plpgsql immutable
     as $$
@@ -511,15 +528,8 @@ create function public.bus_worker_gone(worker text, reason text default null, te
     returns boolean
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     as $$
-declare
-    its cogo.scope;
 begin
-    if cogo.restricted() then
-        its := cogo.own_scope();
-        tenant := cogo.own_tenant(its, tenant);
-        perform cogo.check_worker(its, worker);
-    end if;
-    return cogo_unscoped.bus_worker_gone(worker, reason, coalesce(tenant, 'default'));
+    return cogo_unscoped.bus_worker_gone(worker, reason, coalesce(cogo.acting_tenant(tenant, worker), 'default'));
 end
 $$;
 
@@ -551,14 +561,8 @@ create function public.bus_circuit_open(
     returns setof public.circuit_state
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     as $$
-declare
-    its cogo.scope;
 begin
-    if cogo.restricted() then
-        its := cogo.own_scope();
-        tenant := cogo.own_tenant(its, tenant);
-        perform cogo.check_worker(its, worker);
-    end if;
+    tenant := cogo.acting_tenant(tenant, worker);
     return query select * from cogo_unscoped.bus_circuit_open(tenant, key, worker, reason, seen_version, policy, evidence);
 end
 $$;
@@ -569,14 +573,9 @@ create function public.bus_circuit_probe(
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     as $$
 declare
-    its cogo.scope;
     answer record;
 begin
-    if cogo.restricted() then
-        its := cogo.own_scope();
-        tenant := cogo.own_tenant(its, tenant);
-        perform cogo.check_worker(its, worker);
-    end if;
+    tenant := cogo.acting_tenant(tenant, worker);
     select * into answer from cogo_unscoped.bus_circuit_probe(tenant, key, worker, lease_ms);
     granted := answer.granted;
     circuit := answer.circuit;
@@ -588,14 +587,8 @@ create function public.bus_circuit_report(
     returns setof public.circuit_state
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     as $$
-declare
-    its cogo.scope;
 begin
-    if cogo.restricted() then
-        its := cogo.own_scope();
-        tenant := cogo.own_tenant(its, tenant);
-        perform cogo.check_worker(its, worker);
-    end if;
+    tenant := cogo.acting_tenant(tenant, worker);
     return query select * from cogo_unscoped.bus_circuit_report(tenant, key, worker, ok, reason);
 end
 $$;
@@ -672,6 +665,8 @@ declare
     grantee text;
     its record;
 begin
+    -- Two at once would change the same rows of the catalog, which Postgres does not wait for.
+    perform pg_advisory_xact_lock(hashtext('cogo.grant_rights'));
     foreach wanted in array '{anon,authenticated,service_role,cogo_hub}'::text[] loop
         continue when to_regrole(wanted) is not null;
         begin
@@ -723,14 +718,17 @@ begin
     end loop;
 
     for its in
-        select c.oid::regclass as t, c.relname::text as name, n.nspname = 'public' and c.relname <> '_sqlx_migrations' as open
+        select c.oid::regclass as t, c.relname::text as name, n.nspname = 'public' and c.relname <> '_sqlx_migrations' as open,
+            c.relrowsecurity as guarded
         from pg_class c join pg_namespace n on n.oid = c.relnamespace
         where (n.nspname = 'cogo' and c.relkind in ('r', 'p')
                 or c.oid in (to_regclass('public.agent_messages'), to_regclass('public.bus_events'),
                     to_regclass('public.workers'), to_regclass('public.circuits'), to_regclass('public._sqlx_migrations')))
             and pg_has_role(c.relowner, 'member')
     loop
-        execute format('alter table %s enable row level security', its.t);
+        if not its.guarded then
+            execute format('alter table %s enable row level security', its.t);
+        end if;
         foreach grantee in array '{anon,authenticated,service_role}'::text[] loop
             continue when to_regrole(grantee) is null;
             execute format('revoke all on table %s from %I', its.t, grantee);

@@ -184,6 +184,8 @@ async fn a_project_is_set_up_by_its_owner_twice_and_each_role_may_what_it_should
     );
     // The owner, as a hub or a worker with the connection string would.
     project.cogo().ok(&["status"]);
+    let mut owner = project.connect("postgres", "project").await;
+    owner.execute("select bus_claim('x', '{r/s}', 1, 1000, '*')").await.expect("bound to no token");
     project.server.stop().await.expect("stopped");
 }
 

@@ -165,3 +165,29 @@ async fn channels_are_open_within_the_tenant_and_the_hub_s_own_only_to_hear() {
         false
     );
 }
+
+#[tokio::test]
+async fn what_only_reads_may_be_called_in_a_transaction_that_only_reads() {
+    let (db, _held) = prepared().await;
+    let good = r#"{"tenant": "acme", "worker": "w", "topics": ["r/s"]}"#;
+    for claims in [good, "{", ""] {
+        let mut transaction = db.pool().begin().await.expect("begun");
+        sqlx::query("select set_config('request.jwt.claims', $1, true)")
+            .bind(claims)
+            .execute(&mut *transaction)
+            .await
+            .expect("set");
+        sqlx::raw_sql("set local role authenticated; set transaction read only")
+            .execute(&mut *transaction)
+            .await
+            .expect("as PostgREST does for what is stable");
+        for sql in [
+            "select count(*) from bus_read_events()",
+            "select count(*) from agent_messages",
+            "select bus_channel_allowed('acme:x', 'join')",
+            "select bus_log_end()",
+        ] {
+            sqlx::query(sql).fetch_all(&mut *transaction).await.expect(sql);
+        }
+    }
+}
