@@ -48,6 +48,7 @@ mod origins;
 mod rest;
 mod serve;
 mod shape;
+mod stall;
 mod status;
 mod wait;
 

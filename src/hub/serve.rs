@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::error::chain;
+use crate::hub::stall::Unstalled;
 use crate::shutdown::{Shutdown, Tasks};
 
 /// How many connections are held; further ones wait to be accepted. More than may wait for messages, so
@@ -99,7 +100,7 @@ async fn connection(stream: TcpStream, router: axum::Router, shutdown: &Shutdown
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(Unstalled::new(stream)), TowerToHyperService::new(router))
         .with_upgrades();
     let mut serving = pin!(serving);
     let served = tokio::select! {

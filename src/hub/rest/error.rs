@@ -186,6 +186,10 @@ impl IntoResponse for Error {
         });
         let mut response = (told.status, Json(body)).into_response();
         response.headers_mut().extend(told.headers);
+        if told.status == StatusCode::UNAUTHORIZED {
+            let challenge = response.headers_mut().entry(header::WWW_AUTHENTICATE);
+            challenge.or_insert(HeaderValue::from_static("Bearer"));
+        }
         response
     }
 }

@@ -1,6 +1,7 @@
 //! `/rest/v1`: what PostgREST's clients send, and what they may.
 
 mod calls;
+mod oracle;
 mod reads;
 mod recorded;
 mod refusals;
