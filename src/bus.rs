@@ -26,8 +26,12 @@ use sqlx::postgres::PgPool;
 pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
 pub use feed::Feed;
+#[cfg(feature = "hub")]
+pub(crate) use feed::Follower;
 pub use json::MAX_PAYLOAD_BYTES;
 pub use limits::{Limits, TenantLimit, TopicLimit};
+#[cfg(feature = "hub")]
+pub(crate) use queries::Head;
 pub use queries::backlog::{Limit, Parked};
 pub use queries::{Depth, Reaped, WorkerRow};
 pub use wake::{Signal, Waker};
