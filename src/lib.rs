@@ -16,6 +16,7 @@ pub mod error;
 pub mod event;
 #[cfg(feature = "hub")]
 pub mod hub;
+pub mod identity;
 pub mod live;
 pub mod message;
 pub mod metrics;

@@ -10,6 +10,7 @@ mod connect;
 mod dlq;
 mod exit;
 mod hub;
+mod jwt_secret;
 mod lifecycle;
 mod limits;
 mod mcp;
