@@ -21,7 +21,10 @@ pub mod live;
 pub mod message;
 pub mod metrics;
 pub mod policy;
+#[cfg(any(feature = "hub", feature = "remote"))]
+pub mod realtime;
 pub mod retry;
+pub mod secret;
 pub mod shutdown;
 #[cfg(feature = "test-util")]
 pub mod testing;
