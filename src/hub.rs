@@ -14,16 +14,24 @@
 //! | `max_waiters` | 1000 | how many may wait at once |
 //! | `request_timeout_s` | 30 | how long any other request may take |
 //! | `open_reads` | on loopback | whether reading needs no token |
+//! | `allowed_origins` | `[]` | pages on the web that may call `/rest/v1` and `/realtime/v1` |
+//! | `rest.max_body_bytes` | 16 MiB | the largest request body there |
+//! | `rest.max_answer_bytes` | 32 MiB | the largest answer there |
+//! | `rest.max_rows` | 1000 | how many rows of a table are given at once |
+//! | `rest.statement_timeout_ms` | 15000 | how long the database may take over one request |
+//! | `rest.max_connections` | 10 | how many requests it works on at once |
 //!
-//! From the environment comes the admin token alone, `COGO_ADMIN_TOKEN`, which the caller reads.
+//! From the environment come secrets alone, which the caller reads: the admin token, `COGO_ADMIN_TOKEN`, and
+//! those that sign the keys of remote callers, `COGO_JWT_SECRET`.
 //!
 //! Every answer that is an error has one shape ([`ApiError`]), whoever gives it: this module, a role's
-//! routes, the router or a panic.
+//! routes, the router or a panic; but below `/rest/v1` and `/realtime/v1` it has PostgREST's.
 
 mod artifacts;
 mod auth;
 mod bind;
 mod cached;
+mod caller;
 mod circuits;
 mod dead_letters;
 mod error;
@@ -36,6 +44,8 @@ mod limits;
 pub mod maintenance;
 mod messages;
 mod options;
+mod origins;
+mod rest;
 mod serve;
 mod shape;
 mod status;
@@ -50,23 +60,27 @@ use std::time::Duration;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{get, post};
+use sqlx::postgres::PgPool;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
 pub use auth::{AdminToken, InvalidToken};
 pub use bind::{BindError, bind};
+pub use caller::check as check_callers;
 pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
-pub use options::{InvalidOptions, Options, Retention};
+pub use options::{InvalidOptions, Options, Rest, Retention};
 pub use serve::serve;
 
 use crate::bus::{Bus, Feed};
+use crate::identity;
 use cached::Cached;
 use gauges::Gauges;
 use host::Hosts;
+use origins::Origins;
 
 /// Gives all metrics in the Prometheus text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -84,6 +98,11 @@ pub struct State {
     pub options: Options,
     /// Who may write.
     pub token: AdminToken,
+    /// What signs the keys of remote callers.
+    pub keys: identity::Keys,
+    /// The connections on which remote callers are served, under their own roles; apart from the bus's, so
+    /// that they cannot use those up. `rest.max_connections` says how many.
+    pub callers: PgPool,
     /// Renders `/metrics`.
     pub metrics: RenderMetrics,
     /// The address that the hub listens on, as the listener gives it.
@@ -105,6 +124,10 @@ impl fmt::Debug for State {
 struct Hub {
     state: State,
     hosts: Hosts,
+    /// Which pages on the web may call for remote callers.
+    origins: Origins,
+    /// The database, for remote callers.
+    callers: caller::Database,
     open_reads: bool,
     waiters: Semaphore,
     gauges: Gauges,
@@ -117,6 +140,13 @@ impl Hub {
         let ip = state.listen.ip().to_canonical();
         Self {
             hosts: Hosts::new(ip, &state.options.allowed_hosts),
+            origins: Origins::new(&state.options.allowed_origins),
+            callers: caller::Database {
+                pool: state.callers.clone(),
+                statement_timeout: Duration::from_millis(
+                    state.options.rest.statement_timeout_ms.into(),
+                ),
+            },
             open_reads: state.options.open_reads.unwrap_or_else(|| ip.is_loopback()),
             waiters: Semaphore::new(state.options.max_waiters),
             gauges: Gauges::default(),
@@ -136,13 +166,19 @@ impl Hub {
 }
 
 /// Everything that the hub answers: its own routes and `role_routes`. The rules for hosts, tokens,
-/// limits and errors hold for both.
+/// limits and errors hold for both; for remote callers (`/rest/v1`, `/realtime/v1`) a key stands in the
+/// token's place.
 ///
 /// # Panics
 /// When a role's route is one of the hub's own.
 pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
-    let limit = state.options.max_body_bytes;
+    let (limit, remote_limit) = (state.options.max_body_bytes, state.options.rest.max_body_bytes);
     let hub = Arc::new(Hub::new(state));
+    let origins = hub.origins.clone();
+    let remote = rest::routes(&hub)
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(remote_limit))
+        .layer(from_fn(move |request, next| origins::admit(origins.clone(), request, next)));
     axum::Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -162,8 +198,9 @@ pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
         // The body limit that counts is the one below, which holds without a handler's help.
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limit))
+        .merge(remote)
         .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
         .layer(from_fn_with_state(hub, guard::admit))
         .layer(CatchPanicLayer::custom(error::of_panic))
-        .layer(from_fn(move |request, next| shape::shape(limit, request, next)))
+        .layer(from_fn(move |request, next| shape::shape(limit, remote_limit, request, next)))
 }

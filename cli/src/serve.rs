@@ -10,6 +10,7 @@ use cogo::bus::{Bus, Feed};
 use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
 use cogo::hub::{self, AdminToken, Readiness};
+use cogo::identity::Keys;
 use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo_worker_mcp_gateway::demo::Demo;
@@ -27,7 +28,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{mcp, recorder};
+use crate::{jwt_secret, mcp, recorder};
 
 /// How long what stands by may take to end after the work has.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -106,6 +107,8 @@ pub(crate) async fn serve(
         .map_err(|error| Failed::new(Exit::Failed, format!("{:#}", anyhow!(error))))?;
     make_dir(&plan.data_dir)?;
     let (token, token_lies) = token::load(&plan.data_dir)?;
+    let (keys, _) = jwt_secret::load(&plan.data_dir)?;
+    let secrets = Secrets { token, token_lies, keys };
 
     let (embedded, database) = match plan.database.clone() {
         Some(database) => (None, database),
@@ -122,7 +125,7 @@ pub(crate) async fn serve(
     };
     let served = tokio::select! {
         prepared = prepare(&plan, &database, what) => match prepared {
-            Ok(parts) => run(plan, parts, listener, token, token_lies, embedded.as_ref(), &mut signals).await,
+            Ok(parts) => run(plan, parts, listener, secrets, embedded.as_ref(), &mut signals).await,
             Err(error) => Err(error),
         },
         error = died(embedded.as_ref()) => Err(error),
@@ -138,9 +141,18 @@ pub(crate) async fn serve(
     Ok(Exit::Done)
 }
 
-/// The two ways to the database: the hub's and the worker's, each with as few rights as it needs.
+/// What lets people and remote workers in.
+struct Secrets {
+    token: AdminToken,
+    token_lies: Lies,
+    keys: Keys,
+}
+
+/// The ways to the database: the hub's, its remote callers' and the worker's, each with as few rights as it
+/// needs.
 struct Parts {
     hub_bus: Bus,
+    callers: PgPool,
     worker_bus: Option<Bus>,
 }
 
@@ -155,19 +167,20 @@ async fn prepare(plan: &Plan, database: &PgConnectOptions, what: What) -> Result
         let limits = plan.bus_limits.get();
         hub::apply_limits(&hub_bus, &limits).await.context("setting the limits of limits.json")?;
     }
+    let callers = connect::pool(database, Rights::Operator, plan.hub.rest.max_connections).await?;
+    hub::check_callers(&callers).await;
     let worker_bus = match what.gateway {
         true => Some(hub_bus.beside(connect::pool(database, Rights::Bus, max).await?)),
         false => None,
     };
-    Ok(Parts { hub_bus, worker_bus })
+    Ok(Parts { hub_bus, callers, worker_bus })
 }
 
 async fn run(
     plan: Plan,
     parts: Parts,
     listener: TcpListener,
-    token: AdminToken,
-    token_lies: Lies,
+    secrets: Secrets,
     embedded: Option<&Embedded>,
     signals: &mut Signals,
 ) -> Result<()> {
@@ -208,7 +221,9 @@ async fn run(
         .iter()
         .map(|context| &context.bus)
         .chain([&parts.hub_bus])
-        .map(|bus| bus.pool().clone())
+        .map(|bus| bus.pool())
+        .chain([&parts.callers])
+        .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
@@ -217,7 +232,9 @@ async fn run(
         feed,
         readiness,
         options: plan.hub.clone(),
-        token,
+        token: secrets.token,
+        keys: secrets.keys,
+        callers: parts.callers,
         metrics,
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
@@ -227,7 +244,7 @@ async fn run(
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
-    let greeting = greet(&url, &token_lies, &plan.artifacts_dir, &gateway, ready);
+    let greeting = greet(&url, &secrets.token_lies, &plan.artifacts_dir, &gateway, ready);
     let hub = async {
         serving.send_replace(true);
         hub::serve(listener, router, &shutdown).await.context("serving")

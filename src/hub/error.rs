@@ -118,6 +118,14 @@ impl ApiError {
     pub fn message(&self) -> &str {
         &self.message
     }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.headers
+    }
 }
 
 impl From<bus::Error> for ApiError {
@@ -152,6 +160,7 @@ impl From<bus::Error> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
+        let told = self.clone();
         let trace_id = self.trace_id.unwrap_or_else(Uuid::now_v7);
         let slug = self.code.as_str();
         let five = [
@@ -168,6 +177,8 @@ impl IntoResponse for ApiError {
         }
         let mut response = (self.status, Json(Value::Object(body))).into_response();
         response.headers_mut().extend(self.headers);
+        // For what must be told in another shape.
+        response.extensions_mut().insert(told);
         response
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::hub::host;
+use crate::hub::{host, origins};
 
 /// How a hub is configured; the table in [`crate::hub`] has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +27,11 @@ pub struct Options {
     pub max_waiters: usize,
     /// How long a request that does not wait may take, in seconds, from 1 to 600.
     pub request_timeout_s: u32,
+    /// Pages on the web that may call `/rest/v1` and `/realtime/v1`, as `https://name` or `https://name:port`;
+    /// `*` for all. Whoever is no page sends no origin and needs none.
+    pub allowed_origins: Vec<String>,
+    /// How `/rest/v1` is served.
+    pub rest: Rest,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
 }
@@ -44,6 +49,22 @@ pub struct Retention {
     pub failed_days: Option<u32>,
     /// Days that events stay at least, from 1 to 3650; they go by whole weeks.
     pub log_days: u32,
+}
+
+/// How `/rest/v1` is served, to remote workers and other clients.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rest {
+    /// The largest request body in bytes, from 1024 to 64 MiB.
+    pub max_body_bytes: usize,
+    /// The largest answer in bytes, from 1024 to 256 MiB.
+    pub max_answer_bytes: usize,
+    /// How many rows of a table are given at once, from 1 to 100000; further ones with `offset`.
+    pub max_rows: u32,
+    /// How long the database may take over one request, in milliseconds, from 100 to 600000.
+    pub statement_timeout_ms: u32,
+    /// How many requests the database works on at once, from 1 to 1000; further ones wait.
+    pub max_connections: u32,
 }
 
 /// A field of [`Options`] that breaks its rule.
@@ -68,7 +89,24 @@ impl Default for Options {
             // Each is a connection and a few kilobytes; more want the feed itself.
             max_waiters: 1000,
             request_timeout_s: 30,
+            allowed_origins: Vec::new(),
+            rest: Rest::default(),
             open_reads: None,
+        }
+    }
+}
+
+impl Default for Rest {
+    fn default() -> Self {
+        Self {
+            // A batch of results of the largest size that the bus takes.
+            max_body_bytes: 16 * 1024 * 1024,
+            // A claim of thirty payloads of the largest size.
+            max_answer_bytes: 32 * 1024 * 1024,
+            max_rows: 1000,
+            // Below the limit for a request, so that what took too long is told as such.
+            statement_timeout_ms: 15_000,
+            max_connections: 10,
         }
     }
 }
@@ -129,6 +167,23 @@ impl Options {
         // Below what `serve` accepts in connections, so that waiters cannot shut out everybody else.
         within("max_waiters", self.max_waiters as u64, 1, 1900)?;
         within("request_timeout_s", self.request_timeout_s.into(), 1, 600)?;
+        let Rest { max_body_bytes, max_answer_bytes, max_rows, .. } = self.rest;
+        within("rest.max_body_bytes", max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
+        within("rest.max_answer_bytes", max_answer_bytes as u64, 1024, 256 * 1024 * 1024)?;
+        within("rest.max_rows", max_rows.into(), 1, 100_000)?;
+        let Rest { statement_timeout_ms, max_connections, .. } = self.rest;
+        within("rest.statement_timeout_ms", statement_timeout_ms.into(), 100, 600_000)?;
+        within("rest.max_connections", max_connections.into(), 1, 1000)?;
+        for (at, origin) in self.allowed_origins.iter().enumerate() {
+            if !origins::is_origin(origin) {
+                return Err(InvalidOptions {
+                    field: format!("allowed_origins[{at}]"),
+                    rule: format!(
+                        "{origin:?} must be `*`, or as `https://name:port` without a path"
+                    ),
+                });
+            }
+        }
         for (at, name) in self.allowed_hosts.iter().enumerate() {
             if !host::is_name(name) {
                 return Err(InvalidOptions {

@@ -8,16 +8,28 @@ use axum::response::{IntoResponse, Response};
 use crate::clock::Stopwatch;
 use crate::error::Code;
 use crate::hub::error::ApiError;
+use crate::hub::{guard, rest};
 
 /// The outermost layer. An error that is not JSON comes from the router, from a library or from a role
 /// that does not know better; it gets the one shape.
-pub(crate) async fn shape(body_max: usize, request: Request, next: Next) -> Response {
+pub(crate) async fn shape(
+    body_max: usize,
+    remote_body_max: usize,
+    request: Request,
+    next: Next,
+) -> Response {
     let began = Stopwatch::start();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let body_max = if guard::is_remote(&path) { remote_body_max } else { body_max };
     let mut response = next.run(request).await;
     let status = response.status();
     if (status.is_client_error() || status.is_server_error()) && !is_json(&response) {
-        response = reshaped(&response, &method, &path, body_max);
+        response = reshaped(&response, &method, &path, body_max).into_response();
+    }
+    if guard::is_remote(&path)
+        && let Some(error) = response.extensions().get::<ApiError>()
+    {
+        response = rest::Error::from(error).into_response();
     }
     protect(&mut response, &path);
     tracing::debug!(
@@ -32,7 +44,7 @@ fn is_json(response: &Response) -> bool {
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
 }
 
-fn reshaped(response: &Response, method: &Method, path: &str, body_max: usize) -> Response {
+fn reshaped(response: &Response, method: &Method, path: &str, body_max: usize) -> ApiError {
     let status = response.status();
     let allow = response.headers().get(header::ALLOW);
     let reason = status.canonical_reason().unwrap_or("refused");
@@ -64,7 +76,7 @@ fn reshaped(response: &Response, method: &Method, path: &str, body_max: usize) -
             error = error.with_header(name, value.clone());
         }
     }
-    error.into_response()
+    error
 }
 
 fn protect(response: &mut Response, path: &str) {

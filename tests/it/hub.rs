@@ -19,6 +19,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
 use cogo::db;
 use cogo::hub::{self, AdminToken, Options, Readiness};
+use cogo::identity::Keys;
 use cogo::message::{MessageId, NewMessage, Topic};
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::testing::TestDb;
@@ -28,6 +29,8 @@ use sqlx::postgres::{PgConnectOptions, PgPool};
 use tower::ServiceExt as _;
 
 const TOKEN: &str = "a-token-for-tests-only";
+/// Signs the keys of remote callers.
+const SECRET: &str = "a-secret-for-tests-only-of-32-bytes-or-more";
 /// How long anything may take before the test gives up; nothing waits for it to pass.
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -106,6 +109,8 @@ impl TestHub {
 
     fn over(pool: PgPool, db: Option<TestDb>, setup: Setup) -> Result<Self> {
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+        // Apart from the bus's, as it is in the program.
+        let callers = pool.options().clone().connect_lazy_with((*pool.connect_options()).clone());
         let bus = Bus::new(pool);
         let readiness = Readiness::new();
         metrics_handle(); // before anything is measured
@@ -117,6 +122,8 @@ impl TestHub {
             readiness: readiness.clone(),
             options: setup.options,
             token: AdminToken::new(TOKEN)?,
+            keys: Keys::new(&[SECRET])?,
+            callers,
             metrics: Arc::new(|| metrics_handle().render()),
             listen: setup.listen,
             artifacts_dir: artifacts.path().to_owned(),

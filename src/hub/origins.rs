@@ -1,0 +1,191 @@
+//! Which pages on the web may call `/rest/v1` and `/realtime/v1`.
+//!
+//! A browser says of which page it calls, in the header `Origin`; nobody else sends one. A page of a stranger
+//! is refused even where it has a key: its user may not know that it calls. A page that the hub's own address
+//! serves may always.
+
+use axum::extract::Request;
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
+};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::hub::rest::Error;
+
+/// What clients may read of an answer besides its body.
+const EXPOSED: &str = "Content-Encoding, Content-Location, Content-Range, Content-Type, Date, \
+    Location, Preference-Applied, Range-Unit, Retry-After, Server, Transfer-Encoding, WWW-Authenticate";
+/// What Supabase's clients send, where a preflight does not say.
+const HEADERS: &str = "authorization, apikey, x-client-info, content-type, accept, accept-profile, \
+    content-profile, prefer, range, range-unit, x-api-key, x-retry-count, x-supabase-api-version";
+/// What is answered on these paths.
+const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+
+/// The pages that may.
+#[derive(Debug, Clone)]
+pub(crate) struct Origins {
+    all: bool,
+    named: Vec<String>,
+}
+
+impl Origins {
+    pub(crate) fn new(allowed: &[String]) -> Self {
+        Self {
+            all: allowed.iter().any(|origin| origin == "*"),
+            named: allowed.iter().map(|origin| canonical(origin)).collect(),
+        }
+    }
+
+    /// Lets a request pass, and gives the origin that its answer must name, if it has one.
+    ///
+    /// # Errors
+    /// 403 to a page that may not.
+    pub(crate) fn check(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Error> {
+        let mut values = headers.get_all(ORIGIN).into_iter();
+        let origin = match (values.next(), values.next()) {
+            (None, _) => return Ok(None),
+            (Some(origin), None) => origin,
+            _ => return Err(Error::new(400, "CG400", "Origin: must stand in the request once")),
+        };
+        let text = origin.to_str().unwrap_or_default();
+        if self.all || self.named.contains(&canonical(text)) || is_own(text, headers) {
+            return Ok(Some(origin.clone()));
+        }
+        let message = format!("Origin: pages of {text:?} may not call this hub");
+        let hint = "Add the origin to `allowed_origins` of hub.json.";
+        Err(Error::new(403, "CG403", message).with_hint(hint))
+    }
+}
+
+/// Whether the page came from where the request goes to. The scheme is not looked at: the hub does not know
+/// whether a proxy in front of it speaks TLS.
+fn is_own(origin: &str, headers: &HeaderMap) -> bool {
+    let Some((scheme, page)) = origin.split_once("://") else { return false };
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let default = match scheme {
+        "http" => 80,
+        "https" => 443,
+        _ => return false,
+    };
+    let place = |text: &str| {
+        let authority: Authority = text.parse().ok()?;
+        Some((authority.host().to_ascii_lowercase(), authority.port_u16().unwrap_or(default)))
+    };
+    place(page).is_some_and(|page| Some(page) == place(host))
+}
+
+fn canonical(origin: &str) -> String {
+    origin.to_ascii_lowercase()
+}
+
+/// Whether `text` can stand in `allowed_origins`: as a browser would send it, or `*`.
+pub(crate) fn is_origin(text: &str) -> bool {
+    if text == "*" {
+        return true;
+    }
+    let Ok(uri) = text.parse::<Uri>() else { return false };
+    let Some(authority) = uri.authority() else { return false };
+    matches!(uri.scheme_str(), Some("http" | "https"))
+        && !authority.as_str().contains('@')
+        && text.to_ascii_lowercase()
+            == format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
+                .to_ascii_lowercase()
+}
+
+/// Stands before `/rest/v1` and `/realtime/v1`: refuses pages that may not call, answers preflights, and lets
+/// the others read their answers.
+pub(crate) async fn admit(origins: Origins, request: Request, next: Next) -> Response {
+    let origin = match origins.check(request.headers()) {
+        Ok(origin) => origin,
+        Err(error) => return error.into_response(),
+    };
+    let asks = request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = if request.method() == Method::OPTIONS && asks {
+        preflight(request.headers())
+    } else {
+        next.run(request).await
+    };
+    if let Some(origin) = origin {
+        let headers = response.headers_mut();
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+    }
+    response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
+    response
+}
+
+/// A browser asks whether a page may send what it is about to send. Its headers are named back to it: none of
+/// them gives rights by itself, the key is not the browser's to add.
+fn preflight(headers: &HeaderMap) -> Response {
+    let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
+    let mut response = StatusCode::NO_CONTENT.into_response();
+    let answer = response.headers_mut();
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
+    answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(HeaderValue::from_static(HEADERS)));
+    answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(allowed: &[&str], host: &str, origins: &[&str]) -> Result<bool, u16> {
+        let allowed: Vec<String> = allowed.iter().map(|origin| (*origin).to_owned()).collect();
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, host.parse().expect("a header value"));
+        for origin in origins {
+            headers.append(ORIGIN, origin.parse().expect("a header value"));
+        }
+        let checked = Origins::new(&allowed).check(&headers);
+        checked.map(|origin| origin.is_some()).map_err(|error| error.status().as_u16())
+    }
+
+    #[test]
+    fn a_page_must_be_named_or_be_the_hubs_own() {
+        let app = &["https://app.example.com"][..];
+        assert_eq!(check(&[], "localhost:8787", &[]), Ok(false));
+        assert_eq!(check(&[], "localhost:8787", &["http://localhost:8787"]), Ok(true));
+        assert_eq!(check(&[], "bus.example.com", &["https://bus.example.com"]), Ok(true));
+        assert_eq!(check(&[], "bus.example.com:443", &["https://BUS.example.com"]), Ok(true));
+        assert_eq!(check(app, "localhost:8787", &["https://app.example.com"]), Ok(true));
+        assert_eq!(check(&["*"], "localhost:8787", &["null"]), Ok(true));
+        for stranger in [
+            "http://localhost:3000",
+            "https://app.example.com:8443",
+            "http://app.example.com",
+            "https://app.example.com.evil.example",
+            "https://evil.example/https://app.example.com",
+            "null",
+            "",
+            "file://",
+            "chrome-extension://localhost:8787",
+        ] {
+            assert_eq!(check(app, "localhost:8787", &[stranger]), Err(403), "{stranger}");
+        }
+        assert_eq!(check(app, "h", &["https://app.example.com", "null"]), Err(400));
+    }
+
+    #[test]
+    fn only_what_a_browser_would_send_can_be_allowed() {
+        for good in ["*", "https://a.example", "http://localhost:3000", "http://[::1]:3000"] {
+            assert!(is_origin(good), "{good}");
+        }
+        for bad in [
+            "",
+            "a.example",
+            "https://a.example/",
+            "https://a.example/x",
+            "ftp://a",
+            "https://u@a",
+            "https://*.a b",
+        ] {
+            assert!(!is_origin(bad), "{bad}");
+        }
+    }
+}
