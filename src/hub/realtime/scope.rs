@@ -38,6 +38,10 @@ impl Scope {
         self.claims.role
     }
 
+    pub(crate) fn claims(&self) -> &Claims {
+        &self.claims
+    }
+
     /// Whether rows of a tenant and, if it has one, a topic can be among those that it may read. Row-level
     /// security decides; this only spares questions whose answer is known.
     pub(crate) fn may_read(&self, tenant: &str, topic: Option<&Topic>) -> bool {
