@@ -20,6 +20,8 @@ pub mod identity;
 pub mod live;
 pub mod message;
 pub mod metrics;
+#[cfg(feature = "remote")]
+pub mod net;
 pub mod policy;
 #[cfg(any(feature = "hub", feature = "remote"))]
 pub mod realtime;

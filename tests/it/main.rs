@@ -20,6 +20,7 @@ mod migrations;
 mod odd_sequences;
 mod order;
 mod patience;
+mod realtime;
 mod rebuild;
 mod reload;
 mod replay;

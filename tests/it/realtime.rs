@@ -1,0 +1,3 @@
+//! Realtime's wire format, and the client against a scripted server.
+
+mod replay;
