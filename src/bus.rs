@@ -27,7 +27,6 @@ pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
 pub use feed::Feed;
 #[cfg(feature = "hub")]
-pub(crate) use feed::Follower;
 pub use json::MAX_PAYLOAD_BYTES;
 pub use limits::{Limits, TenantLimit, TopicLimit};
 #[cfg(feature = "hub")]

@@ -97,7 +97,11 @@ fn without_repeats(heads: &[crate::bus::Head], changes: Vec<Change>) -> Vec<Chan
 
 async fn tell_group(inner: &Inner, group: Group, changes: &[Change]) {
     let Group { scope, mut members } = group;
-    let may = |change: &&Change| scope.may_read(&change.tenant, change.topic.as_ref());
+    let may = |change: &&Change| {
+        scope.may_read(&change.tenant, change.topic.as_ref())
+            // Row-level security cannot be asked about a message that is gone.
+            && (change.table != Table::Messages || scope.has_topics())
+    };
     let wanted = |change: &&Change| {
         members.iter().any(|member| member.bindings.iter().any(|one| one.may_match(change)))
     };

@@ -49,11 +49,14 @@ impl Scope {
             (Role::Anon, _) => false,
             (Role::ServiceRole, _) => true,
             (Role::Authenticated, Some(topic)) => self.claims.may_read(tenant, topic),
-            (Role::Authenticated, None) => {
-                self.claims.tenant.as_deref() == Some(tenant)
-                    && !(self.claims.topics.is_empty() && self.claims.send.is_empty())
-            }
+            (Role::Authenticated, None) => self.claims.tenant.as_deref() == Some(tenant),
         }
+    }
+
+    /// Whether any messages can be among them.
+    pub(crate) fn has_topics(&self) -> bool {
+        self.claims.role == Role::ServiceRole
+            || !(self.claims.topics.is_empty() && self.claims.send.is_empty())
     }
 }
 
@@ -111,6 +114,6 @@ mod tests {
         assert!(Scope::of(&a).may_read("acme", None));
         assert!(!Scope::of(&a).may_read("globex", None));
         assert!(!Scope::of(&a).may_read("acme", Some(&topic("r/t"))));
-        assert!(!Scope::of(&claims(Role::Authenticated, Some("acme"))).may_read("acme", None));
+        assert!(!Scope::of(&claims(Role::Authenticated, Some("acme"))).has_topics());
     }
 }

@@ -118,15 +118,18 @@ impl Topics {
         }
     }
 
+    /// A channel says what it is; it is told that this is accepted before anybody else hears of it.
     pub(crate) fn track(
         &self,
         name: &Name,
         channel: ChannelId,
         key: &str,
         said: Map<String, Value>,
+        accepted: impl FnOnce(),
     ) -> Result<(), Refused> {
         if let Some(topic) = self.lock().get_mut(name) {
             let diff = topic.presence.track(channel, key, said)?;
+            accepted();
             topic.tell_presence(name, &diff);
         }
         Ok(())
