@@ -26,7 +26,6 @@ use sqlx::postgres::PgPool;
 pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
 pub use feed::Feed;
-#[cfg(feature = "hub")]
 pub use json::MAX_PAYLOAD_BYTES;
 pub use limits::{Limits, TenantLimit, TopicLimit};
 #[cfg(feature = "hub")]

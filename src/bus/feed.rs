@@ -21,9 +21,6 @@ use crate::message::{Message, MessageId};
 use crate::metrics::{CIRCUIT_CLOSE_TOTAL, CIRCUIT_OPEN_TOTAL, EVENTS_TOTAL};
 use crate::shutdown::{Shutdown, Tasks};
 
-#[cfg(feature = "hub")]
-pub(crate) use follow::Follower;
-
 /// How often the log is looked at when nothing wakes us, and how often the waited-for messages are, all
 /// of them in one round trip: a foreign transaction that stays open holds back the log, but not the
 /// message.

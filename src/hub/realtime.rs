@@ -107,7 +107,8 @@ impl Realtime {
         tasks: &Tasks,
         shutdown: &Shutdown,
     ) -> Self {
-        let budget = Budget::new(options.queue_frames, options.queue_bytes, options.queue_bytes_all);
+        let budget =
+            Budget::new(options.queue_frames, options.queue_bytes, options.queue_bytes_all);
         let inner = Arc::new(Inner {
             admission: Admission::new(&options),
             options,

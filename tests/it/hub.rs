@@ -6,6 +6,7 @@ mod connections;
 mod dead_letters;
 mod health;
 mod messages;
+mod realtime;
 mod waiting;
 
 use std::net::SocketAddr;

@@ -8,8 +8,8 @@ use std::time::Duration;
 use metrics::{counter, gauge};
 use tokio::time::Instant;
 
-use crate::hub::realtime::{Inner, Options};
 use crate::hub::realtime::bucket::Bucket;
+use crate::hub::realtime::{Inner, Options};
 use crate::metrics::{REALTIME_CONNECTIONS, REALTIME_REFUSED_TOTAL};
 
 /// Keys that are remembered without a socket; past it, those go that were not used for a while.
@@ -101,10 +101,7 @@ impl Admission {
 
 impl Place {
     /// A place for a socket with this key, or the reason why there is none.
-    pub(crate) fn take(
-        inner: &Arc<Inner>,
-        token: &str,
-    ) -> Result<Self, &'static str> {
+    pub(crate) fn take(inner: &Arc<Inner>, token: &str) -> Result<Self, &'static str> {
         let admission = &inner.admission;
         let key = admission.hasher.hash_one(token);
         let mut places = admission.lock();

@@ -33,9 +33,9 @@ pub(crate) struct Filter {
 pub(crate) fn id(binding: &wire::Binding) -> u32 {
     let text = serde_json::to_string(binding).unwrap_or_default();
     // FNV-1a, in the 27 bits that Realtime's ids have.
-    let hash = text.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = text
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     (hash ^ (hash >> 27)) & 0x07ff_ffff | 1
 }
 
@@ -84,7 +84,9 @@ impl Filter {
                 "tenant" => &change.tenant,
                 // Of purged messages neither is known.
                 "role" if change.topic.is_some() || change.event_type.is_some() => &change.role,
-                "service" if change.topic.is_some() || change.event_type.is_some() => &change.service,
+                "service" if change.topic.is_some() || change.event_type.is_some() => {
+                    &change.service
+                }
                 "event_type" => match &change.event_type {
                     Some(event_type) => event_type,
                     None => return true,
@@ -118,10 +120,16 @@ mod tests {
     fn what_is_not_served_is_refused_by_name() {
         let messages = || wire::Binding::new(ChangeKind::All, "agent_messages");
         let error = |binding: wire::Binding| Binding::read(&binding).expect_err("refused");
-        assert!(error(wire::Binding::new(ChangeKind::All, "users")).starts_with("table: \"users\""));
+        assert!(
+            error(wire::Binding::new(ChangeKind::All, "users")).starts_with("table: \"users\"")
+        );
         assert!(error(messages().filtered("nope")).starts_with("filter: "));
-        assert!(error(wire::Binding { schema: "auth".to_owned(), ..messages() }).starts_with("schema: "));
-        assert!(error(wire::Binding { event: "TRUNCATE".to_owned(), ..messages() }).starts_with("event: "));
+        let mut elsewhere = messages();
+        elsewhere.schema = "auth".to_owned();
+        assert!(error(elsewhere).starts_with("schema: "));
+        let mut odd = messages();
+        odd.event = "TRUNCATE".to_owned();
+        assert!(error(odd).starts_with("event: "));
         assert!(Binding::read(&messages()).is_ok());
     }
 }

@@ -17,7 +17,12 @@ impl Bucket {
     /// `count` in each `period`, and `count` at once.
     pub(crate) fn new(count: u32, period: Duration) -> Self {
         let burst = f64::from(count);
-        Self { tokens: burst, burst, per_second: burst / period.as_secs_f64(), since: Instant::now() }
+        Self {
+            tokens: burst,
+            burst,
+            per_second: burst / period.as_secs_f64(),
+            since: Instant::now(),
+        }
     }
 
     /// Takes `count` if they are there.

@@ -63,9 +63,8 @@ impl Catalog {
         for table in binding.tables() {
             let columns: HashMap<&str, &Column> =
                 self.columns(table).iter().map(|column| (column.name.as_str(), column)).collect();
-            let missing = |name: &str| {
-                Unready::Refused(format!("{} has no column {name:?}", table.name()))
-            };
+            let missing =
+                |name: &str| Unready::Refused(format!("{} has no column {name:?}", table.name()));
             for name in binding.select.iter().flat_map(|names| names.iter()) {
                 columns.get(name.as_str()).ok_or_else(|| missing(name))?;
             }

@@ -113,7 +113,8 @@ pub(crate) fn of(head: &Head, into: &mut Vec<Change>) {
         at: head.created_at,
     };
     let topic = || head.message_id.and_then(|_| Topic::new(&head.role, &head.service).ok());
-    let key = Key::Event { xid: head.cursor.xid, seq: head.cursor.seq, created_at: head.created_at };
+    let key =
+        Key::Event { xid: head.cursor.xid, seq: head.cursor.seq, created_at: head.created_at };
     into.push(Change {
         topic: topic(),
         event_type: Some(head.event_type.clone()),
@@ -141,7 +142,11 @@ pub(crate) fn of(head: &Head, into: &mut Vec<Change>) {
         "agent_heartbeat" | "agent_offline" => ChangeKind::Update,
         _ => return,
     };
-    into.push(change(Table::Workers, kind, Key::Worker { tenant: head.tenant.clone(), id: worker.clone() }));
+    into.push(change(
+        Table::Workers,
+        kind,
+        Key::Worker { tenant: head.tenant.clone(), id: worker.clone() },
+    ));
 }
 
 #[cfg(test)]

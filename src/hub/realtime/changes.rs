@@ -158,7 +158,8 @@ async fn without_bad(
         match read_rows(inner, scope, alone, table, changes, |_, _, _, _| {}).await {
             Err(Failure::Filter(error)) => {
                 let said = error.as_database_error().map_or("it takes too long", |e| e.message());
-                let text = format!("Unable to subscribe to changes with given parameters: filter: {said}");
+                let text =
+                    format!("Unable to subscribe to changes with given parameters: filter: {said}");
                 member.tell(&System::error(event::POSTGRES_CHANGES, text, member.name()));
                 inner.subscriptions.remove(scope, &member);
             }
@@ -267,7 +268,8 @@ async fn read_rows(
         if all.is_empty() && !unfiltered {
             return Ok(());
         }
-        let places = all.iter().enumerate().map(|(at, filter)| (filter.text.as_str(), at)).collect();
+        let places =
+            all.iter().enumerate().map(|(at, filter)| (filter.text.as_str(), at)).collect();
         let filters = Filters { all, places, unfiltered };
         let read = read_once(inner, scope, table, columns, &keys, &filters, |found| {
             if let Some(changes) = of_key.get(found.at) {

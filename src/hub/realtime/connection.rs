@@ -210,7 +210,10 @@ impl Connection {
         let (ack, own) = (channel.ack, channel.may_broadcast != Some(false));
         // Who may not is not told.
         if ack && own {
-            self.reply(frame, &if sent { Reply::ok() } else { Reply::error("payload: cannot be read") });
+            self.reply(
+                frame,
+                &if sent { Reply::ok() } else { Reply::error("payload: cannot be read") },
+            );
         }
     }
 
@@ -226,7 +229,9 @@ impl Connection {
             return self.close(&frame.topic, "rate", "Too many messages per second");
         }
         match frame.read::<Presence>() {
-            Err(_) => answer(&self.line, frame, &Reply::error("presence: must be {event, payload}")),
+            Err(_) => {
+                answer(&self.line, frame, &Reply::error("presence: must be {event, payload}"))
+            }
             Ok(said) => present(&self.inner, channel, frame, said).await,
         }
     }
@@ -237,7 +242,8 @@ async fn may_broadcast(inner: &Inner, channel: &mut Channel) -> bool {
         return true;
     }
     if channel.may_broadcast.is_none() {
-        let asked = policy::allows(inner, &channel.verified, &channel.name.topic, Action::Broadcast);
+        let asked =
+            policy::allows(inner, &channel.verified, &channel.name.topic, Action::Broadcast);
         channel.may_broadcast = asked.await.ok();
         if channel.may_broadcast == Some(false) {
             count_refusal("event", "policy");

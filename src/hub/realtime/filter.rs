@@ -183,8 +183,24 @@ mod tests {
     #[test]
     fn what_is_no_filter_is_refused_with_its_reason() {
         for bad in [
-            "", "a", "a=", "a=1", "a=eq", "=eq.1", "a=eq.1,", "a=eq.1,b", "a=eq.x,y", "a=in.x", "a=in.(x",
-            "a=eq.\"x", "a=eq.\"x\"y", "a=is.1", "a=is.(", "a=nope.1", "a=not.eq", "a\"=eq.1",
+            "",
+            "a",
+            "a=",
+            "a=1",
+            "a=eq",
+            "=eq.1",
+            "a=eq.1,",
+            "a=eq.1,b",
+            "a=eq.x,y",
+            "a=in.x",
+            "a=in.(x",
+            "a=eq.\"x",
+            "a=eq.\"x\"y",
+            "a=is.1",
+            "a=is.(",
+            "a=nope.1",
+            "a=not.eq",
+            "a\"=eq.1",
         ] {
             let error = parse(bad).expect_err(bad);
             assert!(error.starts_with("filter: "), "{bad}: {error}");

@@ -31,7 +31,8 @@ pub(crate) async fn websocket(
     let Ok(Query(query)) = Query::<Vec<(String, String)>>::try_from_uri(&uri) else {
         return refuse(StatusCode::BAD_REQUEST, "query", "The query cannot be read");
     };
-    let asked = |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let asked =
+        |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
     let token = match token(&headers, asked("apikey")) {
         Some(token) => Secret::from(token),
         None => return refuse(StatusCode::UNAUTHORIZED, "missing_key", "API key is required"),

@@ -54,8 +54,9 @@ pub(crate) async fn several(
     body: Bytes,
 ) -> Result<Response, Error> {
     let sender = Sender::of(&inner, &headers, &uri)?;
-    let batch: Batch = serde_json::from_slice(&body)
-        .map_err(|error| invalid(422, format!("messages: must be [{{topic, event, payload}}]: {error}")))?;
+    let batch: Batch = serde_json::from_slice(&body).map_err(|error| {
+        invalid(422, format!("messages: must be [{{topic, event, payload}}]: {error}"))
+    })?;
     if batch.messages.len() > MESSAGES_MAX {
         return Err(invalid(413, format!("messages: at most {MESSAGES_MAX} in one request")));
     }
@@ -68,11 +69,8 @@ pub(crate) async fn several(
         names.push(sender.name(&message.topic, message.private.unwrap_or_default()).await?);
     }
     for (name, message) in names.iter().zip(&batch.messages) {
-        let said = Said {
-            kind: "broadcast",
-            event: &message.event,
-            payload: message.payload.as_deref(),
-        };
+        let said =
+            Said { kind: "broadcast", event: &message.event, payload: message.payload.as_deref() };
         let topic = name.on_wire();
         inner.topics.send(name, &Shared::new(&topic, event::BROADCAST, &said), None);
     }
@@ -148,11 +146,11 @@ impl<'a> Sender<'a> {
         let allowed = match (topic.starts_with(RESERVED), private) {
             (true, _) => false,
             (false, false) => true,
-            (false, true) => policy::allows(self.inner, &self.token, topic, Action::Broadcast)
-                .await
-                .map_err(|_| {
-                    Error::new(503, "PGRST001", "The database does not answer; try again")
-                })?,
+            (false, true) => {
+                policy::allows(self.inner, &self.token, topic, Action::Broadcast).await.map_err(
+                    |_| Error::new(503, "PGRST001", "The database does not answer; try again"),
+                )?
+            }
         };
         if !allowed {
             count_refusal("event", "policy");

@@ -33,9 +33,7 @@ pub(crate) fn read_token(
             connection.verified.claims.check_time(crate::clock::utc_now())?;
             Ok((token.clone(), Arc::clone(&connection.verified)))
         }
-        Some(token) => {
-            Ok((token.clone(), Arc::new(connection.inner.keys.verify(token.expose())?)))
-        }
+        Some(token) => Ok((token.clone(), Arc::new(connection.inner.keys.verify(token.expose())?))),
     }
 }
 
@@ -59,10 +57,7 @@ pub(crate) fn unauthorized(topic: &str) -> String {
 }
 
 /// Joins a channel, and answers.
-pub(crate) async fn join(
-    connection: &mut Connection,
-    frame: &wire::Frame,
-) -> Result<(), Refused> {
+pub(crate) async fn join(connection: &mut Connection, frame: &wire::Frame) -> Result<(), Refused> {
     let inner = Arc::clone(&connection.inner);
     let topic = frame.topic.strip_prefix(TOPIC_PREFIX).unwrap_or_default();
     let (join, complaints) = match frame.json() {

@@ -76,7 +76,8 @@ impl Presence {
 
     /// The payload of `presence_state`.
     pub(crate) fn state(&self) -> Value {
-        let metas = |metas: &[Meta]| -> Value { metas.iter().map(|meta| json!(meta.said)).collect() };
+        let metas =
+            |metas: &[Meta]| -> Value { metas.iter().map(|meta| json!(meta.said)).collect() };
         let keys = self.keys.iter();
         Value::Object(keys.map(|(key, of)| (key.clone(), json!({"metas": metas(of)}))).collect())
     }

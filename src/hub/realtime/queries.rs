@@ -33,7 +33,6 @@ pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) typname: String,
     pub(crate) sql_type: String,
-    pub(crate) is_key: bool,
     pub(crate) is_array: bool,
     pub(crate) is_text: bool,
     pub(crate) is_bool: bool,
@@ -47,11 +46,10 @@ pub(crate) async fn columns(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Column>
         "select c.relname::text as table_name, a.attname::text as name, t.typname::text,
             format_type(a.atttypid, null) as sql_type, t.typcategory = 'A' as is_array,
             t.typcategory = 'S' as is_text, t.typcategory = 'B' as is_bool,
-            quote_ident(a.attname) as quoted, coalesce(a.attnum = any (i.indkey), false) as is_key
+            quote_ident(a.attname) as quoted
         from pg_class c
         join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
         join pg_type t on t.oid = a.atttypid
-        left join pg_index i on i.indrelid = c.oid and i.indisprimary
         where c.relnamespace = 'public'::regnamespace and c.relname = any ($1)
         order by c.relname, a.attnum",
     )

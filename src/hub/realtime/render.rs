@@ -32,9 +32,8 @@ pub(crate) fn data(
         }
         Some(record) => {
             let mut fields: BTreeMap<&str, &RawValue> = serde_json::from_str(record).ok()?;
-            fields.retain(|name, value| {
-                selected(name) && (!too_large || value.get().len() <= SHORT)
-            });
+            fields
+                .retain(|name, value| selected(name) && (!too_large || value.get().len() <= SHORT));
             Some(to_raw_value(&fields).ok()?)
         }
     };
@@ -55,10 +54,7 @@ pub(crate) fn data(
         commit_timestamp: change.at.to_rfc3339_opts(SecondsFormat::Millis, true),
         kind: kind.to_owned(),
         columns: columns
-            .map(|column| wire::Column {
-                name: column.name.clone(),
-                kind: column.typname.clone(),
-            })
+            .map(|column| wire::Column { name: column.name.clone(), kind: column.typname.clone() })
             .collect(),
         record,
         old_record,

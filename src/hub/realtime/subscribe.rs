@@ -28,7 +28,6 @@ pub(crate) fn begin(inner: &Arc<Inner>, channel: &mut Channel) {
     let maker = held.maker();
     let before = channel.changes.replace(held);
     let subscription = Subscription {
-        channel: channel.id,
         join_ref: channel.join_ref.clone(),
         topic: channel.topic.clone(),
         line: Arc::clone(&channel.line),
@@ -54,7 +53,8 @@ async fn subscribe(
     mut subscription: Subscription,
     asked: &[wire::Binding],
 ) {
-    let wrong = |what: &str| format!("Unable to subscribe to changes with given parameters: {what}");
+    let wrong =
+        |what: &str| format!("Unable to subscribe to changes with given parameters: {what}");
     let fail = |subscription: &Subscription, message: String| {
         let channel = subscription.name();
         subscription.tell(&System::error(event::POSTGRES_CHANGES, message, channel));

@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::hub::realtime::ChannelId;
 use crate::hub::realtime::binding::Binding;
 use crate::hub::realtime::frame;
 use crate::hub::realtime::scope::Scope;
@@ -27,7 +26,6 @@ pub(crate) struct Group {
 /// What one channel is told of.
 #[derive(Debug)]
 pub(crate) struct Subscription {
-    pub(crate) channel: ChannelId,
     pub(crate) join_ref: Option<String>,
     /// With `realtime:`.
     pub(crate) topic: String,
