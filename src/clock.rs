@@ -2,7 +2,8 @@
 //!
 //! The time of record is the database's (`cogo.now()` in SQL); what this module gives is for
 //! measuring how long something took and for deciding when to look again. Nothing read here is ever
-//! compared with a time that another machine wrote.
+//! compared with a time that another machine wrote, but for the expiry of tokens, which RFC 7519 puts to the
+//! clock of whoever verifies (`identity` says with what leeway).
 
 #![allow(clippy::disallowed_methods)] // the one module that may read the clocks
 
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 
-/// The wall clock, for names of files and lines of logs; never for leases or schedules.
+/// The wall clock, for names of files, lines of logs and the expiry of tokens; never for leases or schedules.
 #[must_use]
 pub fn utc_now() -> DateTime<Utc> {
     Utc::now()

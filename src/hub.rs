@@ -143,6 +143,8 @@ struct Hub {
     origins: Origins,
     /// The database, for remote callers.
     callers: caller::Database,
+    /// What they can call and read there.
+    catalogue: rest::Cache,
     open_reads: bool,
     waiters: Semaphore,
     gauges: Gauges,
@@ -155,6 +157,7 @@ impl Hub {
         let ip = state.listen.ip().to_canonical();
         Self {
             hosts: Hosts::new(ip, &state.options.allowed_hosts),
+            catalogue: rest::Cache::default(),
             origins: Origins::new(&state.options.allowed_origins),
             callers: caller::Database {
                 pool: state.callers.clone(),

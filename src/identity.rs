@@ -15,6 +15,8 @@ mod encoded;
 #[cfg(feature = "hub")]
 mod keys;
 mod pattern;
+#[cfg(all(test, feature = "hub"))]
+mod tests;
 
 pub use claims::{Claims, MAX_WORKER_ID, Role, WORKER_RULE, valid_worker};
 #[cfg(feature = "hub")]

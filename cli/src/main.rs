@@ -10,6 +10,8 @@ mod connect;
 mod dlq;
 mod exit;
 mod hub;
+mod install;
+mod jwt;
 mod jwt_secret;
 mod lifecycle;
 mod limits;
@@ -33,6 +35,7 @@ mod up;
 mod up_file;
 mod wait;
 mod worker;
+mod workers;
 
 use std::panic::resume_unwind;
 use std::process::ExitCode;
@@ -77,6 +80,7 @@ enum Command {
     Up(up::Up),
     Hub(hub::Hub),
     Worker(worker::Worker),
+    Workers(workers::Workers),
     Enqueue(message::Enqueue),
     Get(message::Get),
     Tail(tail::Tail),
@@ -86,6 +90,7 @@ enum Command {
     Circuit(circuit::Circuit),
     Replay(replay::Replay),
     Mcp(mcp::Mcp),
+    Token(jwt::Token),
     Status(status::Status),
     Config(config::Config),
     Migrate(migrate::Migrate),
@@ -94,7 +99,11 @@ enum Command {
 impl Command {
     /// Whether it runs until it is told to stop, and looks after signals itself.
     fn serves(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Hub(_) | Self::Worker(_))
+        match self {
+            Self::Up(_) | Self::Hub(_) => true,
+            Self::Worker(worker) => worker.serves(),
+            _ => false,
+        }
     }
 
     async fn run(self, global: &Global, output: Output) -> Result<Exit> {
@@ -102,6 +111,7 @@ impl Command {
             Self::Up(command) => command.run(global).await,
             Self::Hub(command) => command.run(global).await,
             Self::Worker(command) => command.run(global, output).await,
+            Self::Workers(command) => command.run(global, output).await,
             Self::Enqueue(command) => command.run(global, output).await,
             Self::Get(command) => command.run(global, output).await,
             Self::Tail(command) => command.run(global, output).await,
@@ -111,6 +121,7 @@ impl Command {
             Self::Circuit(command) => command.run(global, output).await,
             Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
+            Self::Token(command) => command.run(global, output),
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),
             Self::Migrate(command) => command.run(global, output).await,

@@ -60,6 +60,11 @@ impl Output {
         }
     }
 
+    /// Whether this is a terminal with fewer columns than so many.
+    pub(crate) fn narrower_than(&self, columns: usize) -> bool {
+        self.width.is_some_and(|width| width < columns)
+    }
+
     /// One line of data.
     pub(crate) fn line(&self, text: &str) -> io::Result<()> {
         let mut out = io::stdout().lock();

@@ -355,6 +355,9 @@ async fn greet(
             }
         });
     }
+    // With this data directory, so that the key is signed by the secret that the hub found there.
+    let mint = "cogo token mint --tenant default --worker NAME --topic 'ROLE/*'";
+    lines.push(format!("  join it      {mint}; then: cogo worker ROLE --url {url} --key KEY"));
     lines.push("Ctrl-C stops it.".to_owned());
     note(&lines.join("\n"));
 }

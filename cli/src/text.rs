@@ -9,8 +9,26 @@ use serde_json::Value;
 
 use crate::output::{Ink, printable};
 
+/// A day, in seconds.
+const DAY: u64 = 86_400;
+
 /// Reads `500ms`, `30s`, `5m`, `2h` or a number of seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    duration(text)
+        .ok_or_else(|| "must be like 500ms, 30s, 5m or 2h".to_owned())?
+        .filter(|duration| *duration <= Duration::from_secs(365 * DAY))
+        .ok_or_else(|| "must be like 500ms, 30s, 5m or 2h, and at most a year".to_owned())
+}
+
+/// Reads how long something is to be good for: `12h`, `30d` or `2y`.
+pub(crate) fn parse_lifetime(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_secs(1)..=Duration::from_secs(36_500 * DAY);
+    let found = duration(text).flatten().filter(|duration| range.contains(duration));
+    found.ok_or_else(|| "must be like 12h, 30d or 1y, from a second to a century".to_owned())
+}
+
+/// Nothing when the unit is unknown; nothing within when the number is none, or has no end.
+fn duration(text: &str) -> Option<Option<Duration>> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let scale = match unit.trim() {
@@ -19,14 +37,11 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" => 60.0,
         "h" => 3600.0,
         "d" => 86_400.0,
-        _ => return Err("must be like 500ms, 30s, 5m or 2h".to_owned()),
+        "y" => 31_536_000.0,
+        _ => return None,
     };
-    number
-        .parse::<f64>()
-        .ok()
-        .and_then(|number| Duration::try_from_secs_f64(number * scale).ok())
-        .filter(|duration| *duration <= Duration::from_secs(365 * 86_400))
-        .ok_or_else(|| "must be like 500ms, 30s, 5m or 2h, and at most a year".to_owned())
+    let number: Option<f64> = number.parse().ok();
+    Some(number.and_then(|number| Duration::try_from_secs_f64(number * scale).ok()))
 }
 
 /// A duration with as much detail as is of use.
@@ -143,8 +158,12 @@ mod tests {
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("30"), Ok(Duration::from_secs(30)));
         assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
-        for bad in ["", "s", "5 weeks", "-1s", "1e9d", "99999999d"] {
+        for bad in ["", "s", "5 weeks", "-1s", "1e9d", "99999999d", "366d", "2y"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+        assert_eq!(parse_lifetime("2y"), Ok(Duration::from_secs(730 * DAY)));
+        for bad in ["", "0s", "10ms", "101y", "30 days", "never", "-30d"] {
+            assert!(parse_lifetime(bad).is_err(), "{bad}");
         }
     }
 

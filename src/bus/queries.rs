@@ -11,7 +11,7 @@ use sqlx::postgres::PgExecutor;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::event::{Cursor, Event};
-use crate::message::{Message, MessageId, Status, TraceId};
+use crate::message::{Message, MessageId, Status, Stored, TraceId};
 
 /// What `bus_enqueue` answers for one message.
 #[derive(Debug, Clone, sqlx::FromRow)]
@@ -358,7 +358,7 @@ pub(crate) async fn stats(db: impl PgExecutor<'_>) -> sqlx::Result<Vec<Depth>> {
 }
 
 /// A row of `workers`.
-#[derive(Debug, Clone, serde::Serialize, sqlx::FromRow)]
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize, sqlx::FromRow)]
 pub struct WorkerRow {
     /// Who it is.
     pub id: String,
@@ -372,6 +372,16 @@ pub struct WorkerRow {
     pub version: String,
     /// What it claims.
     pub topics: Vec<String>,
+    /// What else it says of itself, such as the tools that it offers.
+    #[sqlx(try_from = "Stored")]
+    #[serde(default)]
+    pub info: Value,
+    /// How many messages it has in hand, as it said last.
+    #[serde(default)]
+    pub in_flight: i64,
+    /// How long it may be silent before it is taken for lost, if it is known.
+    #[serde(default)]
+    pub lease_ms: Option<i64>,
     /// `online` or `offline`.
     pub status: String,
     /// Since when it has been online.
@@ -381,9 +391,12 @@ pub struct WorkerRow {
 }
 
 pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<Vec<WorkerRow>> {
+    // By name out of the row, since a schema of the release before has neither column.
     sqlx::query_as(
-        "select id, tenant, role, host, version, topics, status, started_at, last_seen_at from workers
-            order by status desc, last_seen_at desc limit $1",
+        "select id, tenant, role, host, version, topics, info, status, started_at, last_seen_at,
+                coalesce((to_jsonb(w) ->> 'in_flight')::bigint, 0) as in_flight,
+                (to_jsonb(w) ->> 'lease_ms')::bigint as lease_ms
+            from workers w order by status desc, last_seen_at desc, tenant, id limit $1",
     )
     .bind(max)
     .fetch_all(db)

@@ -132,8 +132,6 @@ impl Caller {
 pub(crate) enum Access {
     /// Read.
     Read,
-    /// Read, and all of it from one moment.
-    Snapshot,
     /// Read and write.
     Write,
 }
@@ -142,7 +140,6 @@ impl Access {
     fn begin(self) -> &'static str {
         match self {
             Self::Read => "begin read only",
-            Self::Snapshot => "begin isolation level repeatable read read only",
             Self::Write => "begin",
         }
     }

@@ -12,6 +12,9 @@ pub const MAX_WORKER_ID: usize = 255;
 /// The rule that workers' ids follow, in words.
 pub const WORKER_RULE: &str = "1 to 255 characters, none of them a control character";
 
+/// The most topics that a claim may list; the SQL functions take no more.
+const MAX_PATTERNS: usize = 1000;
+
 /// Whether `id` can name a worker.
 #[must_use]
 pub fn valid_worker(id: &str) -> bool {
@@ -24,9 +27,9 @@ pub fn valid_worker(id: &str) -> bool {
 pub enum Role {
     /// May connect, and nothing else.
     Anon,
-    /// May what its tenant and topics say.
+    /// May do what its tenant and topics say.
     Authenticated,
-    /// May everything.
+    /// May do everything.
     ServiceRole,
 }
 
@@ -76,9 +79,10 @@ pub struct Claims {
     pub iss: Option<String>,
     /// Whom it was made for.
     pub sub: Option<String>,
-    /// Whose work it is about. An `authenticated` token without one may nothing.
+    /// Whose work it is about. An `authenticated` token without one may do nothing.
     pub tenant: Option<String>,
-    /// The worker that it is for, which may also call itself by names that go on after a dot; any if absent.
+    /// The worker that it is for, which may also call itself by names that go on after a dot. Without one it
+    /// may not work, only send and read.
     pub worker: Option<String>,
     /// What it may claim, extend, settle and read.
     pub topics: Vec<Pattern>,
@@ -148,12 +152,12 @@ impl Claims {
     #[must_use]
     pub fn may_be(&self, worker: &str) -> bool {
         let fits = |own: &str| match worker.strip_prefix(own) {
-            Some(more) => more.is_empty() || (more.len() > 1 && more.starts_with('.')),
+            Some(more) => more.is_empty() || more.starts_with('.'),
             None => false,
         };
         match self.role {
             Role::Anon => false,
-            Role::Authenticated => self.worker.as_deref().is_none_or(fits),
+            Role::Authenticated => self.worker.as_deref().is_some_and(fits),
             Role::ServiceRole => true,
         }
     }
@@ -252,11 +256,11 @@ fn date(map: &mut Map<String, Value>, name: &'static str) -> Result<Option<i64>,
 }
 
 fn patterns(map: &mut Map<String, Value>, name: &'static str) -> Result<Vec<Pattern>, Error> {
-    const RULE: &str = "an array of `role/service`, `role/*` or `*`";
+    const RULE: &str = "an array of at most 1000 of `role/service`, `role/*` or `*`";
     let bad = Error::BadClaim { name, rule: RULE };
     match take(map, name) {
         None => Ok(Vec::new()),
-        Some(Value::Array(values)) => values
+        Some(Value::Array(values)) if values.len() <= MAX_PATTERNS => values
             .iter()
             .map(|value| value.as_str().and_then(|text| text.parse().ok()).ok_or(bad))
             .collect(),

@@ -7,6 +7,7 @@ mod dead_letters;
 mod health;
 mod messages;
 mod realtime;
+mod rest;
 mod waiting;
 
 use std::net::SocketAddr;
@@ -112,7 +113,8 @@ impl TestHub {
     fn over(pool: PgPool, db: Option<TestDb>, setup: Setup) -> Result<Self> {
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         // Apart from the bus's, as it is in the program.
-        let callers = pool.options().clone().connect_lazy_with((*pool.connect_options()).clone());
+        let callers = pool.options().clone().max_connections(setup.options.rest.max_connections);
+        let callers = callers.connect_lazy_with((*pool.connect_options()).clone());
         let bus = Bus::new(pool);
         let readiness = Readiness::new();
         metrics_handle(); // before anything is measured

@@ -1,6 +1,7 @@
 //! The one test binary of the library: real Postgres, real processes.
 
 mod backlog;
+mod caller;
 mod circuits;
 mod claim;
 mod claim_schedules;
@@ -21,6 +22,7 @@ mod odd_sequences;
 mod order;
 mod patience;
 mod realtime;
+mod presence;
 mod rebuild;
 mod reload;
 mod replay;
@@ -28,4 +30,5 @@ mod replay_trace;
 mod rights;
 mod runner;
 mod support;
+mod tenancy;
 mod testing;
