@@ -34,9 +34,10 @@ Examples:
   cogo worker install --url https://hub.example --print                 look at it first
   cogo worker install --url https://hub.example --platform launchd --print
 
-Writes a systemd unit, a launchd agent or, on Windows, a script that registers a scheduled task, and beside
-it a file with the key that only its owner may read; the key is on no command line. The commands that
-start it are printed on stdout. A new key: run it again with that key, and restart the service.")]
+Writes a systemd unit, a launchd agent or, on Windows, a script that registers a scheduled task, and
+beside it a file with the key that only its owner may read; the key is on no command line. What
+starts the service is printed on stdout. For a new key run it again with that key, and restart the
+service.")]
 pub(crate) struct Install {
     /// Which role
     #[arg(default_value = "mcp-gateway", value_parser = role)]
@@ -229,10 +230,7 @@ fn text_of(path: &Path) -> Result<String> {
 
 fn make_dir(file: &Path) -> Result<()> {
     let Some(dir) = file.parent().filter(|dir| !dir.exists()) else { return Ok(()) };
-    let mut builder = std::fs::DirBuilder::new();
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o755);
-    builder.recursive(true).create(dir).map_err(|error| denied(dir, &error))
+    std::fs::create_dir_all(dir).map_err(|error| denied(dir, &error))
 }
 
 fn write_private(file: &Path, text: &str) -> Result<()> {

@@ -391,12 +391,10 @@ pub struct WorkerRow {
 }
 
 pub(crate) async fn workers(db: impl PgExecutor<'_>, max: i64) -> sqlx::Result<Vec<WorkerRow>> {
-    // By name out of the row, since a schema of the release before has neither column.
     sqlx::query_as(
-        "select id, tenant, role, host, version, topics, info, status, started_at, last_seen_at,
-                coalesce((to_jsonb(w) ->> 'in_flight')::bigint, 0) as in_flight,
-                (to_jsonb(w) ->> 'lease_ms')::bigint as lease_ms
-            from workers w order by status desc, last_seen_at desc, tenant, id limit $1",
+        "select id, tenant, role, host, version, topics, info, in_flight::bigint, lease_ms::bigint, status,
+                started_at, last_seen_at
+            from workers order by status desc, last_seen_at desc, tenant, id limit $1",
     )
     .bind(max)
     .fetch_all(db)

@@ -14,6 +14,7 @@ mod failures;
 mod fairness;
 mod fixtures;
 mod hub;
+mod identity;
 mod layers;
 mod limits;
 mod log;
