@@ -40,3 +40,29 @@ impl Stopwatch {
         u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 }
+
+/// Measures the time between looks, also where the machine slept in between: by the wall clock and by
+/// the steady one, which stands still during sleep on Linux and macOS.
+#[derive(Debug, Clone, Copy)]
+pub struct Laps {
+    wall: DateTime<Utc>,
+    steady: Instant,
+}
+
+impl Laps {
+    /// Starts the first lap now.
+    #[must_use]
+    pub fn start() -> Self {
+        Self { wall: Utc::now(), steady: Instant::now() }
+    }
+
+    /// The time since the last look, by whichever clock says more; and the next lap starts. A wall clock
+    /// that was set forward looks like sleep, so nothing may depend on it but a needless look.
+    pub fn lap(&mut self) -> Duration {
+        let now = Self::start();
+        let wall = (now.wall - self.wall).to_std().unwrap_or_default();
+        let steady = now.steady - self.steady;
+        *self = now;
+        wall.max(steady)
+    }
+}

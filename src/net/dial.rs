@@ -13,16 +13,21 @@ use tokio::net::TcpStream;
 
 use super::Error;
 
-/// An idle connection is probed after this long; NATs forget TCP after minutes.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
+/// An idle connection is probed after this long, by the kernel. A NAT that has lost its table, or has a
+/// new address, shows itself by the answer.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Between probes that go unanswered.
-pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Probes until the link is dead.
 pub(super) const KEEPALIVE_RETRIES: u32 = 3;
 /// What was sent must be acknowledged within this, or the link is dead. Without it the kernel
 /// tries for a quarter of an hour.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
 pub(super) const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A name lookup and a TCP handshake together. The kernel asks at 0, 1 and 3 s: once it would wait
+/// longer, a new attempt finds a link that has come back sooner.
+const DIAL: Duration = Duration::from_secs(4);
 
 /// How long an address has before the next one is tried beside it (RFC 8305).
 const STAGGER: Duration = Duration::from_millis(250);
@@ -60,6 +65,12 @@ impl fmt::Display for Target {
 
 /// Connects to the first of the name's addresses that answers.
 pub(super) async fn tcp(target: &Target) -> Result<TcpStream, Error> {
+    tokio::time::timeout(DIAL, any(target))
+        .await
+        .unwrap_or_else(|_| Err(Error::Timeout { host: target.to_string(), within: DIAL }))
+}
+
+async fn any(target: &Target) -> Result<TcpStream, Error> {
     let dns = |source| Error::Dns { host: target.host.clone(), source };
     let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(dns)?;
     let mut left = alternating(found.collect()).into_iter();

@@ -227,6 +227,12 @@ impl Frame {
         text.map(Encoded::Text)
     }
 
+    /// Whether it is the answer to the frame of that `ref`.
+    #[must_use]
+    pub fn is_answer_to(&self, reference: &str) -> bool {
+        self.event == event::REPLY && self.reference.as_deref() == Some(reference)
+    }
+
     /// The payload as JSON.
     ///
     /// # Errors
