@@ -13,8 +13,11 @@
 -- Whoever may run SQL of their own as `authenticated` can claim to be anybody: that role is for a gateway that checks
 -- tokens, and for nobody's login.
 --
--- How it is done: a function with a long body has moved to the schema cogo, under its name, and public has one of the
--- same signature that looks at the scope first. Nobody but the owner may call those in cogo.
+-- How it is done: a function with a long body has moved to the schema cogo_unscoped, under its name, and public has
+-- one of the same signature that looks at the scope first. Nobody but the owner may call those that moved. Not to the
+-- schema cogo, where Postgres would look first for a login that is called cogo.
+
+create schema cogo_unscoped;
 
 create type cogo.scope as (tenant text, worker text, topics text[], send text[], problem text);
 
@@ -219,6 +222,7 @@ begin
                 from public.agent_messages a where a.id = r.id limit 1
             ) m on true
             cross join lateral (select case
+                when m.id is null then null
                 when m.tenant <> its.tenant or not cogo.covers(its.topics, m.role, m.service)
                     then 'is not of this token''s tenant and topics'
                 when m.status = 'claimed' and m.claim_no = r.claim_no and not cogo.is_own_worker(its, m.claimed_by)
@@ -237,17 +241,17 @@ end
 $$;
 
 -- Moved: what follows stands before them.
-alter function public.bus_enqueue(jsonb) set schema cogo;
-alter function public.bus_claim(text, text[], integer, integer, text) set schema cogo;
-alter function public.bus_extend(jsonb, integer) set schema cogo;
-alter function public.bus_cancel(jsonb, text) set schema cogo;
-alter function public.bus_reap(integer) set schema cogo;
-alter function public.bus_append_event(jsonb) set schema cogo;
-alter function public.bus_worker_seen(jsonb) set schema cogo;
-alter function public.bus_worker_gone(text, text, text) set schema cogo;
-alter function public.bus_circuit_open(text, text, text, text, bigint, jsonb, jsonb) set schema cogo;
-alter function public.bus_circuit_probe(text, text, text, integer) set schema cogo;
-alter function public.bus_circuit_report(text, text, text, boolean, text) set schema cogo;
+alter function public.bus_enqueue(jsonb) set schema cogo_unscoped;
+alter function public.bus_claim(text, text[], integer, integer, text) set schema cogo_unscoped;
+alter function public.bus_extend(jsonb, integer) set schema cogo_unscoped;
+alter function public.bus_cancel(jsonb, text) set schema cogo_unscoped;
+alter function public.bus_reap(integer) set schema cogo_unscoped;
+alter function public.bus_append_event(jsonb) set schema cogo_unscoped;
+alter function public.bus_worker_seen(jsonb) set schema cogo_unscoped;
+alter function public.bus_worker_gone(text, text, text) set schema cogo_unscoped;
+alter function public.bus_circuit_open(text, text, text, text, bigint, jsonb, jsonb) set schema cogo_unscoped;
+alter function public.bus_circuit_probe(text, text, text, integer) set schema cogo_unscoped;
+alter function public.bus_circuit_report(text, text, text, boolean, text) set schema cogo_unscoped;
 
 -- They run with the rights and the search path of those that call them.
 do $$
@@ -256,14 +260,14 @@ declare
 begin
     for f in
         select p.oid::regprocedure from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-        where n.nspname = 'cogo' and p.proname like 'bus\_%'
+        where n.nspname = 'cogo_unscoped'
     loop
         execute format('alter function %s security invoker reset all', f);
     end loop;
 end
 $$;
 
--- As cogo.bus_enqueue (202611210009_enqueue.sql), within the caller's tenant and `send`. A known id or key answers
+-- As cogo_unscoped.bus_enqueue (202611210009_enqueue.sql), within the caller's tenant and `send`. A known id or key answers
 -- with its message, so one that this token may not read is refused. Errors: also CG403.
 create function public.bus_enqueue(messages jsonb)
     returns table (id uuid, trace_id uuid, duplicate boolean, status text)
@@ -274,12 +278,12 @@ declare
     its cogo.scope;
 begin
     if not cogo.restricted() then
-        return query select * from cogo.bus_enqueue(messages);
+        return query select * from cogo_unscoped.bus_enqueue(messages);
         return;
     end if;
     its := cogo.own_scope();
     messages := cogo.own_messages(its, messages);
-    return query select * from cogo.bus_enqueue(messages);
+    return query select * from cogo_unscoped.bus_enqueue(messages);
     if exists (
         select from jsonb_array_elements(messages) m
         cross join lateral (
@@ -296,7 +300,7 @@ begin
 end
 $$;
 
--- As cogo.bus_claim (202611210010_claim.sql), as the caller's worker, within its tenant and `topics`. A tenant that is
+-- As cogo_unscoped.bus_claim (202611210010_claim.sql), as the caller's worker, within its tenant and `topics`. A tenant that is
 -- null is the token's own, and for others 'default'. Errors: also CG403.
 create function public.bus_claim(
         worker text, topics text[], max integer default 1, lease_ms integer default 30000,
@@ -312,11 +316,11 @@ begin
         tenant := cogo.own_tenant(its, tenant);
         perform cogo.check_worker(its, worker), cogo.check_topics(its, topics);
     end if;
-    return query select * from cogo.bus_claim(worker, topics, max, lease_ms, coalesce(tenant, 'default'));
+    return query select * from cogo_unscoped.bus_claim(worker, topics, max, lease_ms, coalesce(tenant, 'default'));
 end
 $$;
 
--- As cogo.bus_extend (202611210010_claim.sql), for what the caller's worker holds. Errors: also CG403.
+-- As cogo_unscoped.bus_extend (202611210010_claim.sql), for what the caller's worker holds. Errors: also CG403.
 create function public.bus_extend(claims jsonb, lease_ms integer default 30000)
     returns table (id uuid, claim_no bigint, code text)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -324,12 +328,12 @@ create function public.bus_extend(claims jsonb, lease_ms integer default 30000)
 #variable_conflict use_column
 begin
     if not cogo.restricted() then
-        return query select * from cogo.bus_extend(claims, lease_ms);
+        return query select * from cogo_unscoped.bus_extend(claims, lease_ms);
         return;
     end if;
     return query
         select r.id, r.claim_no, e.code
-        from cogo.bus_extend(cogo.own_claims(cogo.own_scope(), claims), lease_ms)
+        from cogo_unscoped.bus_extend(cogo.own_claims(cogo.own_scope(), claims), lease_ms)
             with ordinality as e (id, claim_no, code, ord)
         join cogo.read_claims(claims) r on r.ord = e.ord
         order by r.ord;
@@ -383,12 +387,12 @@ begin
     return query select s.ord, s.outcome, null::public.agent_messages from cogo.settle(settles) s order by 1;
     if max > 0 then
         return query select null::bigint, null::text, m
-            from cogo.bus_claim(worker, topics, max, lease_ms, coalesce(tenant, 'default')) m;
+            from cogo_unscoped.bus_claim(worker, topics, max, lease_ms, coalesce(tenant, 'default')) m;
     end if;
 end
 $$;
 
--- As cogo.bus_cancel (202611210013_operate.sql), within the caller's tenant, `topics` and `send`. Errors: also CG403.
+-- As cogo_unscoped.bus_cancel (202611210013_operate.sql), within the caller's tenant, `topics` and `send`. Errors: also CG403.
 create function public.bus_cancel(messages jsonb, reason text default null)
     returns table (id uuid, code text)
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
@@ -413,11 +417,11 @@ begin
                 using errcode = 'CG403', hint = 'Use a token with its topic in the claim "topics" or "send".';
         end if;
     end if;
-    return query select * from cogo.bus_cancel(messages, reason);
+    return query select * from cogo_unscoped.bus_cancel(messages, reason);
 end
 $$;
 
--- As cogo.bus_reap (202611210010_claim.sql). It works for all tenants and tells of none, so anybody may call it; a
+-- As cogo_unscoped.bus_reap (202611210010_claim.sql). It works for all tenants and tells of none, so anybody may call it; a
 -- restricted caller has at most 100 messages of each kind looked after at once.
 create function public.bus_reap(max integer default 100)
     returns table (promoted integer, expired integer, dead integer, next_due_ms bigint)
@@ -428,11 +432,11 @@ begin
         perform cogo.own_scope();
         max := least(max, 100);
     end if;
-    return query select * from cogo.bus_reap(max);
+    return query select * from cogo_unscoped.bus_reap(max);
 end
 $$;
 
--- As cogo.bus_append_event (202611210013_operate.sql). A restricted caller may append the progress of a message of its
+-- As cogo_unscoped.bus_append_event (202611210013_operate.sql). A restricted caller may append the progress of a message of its
 -- tenant and `topics` and nothing else; what the event says of the message is then taken from the message. Errors:
 -- also CG403.
 create function public.bus_append_event(events jsonb) returns integer
@@ -476,11 +480,11 @@ begin
                 using errcode = 'CG403', hint = 'A token appends the progress of what its worker may claim.';
         end if;
     end if;
-    return cogo.bus_append_event(events);
+    return cogo_unscoped.bus_append_event(events);
 end
 $$;
 
--- As cogo.bus_worker_seen, for the caller's worker, within its tenant and `topics`. Errors: also CG403.
+-- As cogo_unscoped.bus_worker_seen, for the caller's worker, within its tenant and `topics`. Errors: also CG403.
 create function public.bus_worker_seen(worker jsonb) returns boolean
     language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
     as $$
@@ -495,11 +499,11 @@ begin
         end if;
         worker := worker || jsonb_build_object('tenant', cogo.own_tenant(its, worker ->> 'tenant', 'worker.tenant'));
     end if;
-    return cogo.bus_worker_seen(worker);
+    return cogo_unscoped.bus_worker_seen(worker);
 end
 $$;
 
--- As cogo.bus_worker_gone, for the caller's worker. A tenant that is null is the token's own, and for others
+-- As cogo_unscoped.bus_worker_gone, for the caller's worker. A tenant that is null is the token's own, and for others
 -- 'default'. Errors: CG403.
 create function public.bus_worker_gone(worker text, reason text default null, tenant text default null)
     returns boolean
@@ -513,7 +517,7 @@ begin
         tenant := cogo.own_tenant(its, tenant);
         perform cogo.check_worker(its, worker);
     end if;
-    return cogo.bus_worker_gone(worker, reason, coalesce(tenant, 'default'));
+    return cogo_unscoped.bus_worker_gone(worker, reason, coalesce(tenant, 'default'));
 end
 $$;
 
@@ -553,7 +557,7 @@ begin
         tenant := cogo.own_tenant(its, tenant);
         perform cogo.check_worker(its, worker);
     end if;
-    return query select * from cogo.bus_circuit_open(tenant, key, worker, reason, seen_version, policy, evidence);
+    return query select * from cogo_unscoped.bus_circuit_open(tenant, key, worker, reason, seen_version, policy, evidence);
 end
 $$;
 
@@ -571,7 +575,7 @@ begin
         tenant := cogo.own_tenant(its, tenant);
         perform cogo.check_worker(its, worker);
     end if;
-    select * into answer from cogo.bus_circuit_probe(tenant, key, worker, lease_ms);
+    select * into answer from cogo_unscoped.bus_circuit_probe(tenant, key, worker, lease_ms);
     granted := answer.granted;
     circuit := answer.circuit;
 end
@@ -590,7 +594,7 @@ begin
         tenant := cogo.own_tenant(its, tenant);
         perform cogo.check_worker(its, worker);
     end if;
-    return query select * from cogo.bus_circuit_report(tenant, key, worker, ok, reason);
+    return query select * from cogo_unscoped.bus_circuit_report(tenant, key, worker, ok, reason);
 end
 $$;
 
@@ -693,7 +697,7 @@ begin
     for its in
         select p.oid::regprocedure as f, p.proname::text as name, n.nspname = 'public' as open
         from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-        where (n.nspname = 'cogo' or n.nspname = 'public' and p.proname like 'bus\_%')
+        where (n.nspname in ('cogo', 'cogo_unscoped') or n.nspname = 'public' and p.proname like 'bus\_%')
             and pg_has_role(p.proowner, 'member')
     loop
         execute format('revoke all on function %s from public, cogo_bus, cogo_operator', its.f);

@@ -17,7 +17,7 @@ create index workers_online on public.workers (tenant, id) where status = 'onlin
 --
 -- Appends agent_online when it was not, and agent_heartbeat when what it says of itself has changed (but for
 -- in_flight) and else every five minutes. Answers whether it was new. Errors: CG400.
-create or replace function cogo.bus_worker_seen(worker jsonb) returns boolean
+create or replace function cogo_unscoped.bus_worker_seen(worker jsonb) returns boolean
     language plpgsql volatile
     as $$
 #variable_conflict use_column
@@ -68,7 +68,7 @@ begin
     its.topics := case when jsonb_typeof(worker -> 'topics') = 'array'
         then array(select jsonb_array_elements_text(worker -> 'topics')) else its.topics end;
     its.info := coalesce(nullif(worker -> 'info', 'null'), its.info);
-    its.lease_ms := coalesce(least(greatest((worker ->> 'lease_ms')::integer, 1000), 3600000), its.lease_ms);
+    its.lease_ms := least(greatest(coalesce((worker ->> 'lease_ms')::integer, its.lease_ms), 1000), 3600000);
     its.in_flight := coalesce((worker ->> 'in_flight')::integer, its.in_flight);
     told := case
         when was.status = 'offline' then 'agent_online'
@@ -126,7 +126,7 @@ $$;
 -- A worker says that it goes. Appends agent_offline; answers whether it was there.
 --
 -- Locks: the worker's row, then those of its breakers, which it does not wait for.
-create or replace function cogo.bus_worker_gone(worker text, reason text default null, tenant text default 'default')
+create or replace function cogo_unscoped.bus_worker_gone(worker text, reason text default null, tenant text default 'default')
     returns boolean
     language plpgsql volatile
     as $$
@@ -237,7 +237,7 @@ begin
     return next;
 end
 $$;
-drop function cogo.bus_reap(integer);
+drop function cogo_unscoped.bus_reap(integer);
 
 do $$
 declare

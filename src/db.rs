@@ -70,3 +70,30 @@ impl Options {
             .connect_lazy_with(self.connect.clone())
     }
 }
+
+/// What came of [`set_up_supabase`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SupabaseSetUp {
+    /// What the project lacks, or its login may not do, a line each.
+    pub notes: Vec<String>,
+    /// What is open to those who should have nothing; none, if all is well.
+    pub exposed: Vec<String>,
+}
+
+/// Gives the roles of a Supabase project what they may, takes from them what Supabase gives by default, and
+/// lets its Realtime tell of the bus's tables. To be called by the owner, after the migrations, as often as wanted.
+///
+/// # Errors
+/// When the database does not answer, or the login is not the owner.
+pub async fn set_up_supabase(pool: &PgPool) -> sqlx::Result<SupabaseSetUp> {
+    let mut transaction = pool.begin().await?;
+    let notes = sqlx::query_scalar(
+        "select note from cogo.grant_rights() note union all select note from cogo.join_supabase() note",
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
+    let exposed =
+        sqlx::query_scalar("select * from cogo.exposed()").fetch_all(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(SupabaseSetUp { notes, exposed })
+}

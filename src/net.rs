@@ -6,6 +6,7 @@
 mod dial;
 mod error;
 mod proxy;
+mod route;
 mod tls;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use error::Error;
 pub use proxy::Proxy;
+pub use route::Route;
 
 /// How long an HTTP client's TCP and TLS handshakes may take.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -115,17 +117,30 @@ impl Connector {
         url: &Url,
         within: Duration,
     ) -> Result<Box<dyn AsyncReadWrite>, Error> {
+        self.connect_by_route(url, within).await.map(|(stream, _)| stream)
+    }
+
+    /// The same, and by which route, where the system tells.
+    ///
+    /// # Errors
+    /// As [`Connector::connect`].
+    pub async fn connect_by_route(
+        &self,
+        url: &Url,
+        within: Duration,
+    ) -> Result<(Box<dyn AsyncReadWrite>, Option<Route>), Error> {
         let target = dial::Target::of(url)?;
         let connecting = async {
             let stream = match self.proxy.for_url(url)? {
                 None => dial::tcp(&target).await?,
                 Some(proxy) => proxy::tunnel(&proxy, &target).await?,
             };
+            let route = Route::of(&stream);
             if target.tls {
                 let stream = tls::handshake(Arc::clone(&self.tls), &target, stream).await?;
-                return Ok(Box::new(stream) as Box<dyn AsyncReadWrite>);
+                return Ok((Box::new(stream) as Box<dyn AsyncReadWrite>, route));
             }
-            Ok(Box::new(stream) as Box<dyn AsyncReadWrite>)
+            Ok((Box::new(stream) as Box<dyn AsyncReadWrite>, route))
         };
         tokio::time::timeout(within, connecting)
             .await

@@ -17,7 +17,8 @@ Examples:
 
 Any number of hubs may run on one database. `cogo migrate` makes its schema; with --local that is done
 at the start. Where a hub listens beyond this machine, reading needs the admin token too, and the
-names by which it is called stand in configs/hub.json (allowed_hosts).")]
+names by which it is called stand in configs/hub.json (allowed_hosts). Hubs that take the same keys
+share COGO_JWT_SECRET; for remote workers, `grant cogo_hub to` the login of the hub.")]
 pub(crate) struct Hub {
     #[command(flatten)]
     listen: Listen,

@@ -22,9 +22,9 @@ Examples:
   cogo token mint --tenant acme --worker laptop-1 --topic mcp-gateway/figma
   cogo token inspect < laptop-1.key
 
-A token says for which tenant and which topics its holder may work; the database holds it to that. It
-is signed with the hub's secret: COGO_JWT_SECRET, or jwt-secret in the data directory of a hub on this
-machine. For hosted Supabase the secret is the project's JWT secret.")]
+A token says for which tenant and which topics its holder may work; the database holds it to that.
+It is signed with the hub's secret: COGO_JWT_SECRET, or jwt-secret in the data directory of a hub
+on this machine. For hosted Supabase the secret is the project's JWT secret.")]
 pub(crate) struct Token {
     #[command(subcommand)]
     command: Command,

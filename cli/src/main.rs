@@ -10,6 +10,7 @@ mod connect;
 mod dlq;
 mod exit;
 mod hub;
+mod install;
 mod jwt;
 mod jwt_secret;
 mod lifecycle;
@@ -99,7 +100,11 @@ enum Command {
 impl Command {
     /// Whether it runs until it is told to stop, and looks after signals itself.
     fn serves(&self) -> bool {
-        matches!(self, Self::Up(_) | Self::Hub(_) | Self::Worker(_))
+        match self {
+            Self::Up(_) | Self::Hub(_) => true,
+            Self::Worker(worker) => worker.serves(),
+            _ => false,
+        }
     }
 
     async fn run(self, global: &Global, output: Output) -> Result<Exit> {

@@ -1,6 +1,6 @@
 //! `cogo migrate`: brings a database's schema up to date.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use cogo::bus::Bus;
 use cogo::db;
@@ -12,17 +12,28 @@ use crate::connect::{self, Global, newest_migration};
 use crate::exit::{Exit, Failed};
 use crate::output::{Output, note};
 
+/// The port of Supabase's pooler that gives each transaction another session.
+const TRANSACTION_POOLER: u16 = 6543;
+
 /// Bring a database's schema up to date
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   cogo migrate --database-url postgres://owner@db.example.com/cogo
   DATABASE_URL=postgres://… cogo migrate
+  DATABASE_URL='postgresql://postgres:…@db.<project>.supabase.co:5432/postgres' cogo migrate --supabase
 
 Running it again changes nothing, and running it twice at once is safe. The login must be one that
 may create tables and roles; workers and hubs need much less (`grant cogo_bus to …`, `grant
-cogo_operator to …`). `cogo up` does this by itself.")]
-pub(crate) struct Migrate {}
+cogo_operator to …`). `cogo up` does this by itself.
+
+--supabase besides takes what Supabase grants to everybody by default, and lets its Realtime tell of the
+tables; what the project does not allow is told line by line. docs/supabase.md has the walk-through.")]
+pub(crate) struct Migrate {
+    /// Set up a Supabase project, through its direct or session connection string
+    #[arg(long)]
+    supabase: bool,
+}
 
 /// What `migrate --json` prints.
 #[derive(Debug, Serialize)]
@@ -31,13 +42,30 @@ pub(crate) struct Migrated {
     from: Option<i64>,
     /// The schema now.
     to: Option<i64>,
+    /// What a Supabase project did not allow, or lacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    notes: Option<Vec<String>>,
 }
 
 impl Migrate {
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         let options = global.database()?;
         let name = connect::name(&options);
-        let migrated = migrate(&options).await?;
+        if self.supabase && options.get_port() == TRANSACTION_POOLER {
+            return Err(Failed::usage(format!(
+                "{name}: port 6543 is Supabase's transaction pooler"
+            ))
+            .hint(
+                "It gives each statement another session, which migrations cannot do with. Take \
+                     the direct connection or the session pooler, both at port 5432: in the \
+                     dashboard, \"Connect\".",
+            )
+            .into());
+        }
+        let mut migrated = migrate(&options).await?;
+        if self.supabase {
+            migrated.notes = Some(set_up_supabase(&options).await?);
+        }
         if output.json {
             output.value(&migrated)?;
         } else {
@@ -47,6 +75,9 @@ impl Migrate {
                 Some(from) => format!("{name}: brought from {from} to {version}"),
                 None => format!("{name}: schema made, at {version}"),
             });
+            for line in migrated.notes.iter().flatten() {
+                note(&format!("{name}: {line}"));
+            }
         }
         Ok(Exit::Done)
     }
@@ -73,7 +104,22 @@ pub(crate) async fn migrate(options: &PgConnectOptions) -> Result<Migrated> {
         Err(error) => return Err(anyhow::Error::from(error).context(format!("{name}: migrating"))),
     }
     let to = version(&bus).await;
-    Ok(Migrated { from, to })
+    Ok(Migrated { from, to, notes: None })
+}
+
+/// Gives Supabase's roles what they may and takes the rest; what could not be done.
+async fn set_up_supabase(options: &PgConnectOptions) -> Result<Vec<String>> {
+    let pool = db::Options { max_connections: 1, ..db::Options::new(options.clone()) }.pool();
+    let name = connect::name(options);
+    let done = db::set_up_supabase(&pool).await;
+    let done = done.with_context(|| format!("{name}: setting up for Supabase"))?;
+    if done.exposed.is_empty() {
+        return Ok(done.notes);
+    }
+    // Said and failed: whoever has the public key could read or write what is named here.
+    let text = format!("{name}: open to the public key: {}", done.exposed.join("; "));
+    let hint = "These rights were given by another role than the login. Revoke them as that role, and run this again.";
+    Err(Failed::new(Exit::Refused, text).hint(hint).into())
 }
 
 /// The schema's version; none where there is no schema.

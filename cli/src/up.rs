@@ -22,8 +22,9 @@ Then, in another terminal:
 
 It brings along the toolset `demo`; others stand in configs/mcp.json. The first Ctrl-C (or SIGTERM)
 lets running calls finish, a second one ends it at once; in either case nothing is lost, and the
-next start finds everything. COGO_ADMIN_TOKEN sets the admin token; otherwise one is made and kept
-in the data directory.")]
+next start finds everything. COGO_ADMIN_TOKEN sets the admin token, and COGO_JWT_SECRET the secrets
+(with commas between them) that sign the keys of remote workers; otherwise both are made and kept in
+the data directory.")]
 pub(crate) struct Up {
     #[command(flatten)]
     listen: Listen,

@@ -2,10 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::process::Command;
+use std::process;
 
 use anyhow::{Context as _, Result, anyhow};
-use clap::Args;
+use clap::{Args, Subcommand};
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
 use cogo::shutdown::{Shutdown, Tasks};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::connect::{Global, Rights, open};
 use crate::exit::{Exit, Failed};
+use crate::install::Install;
 use crate::lifecycle::{Signals, supervise};
 use crate::output::{Cell, Ink, Output, note};
 use crate::probe::Probe;
@@ -27,21 +28,28 @@ const ROLES: &[Role] = &[cogo_worker_echo::ROLE, cogo_worker_mcp_gateway::ROLE];
 
 /// Run a worker, until Ctrl-C
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   cogo worker                                   list the roles
   cogo worker echo
   cogo worker mcp-gateway --concurrency 4 --metrics-listen 127.0.0.1:9464
   cogo worker mcp-gateway --url https://hub.example.com --key-file laptop.key
   cogo worker mine --anything                   runs `cogo-worker-mine` from PATH
+  cogo worker install --help                    have this machine always run one
 
-A worker needs outbound connections only; with --url it needs no database either. The first Ctrl-C (or SIGTERM) lets it finish what it has in
-hand, a second one ends it at once; what it held comes back when its leases run out.
+A worker needs outbound connections only; with --url it needs no database either. The first Ctrl-C (or
+SIGTERM) lets it finish what it has in hand, a second one ends it at once; what it held comes back when
+its leases run out.
 
 A role that is not built in is a program `cogo-worker-<role>` on PATH. It gets all further arguments,
 and DATABASE_URL (or COGO_URL with COGO_KEY or COGO_KEY_FILE), COGO_CONFIG_DIR and COGO_ARTIFACTS_DIR in its
-environment.")]
+environment."
+)]
 pub(crate) struct Worker {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Which role; without one, the roles are listed
     role: Option<String>,
     /// Who this worker is, unique among all; by default <role>-<host>-<random>
@@ -55,6 +63,12 @@ pub(crate) struct Worker {
     /// For a role that is a program of its own
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<String>,
+}
+
+/// What goes before the roles: no role can be called that.
+#[derive(Debug, Subcommand)]
+enum Command {
+    Install(Install),
 }
 
 /// Flags that go over `worker.json`.
@@ -96,7 +110,15 @@ struct Listed {
 }
 
 impl Worker {
+    /// Whether it runs until it is told to stop.
+    pub(crate) fn serves(&self) -> bool {
+        self.command.is_none()
+    }
+
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
+        if let Some(Command::Install(install)) = self.command {
+            return install.run(global, output);
+        }
         let Some(name) = &self.role else { return list(output) };
         match ROLES.iter().find(|role| role.name == name) {
             Some(_) if !self.args.is_empty() => {
@@ -178,7 +200,7 @@ impl Worker {
             return Err(Failed::usage(format!("role: {role:?} is not {rule}")).into());
         }
         let program = format!("cogo-worker-{role}");
-        let mut command = Command::new(&program);
+        let mut command = process::Command::new(&program);
         command.args(&self.args);
         if global.url()?.is_some() {
             // The program must not find both and wonder.
@@ -208,15 +230,15 @@ impl Worker {
 
 /// Becomes the program, so that signals and the exit code are its own.
 #[cfg(unix)]
-fn run_instead(mut command: Command) -> std::io::Result<Exit> {
+fn run_instead(mut command: process::Command) -> std::io::Result<Exit> {
     use std::os::unix::process::CommandExt as _;
     Err(command.exec())
 }
 
 #[cfg(not(unix))]
-fn run_instead(mut command: Command) -> std::io::Result<Exit> {
+fn run_instead(mut command: process::Command) -> std::io::Result<Exit> {
     let status = command.status()?;
-    std::process::exit(status.code().unwrap_or(Exit::Failed as i32))
+    process::exit(status.code().unwrap_or(Exit::Failed as i32))
 }
 
 fn list(output: Output) -> Result<Exit> {

@@ -27,10 +27,10 @@ Examples:
   cogo workers --json | jq '.[] | select(.status == \"online\") | {id, host, info}'
   watch cogo workers
 
-A worker that has not been heard of for as long as it said it might be silent is `silent`, and soon
-`offline`; its messages go to others. Times are the database's, in UTC; of another day the date is
-shown. In a narrow terminal role, host and version are left out; --json has everything, also what a
-worker says of itself, such as the tools that it offers.")]
+A worker that has not been heard of for its lease is `silent`, and soon `offline`; its messages go
+to others. Times are the database's, in UTC; of another day the date is shown. In a narrow terminal
+role, host and version are left out; --json has everything, also what a worker says of itself, such
+as the tools that it offers.")]
 pub(crate) struct Workers {
     /// Only those of this role
     #[arg(long, value_parser = name)]

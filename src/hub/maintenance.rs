@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::{Bus, Error};
+use crate::bus::{Bus, Error, Signal};
 use crate::error::chain;
 use crate::hub::options::Retention;
 use crate::shutdown::{Shutdown, Tasks};
@@ -24,9 +24,17 @@ const RETAIN_PERIOD: Duration = Duration::from_secs(60);
 /// How many in one transaction: a few milliseconds of locks.
 const RETAIN_MAX: u32 = 1000;
 
+/// How long to wait at most, and at least, before what has become due is looked for again. Workers that are far
+/// away need not do it; those beside the database do it as well, and nothing happens twice.
+const REAP_PERIOD: Duration = Duration::from_secs(1);
+const REAP_PERIOD_MIN: Duration = Duration::from_millis(20);
+/// How many messages are promoted or taken back in one transaction.
+const REAP_MAX: u32 = 1000;
+
 /// Starts to look after the database, at once and then again and again, until `shutdown` drains.
 pub fn start(bus: Bus, retention: Retention, tasks: &Tasks, shutdown: &Shutdown) {
     let stop = shutdown.draining().clone();
+    tasks.spawn(reap(bus.clone(), stop.clone()));
     let (partition_bus, log_for) = (bus.clone(), retention.log_for());
     tasks.spawn(again(PARTITION_PERIOD, stop.clone(), move || {
         let bus = partition_bus.clone();
@@ -36,6 +44,30 @@ pub fn start(bus: Bus, retention: Retention, tasks: &Tasks, shutdown: &Shutdown)
         let (bus, retention) = (bus.clone(), retention.clone());
         async move { retain(&bus, &retention).await.map(drop) }
     }));
+}
+
+/// Promotes what becomes due, and takes back what was lost, until it is stopped.
+async fn reap(bus: Bus, stop: CancellationToken) {
+    // A breaker that closes lets go what is parked, and one that opens is to be looked at when it is over.
+    let mut woken = bus.waker(Signal::Circuit);
+    loop {
+        let pause = match bus.reap(REAP_MAX).await {
+            Ok(reaped) => reaped
+                .next_due_ms
+                .and_then(|ms| u64::try_from(ms).ok())
+                .map_or(REAP_PERIOD, Duration::from_millis)
+                .clamp(REAP_PERIOD_MIN, REAP_PERIOD),
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "Could not reap; trying again");
+                REAP_PERIOD
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(jittered(pause)) => {}
+            () = woken.woken() => {}
+            () = stop.cancelled() => return,
+        }
+    }
 }
 
 /// Runs `work` now and every `period`. Stopping drops it at whatever `await` it is: each call is one

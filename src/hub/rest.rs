@@ -37,9 +37,10 @@ use crate::hub::Hub;
 pub(crate) fn routes(hub: &Arc<Hub>) -> axum::Router {
     axum::Router::new()
         .route("/rest/v1/rpc/{function}", any(call::call).options(allowed))
-        .route("/rest/v1/{table}", any(table::read).options(allowed))
+        // Of any depth, so that everything below is answered here.
+        .route("/rest/v1/{*table}", any(table::read).options(allowed))
+        .route("/rest/v1/", any(nothing))
         .route("/rest/v1", any(nothing))
-        .route("/rest/v1/{*path}", any(nothing).options(allowed))
         .with_state(Arc::clone(hub))
 }
 
@@ -49,5 +50,9 @@ async fn allowed() -> impl IntoResponse {
 }
 
 async fn nothing(uri: Uri) -> Error {
+    no_path(&uri)
+}
+
+fn no_path(uri: &Uri) -> Error {
     Error::new(404, "PGRST125", format!("Invalid path specified in request URL: {}", uri.path()))
 }

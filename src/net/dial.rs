@@ -13,10 +13,11 @@ use tokio::net::TcpStream;
 
 use super::Error;
 
-/// An idle connection is probed after this long; NATs forget TCP after minutes.
-pub(super) const KEEPALIVE: Duration = Duration::from_secs(15);
+/// An idle connection is probed after this long, by the kernel. A NAT that has lost its table, or has a
+/// new address, shows itself by the answer.
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(5);
 /// Between probes that go unanswered.
-pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// Probes until the link is dead.
 pub(super) const KEEPALIVE_RETRIES: u32 = 3;
 /// What was sent must be acknowledged within this, or the link is dead. Without it the kernel

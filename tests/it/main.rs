@@ -1,6 +1,7 @@
 //! The one test binary of the library: real Postgres, real processes.
 
 mod backlog;
+mod caller;
 mod circuits;
 mod claim;
 mod claim_schedules;
@@ -14,6 +15,7 @@ mod failures;
 mod fairness;
 mod fixtures;
 mod hub;
+mod identity;
 mod layers;
 mod limits;
 mod log;
@@ -21,6 +23,7 @@ mod migrations;
 mod odd_sequences;
 mod order;
 mod patience;
+mod presence;
 mod realtime;
 mod rebuild;
 mod reload;
@@ -29,4 +32,5 @@ mod replay_trace;
 mod rights;
 mod runner;
 mod support;
+mod tenancy;
 mod testing;

@@ -65,7 +65,7 @@ async fn what_the_first_release_left_goes_on_and_so_does_its_client() {
         .fetch_one(db.pool())
         .await
         .expect("read");
-    sqlx::raw_sql("drop schema cogo cascade; drop schema public cascade; create schema public")
+    sqlx::raw_sql("drop schema cogo, cogo_unscoped, public cascade; create schema public")
         .execute(db.pool())
         .await
         .expect("emptied");

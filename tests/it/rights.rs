@@ -132,7 +132,7 @@ async fn every_function_of_the_bus_is_revoked_from_public_and_pins_its_search_pa
     let db = TestDb::new().await;
     let open: Vec<String> = sqlx::query_scalar(
         "select p.oid::regprocedure::text from pg_proc p join pg_namespace n on n.oid = p.pronamespace
-            where (n.nspname = 'cogo' or n.nspname = 'public' and p.proname like 'bus\\_%')
+            where (n.nspname in ('cogo', 'cogo_unscoped') or n.nspname = 'public' and p.proname like 'bus\\_%')
                 and (has_function_privilege('pg_monitor', p.oid, 'execute')
                     or p.prosecdef and not coalesce(
                         'search_path=pg_catalog, pg_temp' = any (p.proconfig), false))",

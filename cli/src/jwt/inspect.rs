@@ -24,9 +24,9 @@ Examples:
   echo \"$COGO_KEY\" | cogo token inspect --json
   cogo token inspect eyJhbGciOi…          seen by other users of this machine while it runs
 
-The signature is checked with COGO_JWT_SECRET, or with jwt-secret in the data directory of a hub on
-this machine; without either it is only read. Exit code 0: good, as far as could be told; 1: expired,
-signed with another secret, or no token.")]
+The signature is checked with COGO_JWT_SECRET, or with jwt-secret in the data directory of a hub
+on this machine; without either it is only read. Exit code 0: good, as far as could be told; 1:
+expired, signed with another secret, or no token.")]
 pub(crate) struct Inspect {
     /// The token; from stdin if it is `-` or left out
     token: Option<String>,

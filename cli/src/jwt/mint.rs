@@ -37,8 +37,8 @@ names, and enqueue and read what --send names. The secret is COGO_JWT_SECRET, or
 data directory of a hub on this machine.
 
 To change the secret, put the new one in front: COGO_JWT_SECRET=<new>,<old>. New tokens are signed
-with the first; those of the others stay good until they expire, or until you take the old one away.
-That, too, is how a token is withdrawn before it expires.")]
+with the first; those of the others stay good until they expire, or until you take the old one
+away. That, too, is how a token is withdrawn before it expires.")]
 pub(crate) struct Mint {
     /// As whom the holder acts
     #[arg(long, value_enum, default_value_t = As::Authenticated)]

@@ -5,6 +5,7 @@ mod config;
 mod dead_letters;
 mod help;
 mod idempotency;
+mod install;
 mod limits;
 mod log;
 mod mcp;

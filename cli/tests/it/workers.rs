@@ -15,7 +15,8 @@ async fn workers_are_listed_with_what_they_say_of_themselves() {
     assert_eq!(cogo.json(&["workers"]), json!([]));
     let laptop = json!({
         "id": "laptop-1", "role": "mcp-gateway", "host": "desk", "version": "0.1.0",
-        "topics": ["mcp-gateway/figma"], "info": {"tools": {"figma": ["export"]}}
+        "topics": ["mcp-gateway/figma"], "info": {"tools": {"figma": ["export"]}},
+        "in_flight": 3, "lease_ms": 45000
     });
     seen(&db, laptop).await;
     seen(&db, json!({"id": "e\u{1b}[2J", "tenant": "acme", "role": "echo"})).await;
@@ -28,7 +29,7 @@ async fn workers_are_listed_with_what_they_say_of_themselves() {
         rest = rest.split_once(name).unwrap_or_else(|| panic!("{name}: {heading}")).1;
     }
     let line = listed.lines().find(|line| line.starts_with("laptop-1")).expect("the laptop");
-    for words in ["default", "mcp-gateway", "desk", "0.1.0", "online", " 0 ", "mcp-gateway/figma"] {
+    for words in ["default", "mcp-gateway", "desk", "0.1.0", "online", " 3 ", "mcp-gateway/figma"] {
         assert!(line.contains(words), "{words}: {line}");
     }
     assert!(!listed.contains('\u{1b}'), "a name steers the terminal: {listed:?}");
@@ -36,7 +37,7 @@ async fn workers_are_listed_with_what_they_say_of_themselves() {
     let told = cogo.json(&["workers", "--role", "mcp-gateway"]);
     assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
     assert_eq!(told[0]["info"]["tools"]["figma"][0], "export");
-    assert_eq!(told[0]["in_flight"], 0);
+    assert_eq!((&told[0]["in_flight"], &told[0]["lease_ms"]), (&json!(3), &json!(45_000)));
     assert_eq!(cogo.json(&["workers", "--tenant", "acme"])[0]["role"], "echo");
     assert!(cogo.ok(&["workers", "--tenant", "none"]).stderr.contains("No such worker"));
 }

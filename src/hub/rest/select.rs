@@ -195,7 +195,7 @@ mod tests {
 
     #[test]
     fn names_casts_and_paths_are_read() {
-        let names = |text| {
+        let names = |text: &str| {
             select(text, "t").map(|items| {
                 let name = |item: &Item| match item {
                     Item::All => "*".to_owned(),

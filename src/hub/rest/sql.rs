@@ -90,7 +90,9 @@ impl Sql {
         let source = Source { name, columns: function.columns.as_deref().unwrap_or_default() };
         if query.is_plain() && shape.form == Form::Json && shape.total == Total::Untold {
             // What workers call, over and over: one text for each function, so that it stays prepared.
-            sql.text = format!("select row_to_json({FROM})::text, null::bigint from {call}");
+            sql.text = format!(
+                "select row_to_json(page)::text, null::bigint from (select {FROM}.* from {call}) page"
+            );
             return Ok(sql);
         }
         // A function is called once, whatever is then done with its rows.

@@ -9,12 +9,12 @@ use axum::response::Response;
 use crate::hub::Hub;
 use crate::hub::caller::{About, Access, Caller};
 use crate::hub::extract::PathParams;
-use crate::hub::rest::Error;
 use crate::hub::rest::answer::{self, Failed};
 use crate::hub::rest::catalogue::{Catalogue, TABLES};
 use crate::hub::rest::query::{self, Query};
 use crate::hub::rest::sql::{Form, Shape, Source, Sql, Total};
 use crate::hub::rest::wants::{Count, Media, Prefer, check_schema, heed_range};
+use crate::hub::rest::{Error, no_path};
 
 /// How far rows are counted for whom an estimate is good enough. It counts what the caller may see, which the
 /// statistics of the table do not know.
@@ -29,6 +29,9 @@ pub(super) async fn read(
     let (uri, headers, method) = (request.uri(), request.headers(), request.method());
     let caller = Caller::of_request(&hub.state.keys, headers, uri)?;
     let name = path.text("table");
+    if name.contains('/') {
+        return Err(no_path(uri));
+    }
     check_schema(method, headers)?;
     if !TABLES.contains(&name) {
         return Err(no_table(name));

@@ -106,14 +106,14 @@ impl Driver {
                 },
             }
         };
-        let mut socket = match opened {
-            Ok(socket) => socket,
+        let (mut socket, route) = match opened {
+            Ok(opened) => opened,
             Err(loss) => return Some(loss),
         };
         debug!("Connected to Realtime at {}", self.options.url);
         self.status.send_replace(Status::Connected);
         let opened = Instant::now();
-        let end = self.session(&mut socket).await;
+        let end = self.session(&mut socket, route).await;
         let now = Instant::now();
         if now.duration_since(opened) >= self.options.steady * 4 {
             self.backoff.reset(); // whatever became of its channels, the server is well

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 use tracing::debug;
+
+use crate::net::Route;
 
 use super::backoff::Pace;
 use super::channel::{Error, Outgoing};
@@ -21,8 +23,9 @@ use super::wire::{
     Reply, Side, System, UserBroadcast, Vsn, event,
 };
 
-/// How often the clocks are looked at: timers do not see the machine sleep.
-const LAP: Duration = Duration::from_secs(5);
+/// How often the clocks and the route are looked at: timers do not see the machine sleep, nor a socket
+/// that its address is gone.
+const LAP: Duration = Duration::from_secs(3);
 
 /// A lap that is longer than it should be by this much was slept through.
 const SLEPT: Duration = Duration::from_secs(10);
@@ -49,15 +52,18 @@ struct Pulse {
     pending: Option<(String, Instant)>,
     /// When anything was heard last.
     heard: Instant,
+    /// When the clocks and the route are looked at next.
+    lap: Instant,
 }
 
 impl Driver {
-    pub(super) async fn session(&mut self, socket: &mut Socket) -> End {
+    pub(super) async fn session(&mut self, socket: &mut Socket, route: Option<Route>) -> End {
         let now = Instant::now();
-        let mut pulse = Pulse { next: now + self.options.heartbeat, pending: None, heard: now };
+        let next = now + self.options.heartbeat;
+        let mut pulse = Pulse { next, pending: None, heard: now, lap: now + LAP };
         self.channels.iter_mut().for_each(|channel| channel.connected(now));
         let _ = (self.laps)();
-        match self.converse(socket, &mut pulse).await {
+        match self.converse(socket, &mut pulse, route).await {
             Ok(()) => {
                 self.farewell(socket).await;
                 End::Closed
@@ -67,22 +73,21 @@ impl Driver {
     }
 
     /// Until it is lost, or closed by its owner.
-    async fn converse(&mut self, socket: &mut Socket, pulse: &mut Pulse) -> Result<(), Loss> {
+    async fn converse(
+        &mut self,
+        socket: &mut Socket,
+        pulse: &mut Pulse,
+        route: Option<Route>,
+    ) -> Result<(), Loss> {
+        // Whether nothing that was heard waits to be looked at. Only then is silence the server's: this
+        // process may have stood still while answers came.
+        let mut quiet = false;
         loop {
-            self.advance(socket, pulse).await?;
+            self.advance(socket, pulse, quiet).await?;
+            quiet = false;
             let due = self.due(pulse);
             tokio::select! {
-                message = socket.next() => {
-                    pulse.heard = Instant::now();
-                    match message {
-                        Some(Ok(message)) => self.hear(message, pulse)?,
-                        Some(Err(error)) => {
-                            let lost = format!("the connection broke: {}", said(&error));
-                            return Err(Loss::new(lost, Pace::Usual));
-                        }
-                        None => return Err(Loss::new("the connection ended", Pace::Usual)),
-                    }
-                }
+                message = socket.next() => self.heard(message, pulse)?,
                 outgoing = self.outgoing.recv() => match outgoing {
                     Some(outgoing) => self.broadcast(socket, outgoing).await?,
                     None => return Ok(()),
@@ -104,10 +109,19 @@ impl Driver {
                     }
                 }
                 Ok(()) = self.credentials.changed() => self.try_refused_again(),
-                () = sleep_until(due) => {}
+                () = sleep_until(due) => match socket.next().now_or_never() {
+                    Some(message) => self.heard(message, pulse)?,
+                    None => quiet = true,
+                },
             }
             if (self.laps)() >= LAP + SLEPT {
                 return Err(Loss::new("the machine was asleep", Pace::Now));
+            }
+            if Instant::now() >= pulse.lap {
+                pulse.lap = Instant::now() + LAP;
+                if route.is_some_and(|route| route.has_changed()) {
+                    return Err(Loss::new("the network has changed", Pace::Now));
+                }
             }
         }
     }
@@ -118,22 +132,26 @@ impl Driver {
         let silent = silent.filter(|_| !pulse.answered_by_anything());
         let channels = self.channels.iter().filter_map(Subscription::due);
         let awaited = self.awaited.values().map(|awaited| awaited.until);
-        let lap = Instant::now() + LAP;
-        channels.chain(awaited).chain(silent).chain([pulse.next]).fold(lap, Instant::min)
+        channels.chain(awaited).chain(silent).chain([pulse.next]).fold(pulse.lap, Instant::min)
     }
 
     /// Does whatever is due. Looks at what is, not at what has changed, so that nothing is forgotten.
-    async fn advance(&mut self, socket: &mut Socket, pulse: &mut Pulse) -> Result<(), Loss> {
+    async fn advance(
+        &mut self,
+        socket: &mut Socket,
+        pulse: &mut Pulse,
+        quiet: bool,
+    ) -> Result<(), Loss> {
         let now = Instant::now();
-        self.beat(socket, pulse, now).await?;
+        self.beat(socket, pulse, now, quiet).await?;
         let answer = self.options.answer;
-        for (_, late) in self.awaited.extract_if(|_, awaited| awaited.until <= now) {
+        for (_, late) in self.awaited.extract_if(|_, awaited| quiet && awaited.until <= now) {
             let _ = late.done.send(Err(Error::Unanswered));
         }
         let token = self.credentials.borrow().token.clone();
         for at in 0..self.channels.len() {
             match self.channels[at].phase {
-                Phase::Joining { until, .. } if until <= now => {
+                Phase::Joining { until, .. } if quiet && until <= now => {
                     let reason = format!("the join was not answered within {answer:?}");
                     self.channels[at].lost(reason, Pace::Usual, now, self.options.steady);
                 }
@@ -155,15 +173,16 @@ impl Driver {
         socket: &mut Socket,
         pulse: &mut Pulse,
         now: Instant,
+        quiet: bool,
     ) -> Result<(), Loss> {
         if let Some((_, sent)) = &pulse.pending {
             let silence = self.options.silence;
-            if now >= pulse.next {
-                return Err(Loss::new("a heartbeat was not answered", Pace::Usual));
-            }
-            if now >= *sent + silence && !pulse.answered_by_anything() {
+            if quiet && now >= *sent + silence && !pulse.answered_by_anything() {
                 let lost = format!("nothing was heard for {silence:?} after a heartbeat");
                 return Err(Loss::new(lost, Pace::Offline));
+            }
+            if quiet && now >= pulse.next {
+                return Err(Loss::new("a heartbeat was not answered", Pace::Usual));
             }
         } else if now >= pulse.next {
             let reference = self.reference();
@@ -308,12 +327,32 @@ impl Driver {
             }
             let normal = CloseFrame { code: CloseCode::Normal, reason: "".into() };
             if socket.close(Some(normal)).await.is_ok() {
-                while let Some(Ok(_)) = socket.next().await {}
+                // Its answer is enough; that it hangs up as well is not waited for.
+                while let Some(Ok(message)) = socket.next().await {
+                    if message.is_close() {
+                        break;
+                    }
+                }
             }
             Ok::<(), Loss>(())
         };
         if timeout(within, farewell).await.is_err() {
             debug!("The server did not say goodbye within {within:?}");
+        }
+    }
+
+    fn heard(
+        &mut self,
+        message: Option<Result<Message, WsError>>,
+        pulse: &mut Pulse,
+    ) -> Result<(), Loss> {
+        pulse.heard = Instant::now();
+        match message {
+            Some(Ok(message)) => self.hear(message, pulse),
+            Some(Err(error)) => {
+                Err(Loss::new(format!("the connection broke: {}", said(&error)), Pace::Usual))
+            }
+            None => Err(Loss::new("the connection ended", Pace::Usual)),
         }
     }
 

@@ -11,7 +11,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::{WebSocketStream, client_async_with_config};
 
 use crate::error::chain;
-use crate::net::{AsyncReadWrite, Connector};
+use crate::net::{AsyncReadWrite, Connector, Route};
 
 use super::backoff::Pace;
 use super::wire::MAX_FRAME_BYTES;
@@ -41,9 +41,13 @@ impl Loss {
     }
 }
 
-pub(super) async fn open(connector: Connector, url: Url, within: Duration) -> Result<Socket, Loss> {
+pub(super) async fn open(
+    connector: Connector,
+    url: Url,
+    within: Duration,
+) -> Result<(Socket, Option<Route>), Loss> {
     let opening = async {
-        let stream = connector.connect(&url, within).await.map_err(|error| {
+        let (stream, route) = connector.connect_by_route(&url, within).await.map_err(|error| {
             let pace = if error.is_offline() { Pace::Offline } else { Pace::Usual };
             Loss::new(chain(&error).to_string(), pace)
         })?;
@@ -52,7 +56,7 @@ pub(super) async fn open(connector: Connector, url: Url, within: Duration) -> Re
             .max_frame_size(Some(MAX_FRAME_BYTES));
         let request = url.as_str().into_client_request().map_err(refusal)?;
         let opened = client_async_with_config(request, stream, Some(config)).await;
-        opened.map(|(socket, _)| socket).map_err(refusal)
+        opened.map(|(socket, _)| (socket, route)).map_err(refusal)
     };
     tokio::time::timeout(within, opening).await.unwrap_or_else(|_| {
         Err(Loss::new(format!("the server has not answered within {within:?}"), Pace::Offline))

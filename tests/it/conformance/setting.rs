@@ -8,6 +8,7 @@ use cogo::bus::rest::{self, Key};
 use cogo::bus::{Bus, Feed};
 use cogo::clock::utc_now;
 use cogo::db;
+use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::{Claims, Keys, Pattern, Role};
 use cogo::net;
@@ -62,14 +63,27 @@ impl Hub {
         let address = listener.local_addr().expect("an address");
         let keys = Keys::new(&[SECRET]).expect("a good secret");
         let artifacts = tempfile::tempdir().expect("a directory");
+        let options = hub::Options::default();
+        let feed = Feed::start(bus.clone(), &tasks, &shutdown);
+        let callers = db::Options::new(db.connect_options()).pool();
+        let realtime = Realtime::start(
+            bus.clone(),
+            feed.clone(),
+            keys.clone(),
+            callers.clone(),
+            options.realtime.clone(),
+            &tasks,
+            &shutdown,
+        );
         let state = hub::State {
             bus: bus.clone(),
-            feed: Feed::start(bus.clone(), &tasks, &shutdown),
+            feed,
             readiness: Readiness::new(),
-            options: hub::Options::default(),
+            options,
             token: AdminToken::new("a-token-for-tests-only").expect("a good token"),
             keys: keys.clone(),
-            callers: db::Options::new(db.connect_options()).pool(),
+            callers,
+            realtime,
             metrics: Arc::new(String::new),
             listen: address,
             artifacts_dir: artifacts.path().to_owned(),

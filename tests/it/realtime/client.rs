@@ -128,9 +128,13 @@ async fn every_channel_is_joined_again_after_every_loss_of_the_connection() -> R
         ] {
             let (mut server, tasks) = (Server::start().await?, Tasks::new());
             let mut options = options(&server, vsn);
-            options.heartbeat = Duration::from_millis(100);
-            if !matches!(loss, Loss::HeartbeatUnanswered) {
-                options.silence = Duration::from_millis(50);
+            match loss {
+                Loss::Silence => {
+                    options.heartbeat = Duration::from_millis(300);
+                    options.silence = Duration::from_millis(150);
+                }
+                Loss::HeartbeatUnanswered => options.heartbeat = Duration::from_millis(300),
+                Loss::Close(_) | Loss::Vanish => {}
             }
             let client = Client::start(options, &tasks)?;
             let (mut a, mut b) = (client.channel("a", quiet()), client.channel("b", quiet()));
@@ -284,6 +288,8 @@ async fn a_check_ends_the_pause_before_the_next_attempt() -> Result<()> {
     soon("a refusal", client.status().wait_for(refused)).await??;
     client.check();
     let mut peer = server.peer().await?;
+    let connected = |status: &Status| *status == Status::Connected;
+    soon("the connection", client.status().wait_for(connected)).await??;
     client.check(); // and once connected, it is a heartbeat
     assert_eq!(peer.frame().await?.event, event::HEARTBEAT);
     drop(peer);
@@ -472,7 +478,6 @@ async fn presence_is_tracked_again_after_every_join_until_it_is_untracked() -> R
 async fn a_reader_that_does_not_read_holds_nothing_up() -> Result<()> {
     let (mut server, tasks) = (Server::start().await?, Tasks::new());
     let mut options = options(&server, Vsn::V2);
-    options.heartbeat = Duration::from_millis(200);
     options.queue = 16;
     let client = Client::start(options, &tasks)?;
     let (mut slow, mut busy) = (client.channel("a", quiet()), client.channel("b", quiet()));
@@ -484,12 +489,8 @@ async fn a_reader_that_does_not_read_holds_nothing_up() -> Result<()> {
     }
     peer.push(&joins[1], event::BROADCAST, &sent).await?;
     assert!(matches!(next(&mut busy).await?, Event::Broadcast { .. }));
-    loop {
-        let frame = peer.frame().await?;
-        if frame.event == event::HEARTBEAT {
-            break;
-        }
-    }
+    client.check();
+    assert_eq!(peer.frame().await?.event, event::HEARTBEAT);
     assert!(matches!(next(&mut slow).await?, Event::Missed));
     assert_eq!(*slow.state().borrow(), State::Joined);
     drop(peer);
