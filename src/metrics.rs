@@ -31,6 +31,11 @@ pub const PUBLISHED_TOTAL: &str = "cogo_messages_published_total";
 /// Configuration files read again while running, by `file` and `outcome` (applied, refused, unchanged).
 pub const CONFIG_RELOADS_TOTAL: &str = "cogo_config_reloads_total";
 
+/// Requests of remote callers that were answered, by `route` (function, table) and `status`.
+pub const REST_REQUESTS_TOTAL: &str = "cogo_rest_requests_total";
+/// How long they took, by `route`.
+pub const REST_LATENCY_MS: &str = "cogo_rest_latency_ms";
+
 /// Circuit breakers that are not closed, by `key` (at most a hundred; the others are one, `_other`).
 pub const CIRCUIT_OPEN_CURRENT: &str = "cogo_circuit_open_current";
 /// How often a breaker opened, by the log since this hub started.
@@ -65,6 +70,8 @@ pub fn describe() {
         "From the handler's end to the settle's commit"
     );
     describe_histogram!(HANDLER_LATENCY_MS, Unit::Milliseconds, "How long handlers ran");
+    describe_counter!(REST_REQUESTS_TOTAL, "Requests of remote callers that were answered");
+    describe_histogram!(REST_LATENCY_MS, Unit::Milliseconds, "How long they took");
     describe_counter!(SETTLES_TOTAL, "Settled claims by outcome");
     describe_gauge!(IN_FLIGHT, "Handlers running now");
     describe_counter!(EVENTS_TOTAL, "Events seen in the log since this hub started");

@@ -59,11 +59,6 @@ impl Caller {
         Ok(Self { role: claims.role, claims, claims_json: raw_json })
     }
 
-    /// Whether claims bound what this caller may do.
-    pub(crate) fn is_restricted(&self) -> bool {
-        self.role != Role::ServiceRole
-    }
-
     /// A transaction as this caller, in one round trip. It ends with [`Transaction::commit`] or
     /// [`Transaction::rollback`]; one that is dropped before is undone with its connection.
     ///
@@ -82,7 +77,7 @@ impl Caller {
                 tracing::error!(error = %chain(&error), "Remote callers cannot be served: {REMEDY}");
                 Error::new(503, "PGRST000", "The hub may not act for its callers").with_hint(REMEDY)
             }
-            _ => Error::of_database(&error, self.role),
+            _ => self.refusal(&error),
         };
         let connection = db.pool.acquire().await.map_err(failed)?;
         let patience = db.statement_timeout + GRACE;
@@ -99,6 +94,17 @@ impl Caller {
                 Err(failed(error))
             }
         }
+    }
+
+    /// What the database said to this caller, as it is answered.
+    pub(crate) fn refusal(&self, error: &sqlx::Error) -> Error {
+        let told = Error::of_database(error, self.role);
+        let tenant = self.claims.tenant.as_deref().unwrap_or_default();
+        tracing::debug!(
+            tenant, role = %self.role, code = told.code(), http.status = told.status().as_u16(),
+            "Refused a caller of tenant {tenant:?}: {}", told.message()
+        );
+        told
     }
 
     /// What opens the transaction. Whatever came from outside stands in it as hexadecimal digits.

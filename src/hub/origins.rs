@@ -89,12 +89,10 @@ pub(crate) fn is_origin(text: &str) -> bool {
         return true;
     }
     let Ok(uri) = text.parse::<Uri>() else { return false };
-    let Some(authority) = uri.authority() else { return false };
-    matches!(uri.scheme_str(), Some("http" | "https"))
+    let (Some(scheme), Some(authority)) = (uri.scheme_str(), uri.authority()) else { return false };
+    matches!(scheme, "http" | "https")
         && !authority.as_str().contains('@')
-        && text.to_ascii_lowercase()
-            == format!("{}://{authority}", uri.scheme_str().unwrap_or_default())
-                .to_ascii_lowercase()
+        && text.eq_ignore_ascii_case(&format!("{scheme}://{authority}"))
 }
 
 /// Stands before `/rest/v1` and `/realtime/v1`: refuses pages that may not call, answers preflights, and lets

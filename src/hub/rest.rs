@@ -24,14 +24,19 @@ mod wants;
 
 use std::sync::Arc;
 
+use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
-use axum::response::IntoResponse;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
+use metrics::{counter, histogram};
 
 pub(crate) use catalogue::Cache;
 pub(crate) use error::Error;
 
+use crate::clock::Stopwatch;
 use crate::hub::Hub;
+use crate::metrics::{REST_LATENCY_MS, REST_REQUESTS_TOTAL};
 
 /// The routes; the caller adds limits and the check of origins.
 pub(crate) fn routes(hub: &Arc<Hub>) -> axum::Router {
@@ -41,7 +46,20 @@ pub(crate) fn routes(hub: &Arc<Hub>) -> axum::Router {
         .route("/rest/v1/{*table}", any(table::read).options(allowed))
         .route("/rest/v1/", any(nothing))
         .route("/rest/v1", any(nothing))
+        .layer(from_fn(measure))
         .with_state(Arc::clone(hub))
+}
+
+/// Counts what is answered.
+async fn measure(request: Request, next: Next) -> Response {
+    let began = Stopwatch::start();
+    let calls = request.uri().path().starts_with("/rest/v1/rpc/");
+    let route = if calls { "function" } else { "table" };
+    let response = next.run(request).await;
+    let status = response.status().as_str().to_owned();
+    counter!(REST_REQUESTS_TOTAL, "route" => route, "status" => status).increment(1);
+    histogram!(REST_LATENCY_MS, "route" => route).record(began.elapsed().as_secs_f64() * 1000.0);
+    response
 }
 
 /// To whoever asks without being a browser.

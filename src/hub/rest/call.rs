@@ -125,14 +125,14 @@ async fn run(hub: &Hub, caller: &Caller, head: &Parts, call: Call) -> Result<Res
             if error.as_database_error().is_some() {
                 transaction.rollback().await;
             }
-            return Err(Error::of_database(&error, caller.role));
+            return Err(caller.refusal(&error));
         }
     };
     let answered = answer_of(rows, gives, &function, &query, (media, prefer, with_body));
     match answered {
         Ok(response) => {
             let committed = transaction.commit().await;
-            committed.map_err(|error| Error::of_database(&error, caller.role))?;
+            committed.map_err(|error| caller.refusal(&error))?;
             if writes {
                 wake(&hub.state.bus, &function.name, &args.json);
             }

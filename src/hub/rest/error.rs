@@ -20,7 +20,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// What went wrong, for a client of `/rest/v1` or `/realtime/v1`.
 #[derive(Debug, Clone)]
-pub(crate) struct Error {
+pub(crate) struct Error(Box<Told>);
+
+#[derive(Debug, Clone)]
+struct Told {
     status: StatusCode,
     code: String,
     message: String,
@@ -32,14 +35,14 @@ pub(crate) struct Error {
 impl Error {
     /// An error of PostgREST's `code`, or of one of ours (`CGnnn`).
     pub(crate) fn new(status: u16, code: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
+        Self(Box::new(Told {
             status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
             code: code.into(),
             message: shortened(message.into()),
             details: None,
             hint: None,
             headers: Vec::new(),
-        }
+        }))
     }
 
     /// A query that cannot be read.
@@ -49,19 +52,19 @@ impl Error {
 
     /// Says more of what it was.
     pub(crate) fn with_details(mut self, details: impl Into<String>) -> Self {
-        self.details = Some(shortened(details.into()));
+        self.0.details = Some(shortened(details.into()));
         self
     }
 
     /// Says what to do.
     pub(crate) fn with_hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(shortened(hint.into()));
+        self.0.hint = Some(shortened(hint.into()));
         self
     }
 
     /// Adds a header to the answer.
     pub(crate) fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.push((name, value));
+        self.0.headers.push((name, value));
         self
     }
 
@@ -74,17 +77,17 @@ impl Error {
 
     /// The HTTP status.
     pub(crate) fn status(&self) -> StatusCode {
-        self.status
+        self.0.status
     }
 
     /// The stable code.
     pub(crate) fn code(&self) -> &str {
-        &self.code
+        &self.0.code
     }
 
     /// The sentence for the caller.
     pub(crate) fn message(&self) -> &str {
-        &self.message
+        &self.0.message
     }
 
     /// What the database said to a caller of `role`, as PostgREST tells it; a defect of ours or of the
@@ -124,8 +127,8 @@ impl Error {
         } else if status == 503 {
             error = error.with_retry_after(RETRY_AFTER);
         }
-        error.details = details.map(shortened);
-        error.hint = hint.map(shortened);
+        error.0.details = details.map(shortened);
+        error.0.hint = hint.map(shortened);
         error
     }
 }
@@ -170,18 +173,19 @@ impl From<&ApiError> for Error {
             _ => format!("CG{}", status.as_u16()),
         };
         let mut told = Self::new(status.as_u16(), code, error.message());
-        told.headers = error.headers().to_vec();
+        told.0.headers = error.headers().to_vec();
         told
     }
 }
 
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
+        let told = self.0;
         let body = json!({
-            "code": self.code, "details": self.details, "hint": self.hint, "message": self.message,
+            "code": told.code, "details": told.details, "hint": told.hint, "message": told.message,
         });
-        let mut response = (self.status, Json(body)).into_response();
-        response.headers_mut().extend(self.headers);
+        let mut response = (told.status, Json(body)).into_response();
+        response.headers_mut().extend(told.headers);
         response
     }
 }

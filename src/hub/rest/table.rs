@@ -77,7 +77,7 @@ pub(super) async fn read(
             if error.as_database_error().is_some() {
                 transaction.rollback().await;
             }
-            return Err(Error::of_database(&error, caller.role));
+            return Err(caller.refusal(&error));
         }
     };
     transaction.rollback().await; // there is nothing to keep

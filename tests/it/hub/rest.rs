@@ -105,7 +105,7 @@ impl Answer {
         anyhow::ensure!(!json["message"].as_str().unwrap_or_default().is_empty(), "{self:?}");
         anyhow::ensure!(self.header("x-content-type-options") == "nosniff", "{self:?}");
         anyhow::ensure!(
-            (status == 401) == !self.header("www-authenticate").is_empty(),
+            (status == 401) != self.header("www-authenticate").is_empty(),
             "a challenge goes with 401 alone: {self:?}"
         );
         Ok(format!("{} {} {}", json["message"], json["details"], json["hint"]))
