@@ -13,6 +13,7 @@ mod messages;
 mod reads;
 mod refusals;
 mod restart;
+mod strangers;
 #[allow(dead_code, reason = "another binary's, which uses all of it")]
 #[path = "../it/support.rs"]
 mod support;
