@@ -173,8 +173,9 @@ fn start(cli: Cli) -> Result<Exit> {
     ended
 }
 
-/// The WebSocket library traces requests and frames whole, and with them keys and tokens.
-const SECRETIVE: &str = "tungstenite=debug";
+/// The WebSocket library traces requests and frames whole, and with them keys and tokens. What it says at other
+/// levels tells nobody anything: as much of it is shown as of others by default, whatever is asked for.
+const SECRETIVE: &str = "tungstenite=warn";
 
 /// Sets up logs, on stderr.
 fn log(global: &Global, serves: bool) -> Result<()> {
