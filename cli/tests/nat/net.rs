@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -57,7 +58,12 @@ pub(crate) struct Net {
 }
 
 /// Why namespaces cannot be had here, if they cannot.
-pub(crate) fn impossible() -> Option<String> {
+pub(crate) fn impossible() -> Option<&'static str> {
+    static WHY: OnceLock<Option<String>> = OnceLock::new();
+    WHY.get_or_init(try_it).as_deref()
+}
+
+fn try_it() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("this is not root".to_owned());
     }
