@@ -33,6 +33,8 @@ pub use error::Error;
 pub use feed::Feed;
 pub use json::MAX_PAYLOAD_BYTES;
 pub use limits::{Limits, TenantLimit, TopicLimit};
+#[cfg(feature = "hub")]
+pub(crate) use queries::Head;
 pub use queries::backlog::{Limit, Parked};
 pub use queries::{Depth, Reaped, WorkerRow};
 pub(crate) use transport::Pace;

@@ -20,6 +20,17 @@
 //! | `rest.max_rows` | 1000 | how many rows of a table are given at once |
 //! | `rest.statement_timeout_ms` | 15000 | how long the database may take over one request |
 //! | `rest.max_connections` | 10 | how many requests it works on at once |
+//! | `realtime.max_connections` | 10000 | sockets at once |
+//! | `realtime.max_connections_per_key` | 2000 | sockets at once with one key |
+//! | `realtime.max_channels` | 100 | channels of one socket |
+//! | `realtime.joins_per_second` | 500 | joins with one key |
+//! | `realtime.events_per_second` | 100 | broadcasts and presence calls of one socket |
+//! | `realtime.max_frame_bytes` | 1 MiB | the largest frame that a client may send |
+//! | `realtime.max_record_bytes` | 1 MiB | the largest row that is told whole |
+//! | `realtime.queue_frames` | 1024 | frames that may wait for a slow socket before it is dropped |
+//! | `realtime.queue_bytes` | 4 MiB | bytes that may |
+//! | `realtime.queue_bytes_all` | 256 MiB | bytes that may for all sockets together |
+//! | `realtime.silence_s` | 60 | after how long a silent socket is closed |
 //!
 //! From the environment come secrets alone, which the caller reads: the admin token, `COGO_ADMIN_TOKEN`, and
 //! those that sign the keys of remote callers, `COGO_JWT_SECRET`.
@@ -45,6 +56,7 @@ pub mod maintenance;
 mod messages;
 mod options;
 mod origins;
+pub mod realtime;
 mod rest;
 mod serve;
 mod shape;
@@ -82,6 +94,7 @@ use cached::Cached;
 use gauges::Gauges;
 use host::Hosts;
 use origins::Origins;
+use realtime::Realtime;
 
 /// Gives all metrics in the Prometheus text format.
 pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -104,6 +117,8 @@ pub struct State {
     /// The connections on which remote callers are served, under their own roles; apart from the bus's, so
     /// that they cannot use those up. `rest.max_connections` says how many.
     pub callers: PgPool,
+    /// `/realtime/v1`, which follows the log.
+    pub realtime: Realtime,
     /// Renders `/metrics`.
     pub metrics: RenderMetrics,
     /// The address that the hub listens on, as the listener gives it.
@@ -180,6 +195,7 @@ pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
     let hub = Arc::new(Hub::new(state));
     let origins = hub.origins.clone();
     let remote = rest::routes(&hub)
+        .merge(realtime::routes(&hub))
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(remote_limit))
         .layer(from_fn(move |request, next| origins::admit(origins.clone(), request, next)));

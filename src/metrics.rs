@@ -43,6 +43,17 @@ pub const CIRCUIT_OPEN_TOTAL: &str = "cogo_circuit_open_total";
 /// How often a breaker closed, by the log since this hub started.
 pub const CIRCUIT_CLOSE_TOTAL: &str = "cogo_circuit_close_total";
 
+/// Sockets of the hub's Realtime that are open.
+pub const REALTIME_CONNECTIONS: &str = "cogo_realtime_connections";
+/// Channels that are joined.
+pub const REALTIME_CHANNELS: &str = "cogo_realtime_channels";
+/// Frames by `direction` (in, out).
+pub const REALTIME_FRAMES_TOTAL: &str = "cogo_realtime_frames_total";
+/// Sockets that were dropped because they did not read.
+pub const REALTIME_SLOW_SOCKETS_TOTAL: &str = "cogo_realtime_slow_sockets_total";
+/// What the hub's Realtime refused, by `what` (connection, join, event, token) and `reason`.
+pub const REALTIME_REFUSED_TOTAL: &str = "cogo_realtime_refused_total";
+
 /// Tells the recorder what each metric means. Call it once, after installing the recorder.
 pub fn describe() {
     describe_gauge!(QUEUE_MESSAGES, "Messages that wait, are held or are dead");
@@ -71,4 +82,9 @@ pub fn describe() {
     describe_counter!(CIRCUIT_OPEN_TOTAL, "How often a circuit breaker opened");
     describe_counter!(CIRCUIT_CLOSE_TOTAL, "How often a circuit breaker closed");
     describe_counter!(CONFIG_RELOADS_TOTAL, "Configuration files read again while running");
+    describe_gauge!(REALTIME_CONNECTIONS, "Open sockets of the hub's Realtime");
+    describe_gauge!(REALTIME_CHANNELS, "Joined channels of the hub's Realtime");
+    describe_counter!(REALTIME_FRAMES_TOTAL, "Frames of the hub's Realtime by direction");
+    describe_counter!(REALTIME_SLOW_SOCKETS_TOTAL, "Sockets dropped because they did not read");
+    describe_counter!(REALTIME_REFUSED_TOTAL, "What the hub's Realtime refused, and why");
 }

@@ -9,6 +9,7 @@ use clap::Args;
 use cogo::bus::{Bus, Feed};
 use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
+use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
@@ -227,6 +228,15 @@ async fn run(
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
+    let realtime = Realtime::start(
+        parts.hub_bus.clone(),
+        feed.clone(),
+        secrets.keys.clone(),
+        parts.callers.clone(),
+        plan.hub.realtime.clone(),
+        &tasks,
+        &shutdown,
+    );
     let state = hub::State {
         bus: parts.hub_bus.clone(),
         feed,
@@ -235,6 +245,7 @@ async fn run(
         token: secrets.token,
         keys: secrets.keys,
         callers: parts.callers,
+        realtime,
         metrics,
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),

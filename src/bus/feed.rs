@@ -1,14 +1,19 @@
-//! The log as a feed: one reader tails it, and whoever waits for a message is told.
+//! The log as a feed: one reader tails it; whoever waits for a message is told, and who follows the log is
+//! given what was read.
+
+#[cfg(feature = "hub")]
+mod follow;
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::error::Error;
+use crate::bus::queries::Head;
 use crate::bus::{Bus, Signal};
 use crate::error::chain;
 use crate::event::Cursor;
@@ -24,6 +29,8 @@ const POLL: Duration = Duration::from_secs(1);
 const BATCH: u32 = 500;
 /// Types of events that are counted by name: a dozen for each intent, and intents are few.
 const MAX_TYPES: usize = 200;
+/// Batches that are kept for followers; who is slower than that reads them from the log by itself.
+const KEPT: usize = 16;
 
 /// Tells waiters of what happens to their messages. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -31,6 +38,20 @@ pub struct Feed {
     bus: Bus,
     waiters: Arc<Mutex<Waiters>>,
     stopped: CancellationToken,
+    followed: broadcast::Sender<Arc<Heads>>,
+    /// How far the log was read; none until its end was asked for.
+    position: watch::Sender<Option<Cursor>>,
+    /// Where reading began.
+    began: Arc<OnceLock<Cursor>>,
+}
+
+/// What was read of the log in one go.
+#[derive(Debug)]
+pub(crate) struct Heads {
+    /// Where reading went on from.
+    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
+    pub(crate) after: Cursor,
+    pub(crate) events: Vec<Head>,
 }
 
 #[derive(Debug, Default)]
@@ -54,16 +75,16 @@ struct Tail {
 impl Tail {
     /// Counts an event under its type, or under `other` once there are too many types: whoever may enqueue
     /// may invent intents, and each label of a metric is memory for ever.
-    fn count(&mut self, event_type: String) {
-        match event_type.as_str() {
+    fn count(&mut self, event_type: &str) {
+        match event_type {
             "circuit_opened" => counter!(CIRCUIT_OPEN_TOTAL).increment(1),
             "circuit_closed" => counter!(CIRCUIT_CLOSE_TOTAL).increment(1),
             _ => {}
         }
-        let known = self.types.contains(&event_type)
-            || self.types.len() < MAX_TYPES && self.types.insert(event_type.clone());
-        let label = if known { event_type } else { "other".to_owned() };
-        counter!(EVENTS_TOTAL, "event_type" => label).increment(1);
+        let known = self.types.contains(event_type)
+            || self.types.len() < MAX_TYPES && self.types.insert(event_type.to_owned());
+        let label = if known { event_type } else { "other" };
+        counter!(EVENTS_TOTAL, "event_type" => label.to_owned()).increment(1);
     }
 }
 
@@ -82,7 +103,14 @@ impl Feed {
         // There before the first one happens, so that its rate is seen.
         counter!(CIRCUIT_OPEN_TOTAL).increment(0);
         counter!(CIRCUIT_CLOSE_TOTAL).increment(0);
-        let feed = Self { bus, waiters: Arc::default(), stopped };
+        let feed = Self {
+            bus,
+            waiters: Arc::default(),
+            stopped,
+            followed: broadcast::Sender::new(KEPT),
+            position: watch::Sender::new(None),
+            began: Arc::default(),
+        };
         let running = feed.clone();
         tasks.spawn(async move {
             tokio::select! {
@@ -164,14 +192,20 @@ impl Feed {
             Some(cursor) => cursor,
             None => *tail.cursor.insert(self.bus.log_end().await?),
         };
-        let heads = self.bus.read_heads(after, BATCH).await?;
-        let more = heads.len() == BATCH as usize;
-        for head in heads {
+        self.began.get_or_init(|| after);
+        self.position.send_if_modified(|position| position.replace(after) != Some(after));
+        let events = self.bus.read_heads(after, BATCH).await?;
+        let more = events.len() == BATCH as usize;
+        for head in &events {
             tail.cursor = Some(head.cursor);
-            tail.count(head.event_type);
+            tail.count(&head.event_type);
             if let Some(id) = head.message_id {
                 self.tell_waiters(id);
             }
+        }
+        if !events.is_empty() {
+            // Nobody may follow.
+            let _ = self.followed.send(Arc::new(Heads { after, events }));
         }
         Ok(more)
     }

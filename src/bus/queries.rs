@@ -4,6 +4,7 @@
 
 pub(super) mod replay;
 
+use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::postgres::PgExecutor;
 
@@ -279,12 +280,20 @@ pub(crate) async fn read_events(
 }
 
 /// What the feed needs of an event; a payload may be megabytes, and nobody who waits looks at it.
-#[derive(Debug, serde::Deserialize, sqlx::FromRow)]
+#[derive(Debug, Clone, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Head {
     #[sqlx(try_from = "String")]
     pub(crate) cursor: Cursor,
     pub(crate) event_type: String,
     pub(crate) message_id: Option<MessageId>,
+    pub(crate) tenant: String,
+    pub(crate) role: String,
+    pub(crate) service: String,
+    pub(crate) attempt: i32,
+    pub(crate) worker_id: Option<String>,
+    pub(crate) created_at: DateTime<Utc>,
+    /// The messages that retention let go, at most a thousand.
+    pub(crate) purged: Option<sqlx::types::Json<Vec<uuid::Uuid>>>,
 }
 
 pub(crate) async fn read_heads(
@@ -292,11 +301,15 @@ pub(crate) async fn read_heads(
     after: Cursor,
     max: i32,
 ) -> sqlx::Result<Vec<Head>> {
-    sqlx::query_as("select cursor, event_type, message_id from bus_read_events($1, $2)")
-        .bind(after.to_string())
-        .bind(max)
-        .fetch_all(db)
-        .await
+    sqlx::query_as(
+        "select cursor, event_type, message_id, tenant, role, service, attempt, worker_id, created_at,
+            case when event_type = 'messages_purged' then payload -> 'ids' end as purged
+        from bus_read_events($1, $2)",
+    )
+    .bind(after.to_string())
+    .bind(max)
+    .fetch_all(db)
+    .await
 }
 
 pub(crate) async fn log_end(db: impl PgExecutor<'_>) -> sqlx::Result<String> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::hub::{host, origins};
+use crate::hub::{host, origins, realtime};
 
 /// How a hub is configured; the table in [`crate::hub`] has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,8 @@ pub struct Options {
     pub allowed_origins: Vec<String>,
     /// How `/rest/v1` is served.
     pub rest: Rest,
+    /// How `/realtime/v1` is served.
+    pub realtime: realtime::Options,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
 }
@@ -91,6 +93,7 @@ impl Default for Options {
             request_timeout_s: 30,
             allowed_origins: Vec::new(),
             rest: Rest::default(),
+            realtime: realtime::Options::default(),
             open_reads: None,
         }
     }
@@ -174,6 +177,7 @@ impl Options {
         let Rest { statement_timeout_ms, max_connections, .. } = self.rest;
         within("rest.statement_timeout_ms", statement_timeout_ms.into(), 100, 600_000)?;
         within("rest.max_connections", max_connections.into(), 1, 1000)?;
+        self.realtime.validate()?;
         for (at, origin) in self.allowed_origins.iter().enumerate() {
             if !origins::is_origin(origin) {
                 return Err(InvalidOptions {
@@ -196,7 +200,7 @@ impl Options {
     }
 }
 
-fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(), InvalidOptions> {
+pub(crate) fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(), InvalidOptions> {
     if (least..=most).contains(&value) {
         return Ok(());
     }

@@ -6,6 +6,7 @@ mod connections;
 mod dead_letters;
 mod health;
 mod messages;
+mod realtime;
 mod rest;
 mod waiting;
 
@@ -19,6 +20,7 @@ use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request, StatusCode};
 use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
 use cogo::db;
+use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Options, Readiness};
 use cogo::identity::Keys;
 use cogo::message::{MessageId, NewMessage, Topic};
@@ -118,14 +120,26 @@ impl TestHub {
         metrics_handle(); // before anything is measured
         let artifacts = tempfile::tempdir()?;
         setup.options.validate()?;
+        let feed = Feed::start(bus.clone(), &tasks, &shutdown);
+        let keys = Keys::new(&[SECRET])?;
+        let realtime = Realtime::start(
+            bus.clone(),
+            feed.clone(),
+            keys.clone(),
+            callers.clone(),
+            setup.options.realtime.clone(),
+            &tasks,
+            &shutdown,
+        );
         let state = hub::State {
             bus: bus.clone(),
-            feed: Feed::start(bus.clone(), &tasks, &shutdown),
+            feed,
             readiness: readiness.clone(),
             options: setup.options,
             token: AdminToken::new(TOKEN)?,
-            keys: Keys::new(&[SECRET])?,
+            keys,
             callers,
+            realtime,
             metrics: Arc::new(|| metrics_handle().render()),
             listen: setup.listen,
             artifacts_dir: artifacts.path().to_owned(),

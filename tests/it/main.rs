@@ -6,6 +6,7 @@ mod circuits;
 mod claim;
 mod claim_schedules;
 mod config;
+mod conformance;
 mod dead_letters;
 mod deadline;
 mod embedded;

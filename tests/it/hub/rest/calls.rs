@@ -100,7 +100,7 @@ async fn values_rows_and_nothing_have_the_forms_of_postgrest() -> Result<()> {
             'method', current_setting('request.method'), 'path', current_setting('request.path'),
             'headers', current_setting('request.headers')::json) $$;
         create function public.t_other() returns int language sql stable as 'select 1'";
-    sqlx::raw_sql(sql).execute(hub.bus.pool()).await?;
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
     let key = service();
     let call = async |name: &str, body: Value| {
         let path = format!("/rest/v1/rpc/bus_t_{name}");
@@ -238,7 +238,7 @@ async fn a_function_that_a_migration_brings_is_found() -> Result<()> {
     let key = service();
     Sent::post("/rest/v1/rpc/bus_stats", &key, "{}").to(&hub).await?;
     let sql = "create function public.bus_t_new() returns int language sql as 'select 7'";
-    sqlx::raw_sql(sql).execute(hub.bus.pool()).await?;
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
     let found = async {
         loop {
             let answer = Sent::post("/rest/v1/rpc/bus_t_new", &key, "{}").to(&hub).await?;

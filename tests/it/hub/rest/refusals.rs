@@ -43,7 +43,8 @@ async fn bodies_and_answers_are_bounded() -> Result<()> {
     let answer = Sent::post("/rest/v1/rpc/bus_claim", &key, &few).to(&hub).await?;
     assert_eq!(answer.json()?.as_array().map(Vec::len), Some(1), "{answer:?}");
     let sql = "select count(*) from agent_messages where status = 'claimed'";
-    let claimed: i64 = sqlx::query_scalar(sql).fetch_one(hub.bus.pool()).await?;
+    let claimed: i64 =
+        sqlx::query_scalar(sql).fetch_one(hub.bus.pool().expect("a database")).await?;
     assert_eq!(claimed, 1, "the claim that could not be answered was undone");
     Ok(())
 }
@@ -73,7 +74,7 @@ async fn rows_are_given_in_pages() -> Result<()> {
 async fn a_statement_that_takes_too_long_is_ended_by_the_database() -> Result<()> {
     let hub = TestHub::with(with(Rest { statement_timeout_ms: 200, ..Rest::default() })).await?;
     let sql = "create function public.bus_t_slow() returns int language sql as 'select 1 from pg_sleep(3600)'";
-    sqlx::raw_sql(sql).execute(hub.bus.pool()).await?;
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
     let key = worker_of("acme");
     let answer = Sent::post("/rest/v1/rpc/bus_t_slow", &key, "{}").to(&hub).await?;
     assert!(answer.refusal(500, "57014")?.contains("statement timeout"), "{answer:?}");
@@ -84,10 +85,12 @@ async fn a_statement_that_takes_too_long_is_ended_by_the_database() -> Result<()
 async fn a_request_that_is_dropped_is_undone_and_gives_its_place_back() -> Result<()> {
     let hub = TestHub::with(with(Rest { max_connections: 1, ..Rest::default() })).await?;
     let sql = "create function public.bus_t_stuck() returns int language sql as 'select 1 from pg_sleep(3600)'";
-    sqlx::raw_sql(sql).execute(hub.bus.pool()).await?;
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
     let key = service();
     let stuck = "select count(*) from pg_stat_activity where query like '%bus_t_stuck%' and state = 'active' and pid <> pg_backend_pid()";
-    let count = async || sqlx::query_scalar::<_, i64>(stuck).fetch_one(hub.bus.pool()).await;
+    let count = async || {
+        sqlx::query_scalar::<_, i64>(stuck).fetch_one(hub.bus.pool().expect("a database")).await
+    };
     // More of them than there are connections.
     for _ in 0..2 {
         let sent = Sent::post("/rest/v1/rpc/bus_t_stuck", &key, "{}");

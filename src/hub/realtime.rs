@@ -1,0 +1,148 @@
+//! `/realtime/v1`: Supabase Realtime, for the tables of the bus.
+//!
+//! Changes of rows come from the log ([`changes`]), read as each subscriber may read them; broadcasts and
+//! presence live in this process alone ([`topics`]): clients of two hubs do not hear each other. A topic
+//! belongs to the tenant of the token that joins it; tokens without a tenant share topics with those of their
+//! role ([`scope`]). Private topics are asked of `bus_channel_allowed`. All of `cogo:` is the hub's, which
+//! wakes workers there ([`wakeups`]).
+//!
+//! Everything is bounded: sockets, channels, rates, frames, and what waits for a socket that does not read
+//! ([`outbox`]), which is dropped and counted. Nothing here is durable, and nothing needs to be: clients look
+//! for themselves after each `Subscribed to PostgreSQL`.
+
+pub(crate) mod admission;
+mod binding;
+mod bucket;
+mod catalog;
+mod change;
+mod changes;
+mod channel;
+mod connection;
+mod filter;
+mod frame;
+mod handshake;
+mod http;
+mod join;
+mod options;
+mod outbox;
+mod policy;
+mod presence;
+mod queries;
+mod render;
+mod scope;
+mod socket;
+mod subscribe;
+mod subscriptions;
+mod topics;
+mod wakeups;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::routing::{get, post};
+use sqlx::postgres::PgPool;
+
+pub use options::Options;
+
+use crate::bus::{Bus, Feed};
+use crate::hub::{Hub, caller};
+use crate::identity::Keys;
+use crate::shutdown::{Shutdown, Tasks};
+use admission::Admission;
+use catalog::Cache;
+use outbox::Budget;
+use subscriptions::Subscriptions;
+use topics::Topics;
+
+/// How long one statement for a subscriber may take; a filter may be made to take for ever.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Tells channels apart, for the life of the process.
+pub(crate) type ChannelId = u64;
+
+/// The hub's Realtime. Cheap to clone; ends with the process.
+#[derive(Clone)]
+pub struct Realtime(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) keys: Keys,
+    pub(crate) bus: Bus,
+    pub(crate) feed: Feed,
+    pub(crate) callers: caller::Database,
+    pub(crate) topics: Topics,
+    pub(crate) subscriptions: Arc<Subscriptions>,
+    pub(crate) catalog: Cache,
+    pub(crate) admission: Admission,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) tasks: Tasks,
+    pub(crate) shutdown: Shutdown,
+    channels: AtomicU64,
+}
+
+impl Inner {
+    pub(crate) fn next_channel(&self) -> ChannelId {
+        self.channels.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl fmt::Debug for Realtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Realtime").field("options", &self.0.options).finish_non_exhaustive()
+    }
+}
+
+impl Realtime {
+    /// Starts to follow the log, until `shutdown` drains; then every socket is closed with 1012. `callers` are
+    /// the connections on which rows are read under the subscribers' roles.
+    #[must_use]
+    pub fn start(
+        bus: Bus,
+        feed: Feed,
+        keys: Keys,
+        callers: PgPool,
+        options: Options,
+        tasks: &Tasks,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let budget =
+            Budget::new(options.queue_frames, options.queue_bytes, options.queue_bytes_all);
+        let inner = Arc::new(Inner {
+            admission: Admission::new(&options),
+            options,
+            keys,
+            bus,
+            feed,
+            callers: caller::Database { pool: callers, statement_timeout: STATEMENT_TIMEOUT },
+            topics: Topics::default(),
+            subscriptions: Arc::default(),
+            catalog: Cache::default(),
+            budget: Arc::new(budget),
+            tasks: tasks.clone(),
+            shutdown: shutdown.clone(),
+            channels: AtomicU64::new(1),
+        });
+        let (telling, waking) = (Arc::clone(&inner), Arc::clone(&inner));
+        let stop = shutdown.draining().clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                () = changes::run(telling) => {}
+                () = wakeups::run(waking) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        Self(inner)
+    }
+}
+
+/// The routes; the caller adds limits and the check of origins.
+pub(super) fn routes(hub: &Arc<Hub>) -> axum::Router {
+    let Realtime(inner) = &hub.state.realtime;
+    axum::Router::new()
+        .route("/realtime/v1/websocket", get(handshake::websocket))
+        .route("/realtime/v1/api/broadcast", post(http::several))
+        .route("/realtime/v1/api/broadcast/{topic}/events/{event}", post(http::one))
+        .with_state(Arc::clone(inner))
+}

@@ -1,0 +1,135 @@
+//! Waking workers: `cogo:work:<tenant>:<role>:<service>`, event `work`, says that messages of that topic may
+//! have become claimable. It carries nothing, and a worker that hears none looks by itself.
+//!
+//! Most of it the log tells. What appends no event (promotions, breakers that close, the next of an ordering
+//! key) is asked of the table, and only while somebody waits.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use crate::bus::{Head, Signal};
+use crate::error::chain;
+use crate::hub::caller::within;
+use crate::hub::realtime::Inner;
+use crate::hub::realtime::change::{What, what};
+use crate::hub::realtime::frame::Shared;
+use crate::hub::realtime::queries::{self, Work};
+use crate::hub::realtime::scope::{WORK, of_tenant};
+use crate::hub::realtime::topics::Name;
+use crate::realtime::wire::event;
+
+/// A topic is told at most once in this time.
+const COALESCE: Duration = Duration::from_millis(50);
+/// The table is asked at most once in this time.
+const ASK: Duration = Duration::from_millis(100);
+/// And at least once in this, while somebody waits: a NOTIFY may be lost.
+const POLL: Duration = Duration::from_secs(1);
+/// How long the table may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is to be told, and when it was last.
+struct Wakeups {
+    inner: Arc<Inner>,
+    told: HashMap<Name, Instant>,
+    due: HashSet<Name>,
+    /// What may have become claimable without an event, and when the table may be asked.
+    doubtful: bool,
+    asked: Instant,
+}
+
+/// Wakes workers from now on. Ends with the process.
+pub(crate) async fn run(inner: Arc<Inner>) {
+    let mut follower = inner.feed.follow();
+    let mut work = inner.bus.waker(Signal::Work);
+    let (told, due) = (HashMap::new(), HashSet::new());
+    let mut wakeups = Wakeups { inner, told, due, doubtful: false, asked: Instant::now() };
+    loop {
+        let flush = Instant::now() + COALESCE;
+        let ask = wakeups.asked + if wakeups.doubtful { ASK } else { POLL };
+        tokio::select! {
+            heads = follower.next() => match heads {
+                Ok(heads) => heads.iter().for_each(|head| wakeups.hear(head)),
+                Err(error) => {
+                    tracing::debug!(error = %chain(&error), "Could not read the log again");
+                    tokio::time::sleep(COALESCE).await;
+                }
+            },
+            () = work.woken() => wakeups.doubtful = true,
+            () = tokio::time::sleep_until(flush), if !wakeups.due.is_empty() => {}
+            () = tokio::time::sleep_until(ask) => wakeups.ask().await,
+        }
+        wakeups.flush();
+    }
+}
+
+impl Wakeups {
+    fn hear(&mut self, head: &Head) {
+        if head.message_id.is_none() {
+            return;
+        }
+        let name = Name {
+            space: of_tenant(&head.tenant),
+            private: true,
+            topic: format!("{WORK}{}:{}:{}", head.tenant, head.role, head.service).into(),
+        };
+        match what(head) {
+            What::Scheduled | What::Waiting if self.inner.topics.has(&name) => {
+                self.due.insert(name);
+            }
+            // The next of its ordering key may go on.
+            What::Finished if self.inner.topics.has(&name) => self.doubtful = true,
+            _ => {}
+        }
+    }
+
+    /// Asks the table who has work.
+    async fn ask(&mut self) {
+        self.asked = Instant::now();
+        self.doubtful = false;
+        let names = self.inner.topics.of_workers();
+        if names.is_empty() {
+            return;
+        }
+        let asked: Vec<(&Name, Work<'_>)> =
+            names.iter().filter_map(|name| Some((name, parts(&name.topic)?))).collect();
+        let works: Vec<Work<'_>> = asked.iter().map(|(_, work)| *work).collect();
+        let found =
+            queries::with_work(self.inner.bus.pool().expect("a hub has a database"), &works);
+        match within(PATIENCE, found).await {
+            Ok(found) => {
+                let found = found.into_iter().filter_map(|n| usize::try_from(n - 1).ok());
+                self.due.extend(found.filter_map(|at| Some(asked.get(at)?.0.clone())));
+            }
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "Could not look for work; workers poll");
+            }
+        }
+    }
+
+    /// Tells those topics that were not told just now.
+    fn flush(&mut self) {
+        self.told.retain(|_, at| at.elapsed() < COALESCE);
+        let told = &mut self.told;
+        self.due.retain(|name| {
+            if told.contains_key(name) {
+                return true;
+            }
+            let topic = name.on_wire();
+            let said = json!({"type": "broadcast", "event": "work", "payload": {}});
+            self.inner.topics.send(name, &Shared::new(&topic, event::BROADCAST, &said), None);
+            told.insert(name.clone(), Instant::now());
+            false
+        });
+    }
+}
+
+/// Tenant, role and service of a topic on which workers wait.
+pub(crate) fn parts(topic: &str) -> Option<Work<'_>> {
+    let mut parts = topic.strip_prefix(WORK)?.split(':');
+    let work = (parts.next()?, parts.next()?, parts.next()?);
+    parts.next().is_none().then_some(work)
+}

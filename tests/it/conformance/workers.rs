@@ -1,0 +1,165 @@
+//! Workers: seen, woken, at work.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cogo::bus::dead_letter::Filter;
+use cogo::bus::{Bus, Error, Signal};
+use cogo::clock::Stopwatch;
+use cogo::error::Code;
+use cogo::message::Status;
+use cogo::retry::Policies;
+use cogo::shutdown::{Shutdown, Tasks};
+use cogo::worker::runner::{Options, Runner};
+use cogo::worker::{Delivery, Failure, Handler, Output};
+use serde_json::{Value, json};
+use tokio::sync::{Notify, watch};
+
+use super::setting::{Setting, Way};
+use crate::fixtures::{SOON, echo, eventually, topic};
+
+/// Gives back what it got.
+struct Echo;
+
+impl Handler for Echo {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        Ok(delivery.message.payload.clone().into())
+    }
+}
+
+/// Holds what it gets until it is let go, and says what it offers.
+struct Holds(Arc<Notify>);
+
+impl Handler for Holds {
+    async fn handle(&self, _delivery: Delivery) -> Result<Output, Failure> {
+        self.0.notified().await;
+        Ok(json!(null).into())
+    }
+
+    fn info(&self) -> Value {
+        json!({"toolsets": {"demo": {"tools": ["echo"]}}})
+    }
+}
+
+pub(super) struct Running {
+    shutdown: Shutdown,
+    tasks: Tasks,
+}
+
+impl Running {
+    pub(super) async fn start<H: Handler>(bus: &Bus, handler: H, lease: Duration) -> Self {
+        let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+        let options = Options {
+            worker_id: "w.1".to_owned(),
+            tenant: "default".to_owned(),
+            topics: vec![topic()],
+            concurrency: 4,
+            lease,
+        };
+        let runner = Runner::new(handler, options, bus.clone(), Arc::new(Policies::default()));
+        let (ready, mut is_ready) = watch::channel(false);
+        let stop = shutdown.clone();
+        tasks.spawn(async move { runner.run(&stop, &ready).await.expect("runs") });
+        let claims = is_ready.wait_for(|ready| *ready);
+        tokio::time::timeout(SOON, claims).await.expect("ready in time").expect("running");
+        Self { shutdown, tasks }
+    }
+
+    pub(super) async fn stop(self) {
+        self.shutdown.drain();
+        assert!(self.tasks.join(SOON).await, "the runner ends");
+    }
+}
+
+pub(super) async fn a_worker_is_seen_and_goes(s: Setting) {
+    let worker = json!({
+        "id": "w.9", "tenant": "default", "role": "echo", "host": "here", "version": "1.2.3",
+        "topics": ["echo/default"], "lease_ms": 30_000, "in_flight": 2,
+        "info": {"toolsets": {"demo": {"tools": ["echo"]}}},
+    });
+    assert!(s.bus.worker_seen(&worker).await.expect("told"), "it is new");
+    assert!(!s.bus.worker_seen(&worker).await.expect("told"), "it is known");
+    let seen = s.bus.workers(10).await.expect("listed");
+    let admins = s.admin.workers(10).await.expect("listed");
+    assert_eq!(json!(seen), json!(admins));
+    assert_eq!((seen[0].id.as_str(), seen[0].status.as_str()), ("w.9", "online"));
+    assert!(s.bus.worker_gone("w.9", "enough", "default").await.expect("told"));
+    assert!(!s.bus.worker_gone("w.9", "enough", "default").await.expect("told"), "it is gone");
+    assert_eq!(s.bus.workers(10).await.expect("listed")[0].status, "offline");
+    let nameless = s.bus.worker_seen(&json!({"role": "echo"})).await.expect_err("no name");
+    assert!(matches!(nameless.code(), Code::InvalidArgument | Code::Forbidden), "{nameless:?}");
+}
+
+pub(super) async fn a_runner_does_what_is_published_and_stops(s: Setting) {
+    let running = Running::start(&s.bus, Echo, Duration::from_secs(30)).await;
+    let batch: Vec<_> = (0..40).map(|n| echo(json!({"n": n}))).collect();
+    s.bus.publish_all(&batch).await.expect("published");
+    for message in &batch {
+        let done = eventually("the message is done", async || {
+            let message = s.bus.message(message.id).await.expect("found");
+            message.status.is_final().then_some(message)
+        })
+        .await;
+        assert_eq!((done.status, done.result), (Status::Done, Some(message.payload.clone())));
+    }
+    running.stop().await;
+    assert_eq!(s.admin.workers(10).await.expect("listed")[0].status, "offline");
+}
+
+pub(super) async fn a_worker_that_finds_nothing_is_woken_long_before_it_polls(s: Setting) {
+    let running = Running::start(&s.bus, Echo, Duration::from_secs(30)).await;
+    // Over the internet it waits for 15 s and more, once it is told of what happens.
+    if s.way != Way::Postgres {
+        eventually("wake-ups come", async || {
+            (s.bus.pause() >= Duration::from_secs(15)).then_some(())
+        })
+        .await;
+    }
+    // Another process' message, of which this one's bus knows nothing.
+    for _ in 0..3 {
+        let began = Stopwatch::start();
+        let id = s.admin.publish(echo(json!(1))).await.expect("published").id;
+        eventually("the message is done", async || {
+            let message = s.admin.message(id).await.expect("found");
+            message.status.is_final().then_some(())
+        })
+        .await;
+        let most = Duration::from_secs(if s.way == Way::Postgres { 2 } else { 5 });
+        assert!(began.elapsed() < most, "{:?}", began.elapsed());
+    }
+    running.stop().await;
+}
+
+pub(super) async fn a_worker_shows_what_it_holds_and_offers(s: Setting) {
+    let let_go = Arc::new(Notify::new());
+    let handler = Holds(Arc::clone(&let_go));
+    let running = Running::start(&s.bus, handler, Duration::from_secs(3)).await;
+    s.bus.publish(echo(json!(1))).await.expect("published");
+    let sql = "select jsonb_build_object('topics', topics, 'info', info, 'lease_ms', lease_ms)
+        from workers where id = 'w.1' and in_flight = 1 and status = 'online'";
+    let shown: Value = eventually("the worker shows itself", async || {
+        sqlx::query_scalar(sql).fetch_optional(s.db.pool()).await.expect("read")
+    })
+    .await;
+    assert_eq!(shown["topics"], json!(["echo/default"]));
+    assert_eq!(shown["lease_ms"], 3000);
+    assert_eq!(shown["info"]["toolsets"]["demo"]["tools"], json!(["echo"]));
+    let_go.notify_waiters();
+    let_go.notify_one();
+    running.stop().await;
+}
+
+pub(super) async fn only_a_database_has_a_dead_letter_queue(s: Setting) {
+    let listed = s.bus.dead_letters(&Filter::default(), 10).await;
+    match s.way {
+        Way::Postgres => assert_eq!(listed.expect("listed"), []),
+        Way::Service | Way::Token => {
+            let error = listed.expect_err("refused");
+            assert!(matches!(error, Error::NeedsDatabase { .. }), "{error:?}");
+            assert!(error.to_string().contains("postgres://"), "{error}");
+        }
+    }
+    let mut woken = s.bus.waker(Signal::Log);
+    s.bus.publish(echo(json!(1))).await.expect("published");
+    tokio::time::timeout(SOON, woken.woken()).await.expect("its own doings wake at once");
+}
