@@ -42,6 +42,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::routing::{get, post};
+use metrics::counter;
 use sqlx::postgres::PgPool;
 
 pub use options::Options;
@@ -49,6 +50,7 @@ pub use options::Options;
 use crate::bus::{Bus, Feed};
 use crate::hub::{Hub, caller};
 use crate::identity::Keys;
+use crate::metrics::REALTIME_SLOW_SOCKETS_TOTAL;
 use crate::shutdown::{Shutdown, Tasks};
 use admission::Admission;
 use catalog::Cache;
@@ -125,12 +127,21 @@ impl Realtime {
             channels: AtomicU64::new(1),
         });
         let (telling, waking) = (Arc::clone(&inner), Arc::clone(&inner));
+        // There before the first one happens, so that its rate is seen.
+        counter!(REALTIME_SLOW_SOCKETS_TOTAL).increment(0);
         let stop = shutdown.draining().clone();
+        let stopped = stop.clone();
+        // Apart: workers are not to wait until rows have been read for others. Both end with the process.
         tasks.spawn(async move {
             tokio::select! {
                 () = changes::run(telling) => {}
-                () = wakeups::run(waking) => {}
                 () = stop.cancelled() => {}
+            }
+        });
+        tasks.spawn(async move {
+            tokio::select! {
+                () = wakeups::run(waking) => {}
+                () = stopped.cancelled() => {}
             }
         });
         Self(inner)

@@ -1,12 +1,14 @@
 //! The columns of the tables, as the database has them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgConnection, PgPool};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use crate::error::chain;
 use crate::hub::realtime::binding::{Binding, Filter};
 use crate::hub::realtime::change::Table;
 use crate::hub::realtime::filter::{Condition, Op};
@@ -21,15 +23,20 @@ pub(crate) struct Catalog(HashMap<&'static str, Vec<Column>>);
 
 /// The catalogue, read again when it is old.
 #[derive(Debug, Default)]
-pub(crate) struct Cache(Mutex<Option<(Instant, std::sync::Arc<Catalog>)>>);
+pub(crate) struct Cache(Mutex<Option<(Instant, Arc<Catalog>)>>);
 
 impl Cache {
-    pub(crate) async fn get(&self, pool: &PgPool) -> sqlx::Result<std::sync::Arc<Catalog>> {
+    /// Has it read again: what it says did not hold.
+    pub(crate) async fn forget(&self) {
+        *self.0.lock().await = None;
+    }
+
+    pub(crate) async fn get(&self, pool: &PgPool) -> sqlx::Result<Arc<Catalog>> {
         let mut cached = self.0.lock().await;
         if let Some((read, catalog)) = &*cached
             && read.elapsed() < AGE
         {
-            return Ok(std::sync::Arc::clone(catalog));
+            return Ok(Arc::clone(catalog));
         }
         let mut tables: HashMap<&'static str, Vec<Column>> = HashMap::new();
         for column in queries::columns(pool).await? {
@@ -37,8 +44,8 @@ impl Cache {
                 tables.entry(table.name()).or_default().push(column);
             }
         }
-        let catalog = std::sync::Arc::new(Catalog(tables));
-        *cached = Some((Instant::now(), std::sync::Arc::clone(&catalog)));
+        let catalog = Arc::new(Catalog(tables));
+        *cached = Some((Instant::now(), Arc::clone(&catalog)));
         Ok(catalog)
     }
 }
@@ -49,7 +56,7 @@ pub(crate) enum Unready {
     /// What was asked for cannot be; it says why.
     Refused(String),
     /// The database did not answer.
-    Database(sqlx::Error),
+    Database(String),
 }
 
 impl Catalog {
@@ -59,7 +66,11 @@ impl Catalog {
 
     /// Checks that what a subscription names is there, and that its values can be read as what they are compared
     /// with.
-    pub(crate) async fn check(&self, pool: &PgPool, binding: &Binding) -> Result<(), Unready> {
+    pub(crate) async fn check(
+        &self,
+        db: &mut PgConnection,
+        binding: &Binding,
+    ) -> Result<(), Unready> {
         for table in binding.tables() {
             let columns: HashMap<&str, &Column> =
                 self.columns(table).iter().map(|column| (column.name.as_str(), column)).collect();
@@ -74,7 +85,7 @@ impl Catalog {
                 fits(condition, column.ok_or_else(|| missing(&condition.column))?)
                     .map_err(Unready::Refused)?;
             }
-            try_values(pool, filter, &columns).await?;
+            try_values(db, filter, &columns).await?;
         }
         Ok(())
     }
@@ -93,21 +104,23 @@ fn fits(condition: &Condition, column: &Column) -> Result<(), String> {
 }
 
 async fn try_values(
-    pool: &PgPool,
+    db: &mut PgConnection,
     filter: &Filter,
     columns: &HashMap<&str, &Column>,
 ) -> Result<(), Unready> {
-    match queries::try_filter(pool, filter, columns).await {
+    match queries::try_filter(db, filter, columns).await {
         Ok(()) => Ok(()),
         Err(sqlx::Error::Database(refusal)) if is_of_data(refusal.code().as_deref()) => {
             Err(Unready::Refused(format!("filter: {}", refusal.message())))
         }
-        Err(error) => Err(Unready::Database(error)),
+        Err(error) => Err(Unready::Database(chain(&error).to_string())),
     }
 }
 
-/// Whether Postgres says that the values are wrong, and not that it cannot serve: class 22, data exceptions; 42, types
-/// that cannot be compared.
+/// Whether Postgres says that the values are wrong, and not that it cannot serve: data exceptions, types that cannot
+/// be compared, and whatever takes for ever.
 pub(crate) fn is_of_data(state: Option<&str>) -> bool {
-    matches!(state.and_then(|state| state.get(..2)), Some("22" | "42"))
+    state.is_some_and(|state| {
+        state.starts_with("22") || matches!(state, "42846" | "42883" | "42804" | "42725" | "57014")
+    })
 }

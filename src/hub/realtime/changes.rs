@@ -7,13 +7,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use futures_util::StreamExt as _;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use sqlx::Executor as _;
 
+use crate::bus::Head;
 use crate::error::chain;
-use crate::hub::caller::{About, Access, Caller, within};
+use crate::hub::caller::{About, Access, Caller, Transaction, within};
 use crate::hub::realtime::binding::Filter;
 use crate::hub::realtime::catalog::{Catalog, is_of_data};
 use crate::hub::realtime::change::{self, Change, Key, Table};
@@ -46,10 +48,7 @@ enum Failure {
 impl From<sqlx::Error> for Failure {
     fn from(error: sqlx::Error) -> Self {
         match &error {
-            sqlx::Error::Database(refusal)
-                if is_of_data(refusal.code().as_deref())
-                    || refusal.code().as_deref() == Some("57014") =>
-            {
+            sqlx::Error::Database(refusal) if is_of_data(refusal.code().as_deref()) => {
                 Self::Filter(error)
             }
             _ => Self::Database(chain(&error).to_string()),
@@ -83,16 +82,15 @@ pub(crate) async fn run(inner: Arc<Inner>) {
 }
 
 /// A transaction changes a row once as far as anybody can see, however many events it appends about it.
-fn without_repeats(heads: &[crate::bus::Head], changes: Vec<Change>) -> Vec<Change> {
+fn without_repeats(heads: &[Head], changes: Vec<Change>) -> Vec<Change> {
     if heads.windows(2).all(|two| two[0].cursor.xid != two[1].cursor.xid) {
         return changes;
     }
-    let mut seen: HashSet<(Key, ChangeKind, chrono::DateTime<chrono::Utc>)> = HashSet::new();
-    let new = |change: &Change| {
+    let mut seen: HashSet<(Key, ChangeKind, DateTime<Utc>)> = HashSet::new();
+    let is_new = |change: &Change| {
         change.table == Table::Events || seen.insert((change.key.clone(), change.kind, change.at))
     };
-    let mut new = new;
-    changes.into_iter().filter(|change| new(change)).collect()
+    changes.into_iter().filter(is_new).collect()
 }
 
 async fn tell_group(inner: &Inner, group: Group, changes: &[Change]) {
@@ -125,6 +123,8 @@ async fn tell_group(inner: &Inner, group: Group, changes: &[Change]) {
                 }
                 Failure::Database(error) if tries < TRIES => {
                     tracing::debug!("Could not read changed rows ({error}); trying again");
+                    // A migration may have changed the tables.
+                    inner.catalog.forget().await;
                     tokio::time::sleep(RETRY).await;
                 }
                 Failure::Filter(_) | Failure::Database(_) => {
@@ -290,7 +290,7 @@ async fn read_once(
     filters: &Filters<'_>,
     mut row: impl FnMut(&Found),
 ) -> Result<(), Failure> {
-    let mut transaction = begin(inner, scope).await?;
+    let mut transaction = begin(inner, scope).await.map_err(Failure::Database)?;
     let patience = transaction.patience();
     // The clients read times in UTC, as Realtime gives them.
     within(patience, transaction.execute("set local timezone = 'UTC'")).await?;
@@ -304,8 +304,8 @@ async fn read_once(
     Ok(())
 }
 
-/// A transaction in which a scope's rows can be read.
-async fn begin(inner: &Inner, scope: &Scope) -> Result<crate::hub::caller::Transaction, Failure> {
+/// A transaction in which a scope's rows can be read, and nothing takes for ever.
+pub(crate) async fn begin(inner: &Inner, scope: &Scope) -> Result<Transaction, String> {
     let headers = axum::http::HeaderMap::new();
     let about = About { method: "GET", path: "/realtime/v1/websocket", headers: &headers };
     let caller = Caller {
@@ -314,7 +314,7 @@ async fn begin(inner: &Inner, scope: &Scope) -> Result<crate::hub::caller::Trans
         claims_json: Arc::clone(&scope.json),
     };
     let begun = caller.begin(&inner.callers, Access::Read, &about).await;
-    begun.map_err(|error| Failure::Database(error.message().to_owned()))
+    begun.map_err(|error| error.message().to_owned())
 }
 
 /// What a subscriber is sent.
@@ -323,6 +323,9 @@ struct Told<'a> {
     ids: &'a [u32],
     data: &'a RawValue,
 }
+
+/// What of a frame differs between those who are told of one change: topic, ids, columns, version.
+type Same<'a> = (&'a str, Vec<u32>, Option<&'a [String]>, Vsn);
 
 /// Tells all members of a change whose filters hold. Whatever is the same for several is written once.
 fn tell(
@@ -334,7 +337,7 @@ fn tell(
     holds: &dyn Fn(Option<&Arc<Filter>>) -> bool,
 ) {
     let mut data: HashMap<Option<&[String]>, Option<Box<RawValue>>> = HashMap::new();
-    let mut frames: HashMap<(&str, Vec<u32>, Option<&[String]>, Vsn), Frame> = HashMap::new();
+    let mut frames: HashMap<Same<'_>, Frame> = HashMap::new();
     for member in members.iter().filter(|member| !member.is_over()) {
         // One frame for each choice of columns.
         let mut told: Vec<(Option<&[String]>, Vec<u32>)> = Vec::new();

@@ -73,7 +73,7 @@ pub(crate) async fn run(
             }
             () = tokio::time::sleep_until(wake) => {
                 if Instant::now() >= silent {
-                    break End::Close(Closing(1000, "silent for too long"));
+                    break End::Close(Closing(RESTART.0, "silent for too long"));
                 }
                 connection.expire();
             }

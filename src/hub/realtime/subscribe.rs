@@ -6,12 +6,12 @@ use std::time::Duration;
 use rand::RngExt as _;
 
 use crate::error::chain;
-use crate::hub::realtime::Inner;
 use crate::hub::realtime::binding::Binding;
 use crate::hub::realtime::catalog::Unready;
 use crate::hub::realtime::channel::Channel;
 use crate::hub::realtime::scope::Scope;
 use crate::hub::realtime::subscriptions::{Held, Maker, Subscription};
+use crate::hub::realtime::{Inner, changes};
 use crate::realtime::wire::{self, System, event};
 
 /// How long until a subscription is tried again whose database does not answer; Realtime takes 5 to 10 s.
@@ -67,11 +67,11 @@ async fn subscribe(
     loop {
         // From here on the log's reader has its place: whatever commits later, it has yet to read.
         inner.feed.begun().await;
-        match check(inner, &bindings).await {
+        match check(inner, maker.scope(), &bindings).await {
             Ok(()) => break,
             Err(Unready::Refused(what)) => return fail(&subscription, wrong(&what)),
             Err(Unready::Database(error)) => {
-                tracing::debug!(error = %chain(&error), "Could not subscribe; trying again");
+                tracing::debug!("Could not subscribe ({error}); trying again");
                 fail(&subscription, "The database does not answer; trying again".to_owned());
                 let pause = rand::rng().random_range(RETRY_S);
                 tokio::time::sleep(Duration::from_secs_f64(pause)).await;
@@ -85,10 +85,14 @@ async fn subscribe(
     }
 }
 
-async fn check(inner: &Inner, bindings: &[Binding]) -> Result<(), Unready> {
-    let catalog = inner.catalog().await.map_err(Unready::Database)?;
+/// Has the database look at what was asked for, with the subscriber's rights and as long as one of its statements
+/// may take.
+async fn check(inner: &Inner, scope: &Scope, bindings: &[Binding]) -> Result<(), Unready> {
+    let failed = |error: sqlx::Error| Unready::Database(chain(&error).to_string());
+    let catalog = inner.catalog().await.map_err(failed)?;
+    let mut transaction = changes::begin(inner, scope).await.map_err(Unready::Database)?;
     for binding in bindings {
-        catalog.check(inner.bus.pool().expect("a hub has a database"), binding).await?;
+        catalog.check(&mut transaction, binding).await?;
     }
-    Ok(())
+    transaction.commit().await.map_err(failed)
 }

@@ -131,6 +131,10 @@ pub(crate) struct Maker {
 }
 
 impl Maker {
+    pub(crate) fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     /// Whether it is live now: what is committed from here on is told.
     pub(crate) fn make(&self, subscription: Arc<Subscription>) -> bool {
         let mut live = self.live.lock().unwrap_or_else(PoisonError::into_inner);

@@ -96,7 +96,7 @@ impl Topics {
         }
     }
 
-    /// Tells everybody in a topic but `except`; whether anybody is there.
+    /// Tells everybody in a topic but `except`.
     pub(crate) fn send<P: Serialize + ?Sized>(
         &self,
         name: &Name,

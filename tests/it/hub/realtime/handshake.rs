@@ -129,6 +129,6 @@ async fn a_silent_socket_is_closed() -> Result<()> {
     let realtime = realtime::Options { silence_s: 5, ..realtime::Options::default() };
     let hub = Served::with(Options { realtime, ..Options::default() }).await?;
     let mut client = hub.client("1.0.0", &token("acme")).await?;
-    assert_eq!(client.closed().await?, 1000);
+    assert_eq!(client.closed().await?, 1012);
     Ok(())
 }
