@@ -19,8 +19,11 @@ struct Answered {
 const OBJECT: (&str, &str) = ("accept", "application/vnd.pgrst.object+json");
 const COUNT: (&str, &str) = ("prefer", "count=exact");
 
+/// Method, path and headers.
+type Question = (&'static str, &'static str, Vec<(&'static str, &'static str)>);
+
 /// The question again, about twelve messages of ours whose priorities count from 0.
-fn asked(id: &str) -> Option<(&'static str, &'static str, Vec<(&'static str, &'static str)>)> {
+fn asked(id: &str) -> Option<Question> {
     let all = "agent_messages?select=id&order=id";
     Some(match id {
         "sel_cols" => (
