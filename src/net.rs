@@ -26,6 +26,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Idle HTTP connections are closed before the usual balancer (60 s) does so under a request.
 const POOL_IDLE: Duration = Duration::from_secs(50);
 
+/// What a request sends must be acknowledged within this, or its connection is dead, as when a router has
+/// forgotten it: a worker that waits for its answer all the longer is not back within five seconds.
+#[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
+const UNHEARD: Duration = Duration::from_secs(3);
+
 /// How to reach the outside.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -89,7 +94,7 @@ impl Options {
             .tcp_keepalive_interval(dial::KEEPALIVE_INTERVAL)
             .tcp_keepalive_retries(dial::KEEPALIVE_RETRIES);
         #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-        let builder = builder.tcp_user_timeout(dial::USER_TIMEOUT);
+        let builder = builder.tcp_user_timeout(UNHEARD);
         self.proxy.apply(builder)?.build().map_err(|error| Error::Http(error.without_url()))
     }
 

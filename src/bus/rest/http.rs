@@ -20,8 +20,9 @@ use crate::error::{Code, chain};
 use crate::net;
 use crate::secret::Secret;
 
-/// How long an answer is waited for, as over SQL (`patience.rs`), and how long for each further part of it.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long an answer is waited for, and how long for each further part of it. A second less than over SQL
+/// (`patience.rs`): an answer whose way is gone never comes, and then a worker is to be back within five.
+const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// What a slow line carries, in bytes a second: so much longer a large request may take.
 const SLOW_LINE: u64 = 128 * 1024;
 /// How long it may take to find out whether anybody is there.
