@@ -11,6 +11,8 @@
 
 mod clock;
 mod cluster;
+#[cfg(all(test, feature = "hub"))]
+mod follow;
 mod keeper;
 mod role;
 mod template;

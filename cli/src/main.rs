@@ -45,7 +45,11 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _, fmt};
 
 use connect::{Global, LogFormat};
 use exit::{Exit, Failed, judge};
@@ -176,6 +180,11 @@ fn start(cli: Cli) -> Result<Exit> {
 /// The WebSocket library traces requests and frames whole, and with them keys and tokens. What it says at other
 /// levels tells nobody anything: as much of it is shown as of others by default, whatever is asked for.
 const SECRETIVE: &str = "tungstenite=warn";
+/// Whether it may be logged, whatever was asked for: the WebSocket library traces requests and frames whole, and
+/// with them keys and tokens.
+fn tells_no_secret(about: &Metadata<'_>) -> bool {
+    *about.level() != Level::TRACE || !about.target().starts_with("tungstenite")
+}
 
 /// Sets up logs, on stderr.
 fn log(global: &Global, serves: bool) -> Result<()> {
@@ -184,14 +193,16 @@ fn log(global: &Global, serves: bool) -> Result<()> {
     let wanted = global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
     let filter = EnvFilter::try_new(wanted)
         .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?
-        .add_directive(SECRETIVE.parse().expect("a directive"));
-    let logs = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(output::colour_on_stderr());
+        .and(filter_fn(tells_no_secret));
+    let logs = fmt::layer().with_writer(std::io::stderr).with_ansi(output::colour_on_stderr());
+    let registry = tracing_subscriber::registry();
     match global.log_format {
-        LogFormat::Text => logs.with_target(false).compact().init(),
-        LogFormat::Json => logs.json().flatten_event(true).init(),
+        LogFormat::Text => {
+            registry.with(logs.with_target(false).compact().with_filter(filter)).init();
+        }
+        LogFormat::Json => {
+            registry.with(logs.json().flatten_event(true).with_filter(filter)).init();
+        }
     }
     Ok(())
 }

@@ -284,7 +284,14 @@ pub(crate) fn context(
 }
 
 fn over(role: &str, ended: Result<(), cogo::worker::RoleError>) -> Result<()> {
-    ended.map_err(|error| anyhow!(error).context(format!("worker {role}")))
+    ended.map_err(|error| {
+        // What the bus refused keeps its exit code.
+        let error = match error.downcast::<cogo::bus::Error>() {
+            Ok(refused) => anyhow::Error::from(*refused),
+            Err(other) => anyhow!(other),
+        };
+        error.context(format!("worker {role}"))
+    })
 }
 
 /// `<role>-<host>-<random>`: readable, and unique also for two workers of a host.

@@ -167,6 +167,7 @@ impl Core {
 }
 
 /// What became of the settles, what was claimed, and what was claimed and cannot be read.
+#[allow(clippy::vec_box)] // as they come out of the rows; a message is some four hundred bytes
 struct Stepped {
     outcomes: Vec<Settled>,
     messages: Vec<Box<Message>>,

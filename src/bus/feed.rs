@@ -47,9 +47,9 @@ pub struct Feed {
 
 /// What was read of the log in one go.
 #[derive(Debug)]
+#[cfg_attr(not(feature = "hub"), allow(dead_code))] // only the hub follows
 pub(crate) struct Heads {
     /// Where reading went on from.
-    #[cfg_attr(not(feature = "hub"), allow(dead_code))]
     pub(crate) after: Cursor,
     pub(crate) events: Vec<Head>,
 }

@@ -64,7 +64,7 @@ conformance! {
         progress_is_appended_and_a_transition_is_not,
         whoever_waits_for_a_message_is_told,
         breakers_are_opened_probed_and_read_alike,
-        the_schema_has_a_version,
+        the_schema_has_a_version_and_what_waits_is_counted_alike,
     }
     workers: {
         a_worker_is_seen_and_goes,

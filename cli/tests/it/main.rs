@@ -12,6 +12,7 @@ mod mcp;
 mod messages;
 mod refusals;
 mod reload;
+mod remote;
 mod replay;
 mod supabase;
 mod support;

@@ -7,6 +7,7 @@
 mod plan;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -151,14 +152,13 @@ impl Inner {
                 kept
             });
             for line in wanted {
-                if !listening.contains_key(&line) {
-                    let stop = closed.child_token();
-                    let channel = client.channel(&line.topic(), line.config());
-                    let (inner, doubt) = (Arc::clone(&self), Arc::clone(&doubt));
-                    let (of, until) = (line.clone(), stop.clone());
-                    tasks.spawn(async move { inner.listen(&of, channel, &doubt, until).await });
-                    listening.insert(line, stop);
-                }
+                let Entry::Vacant(place) = listening.entry(line) else { continue };
+                let line = place.key().clone();
+                let stop = closed.child_token();
+                let channel = client.channel(&line.topic(), line.config());
+                let (inner, doubt, until) = (Arc::clone(&self), Arc::clone(&doubt), stop.clone());
+                tasks.spawn(async move { inner.listen(&line, channel, &doubt, until).await });
+                place.insert(stop);
             }
             tokio::select! {
                 () = self.changed.notified() => {}

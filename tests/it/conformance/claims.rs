@@ -68,7 +68,7 @@ pub(super) async fn a_settle_whose_answer_was_lost_is_done_once(s: Setting) {
     let (bus, proxy) = s.through_a_proxy().await;
     let (first, second) = (one(&s, "w").await, one(&s, "w").await);
     bus.settle(done(&second, json!("to warm up"))).await.expect("settled");
-    proxy.lose_the_next_answer();
+    proxy.lose_the_next_answer(&bus).await;
     assert_eq!(bus.settle(done(&first, json!(1))).await.expect("told"), Settled::Repeated);
     assert!(proxy.lost_one(), "the answer was to be lost");
     let events = s.bus.message_events(id, 100).await.expect("read");
@@ -83,7 +83,7 @@ pub(super) async fn a_claim_whose_answer_was_lost_is_not_made_again_by_itself(s:
     for n in 0..2 {
         s.bus.publish(echo(json!(n))).await.expect("published");
     }
-    proxy.lose_the_next_answer();
+    proxy.lose_the_next_answer(&bus).await;
     let error = bus.claim(&request("w", 1)).await.expect_err("nobody knows");
     assert!(proxy.lost_one() && error.is_transient(), "{error:?}");
     let claimed = async || {
@@ -217,7 +217,7 @@ pub(super) async fn many_large_results_are_settled_with_one_call(s: Setting) {
 
 pub(super) async fn a_claim_with_bad_arguments_names_the_argument(s: Setting) {
     for (wrong, argument) in [
-        (ClaimRequest { topics: vec!["no topic".to_owned()], ..request("w", 1) }, "topic"),
+        (ClaimRequest { worker: String::new(), ..request("w", 1) }, "worker"),
         (ClaimRequest { lease: Duration::ZERO, ..request("w", 1) }, "lease_ms"),
         (ClaimRequest { max: 1_000_000, ..request("w", 1) }, "max"),
     ] {

@@ -119,7 +119,8 @@ pub(super) async fn breakers_are_opened_probed_and_read_alike(s: Setting) {
     assert_eq!(s.bus.circuit_report(&nothing, "w", None, None).await.expect("told"), None);
 }
 
-pub(super) async fn the_schema_has_a_version(s: Setting) {
+pub(super) async fn the_schema_has_a_version_and_what_waits_is_counted_alike(s: Setting) {
+    s.db.freeze_time().await;
     let version = s.bus.schema_version().await.expect("told");
     assert_eq!(version, s.admin.schema_version().await.expect("told"));
     if s.way != Way::Token {

@@ -6,10 +6,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use cogo::bus::Bus;
 use cogo::shutdown::Tasks;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::fixtures::eventually;
 
 /// Where it leads.
 #[derive(Debug, Clone)]
@@ -51,8 +54,13 @@ impl Proxy {
         Self { address, armed, _stop: stop.drop_guard() }
     }
 
-    /// The next answer is lost, and its connection with it.
-    pub(super) fn lose_the_next_answer(&self) {
+    /// The next answer to `bus` is lost, and its connection with it.
+    pub(super) async fn lose_the_next_answer(&self, bus: &Bus) {
+        // A pool asks a connection that is given back for a sign of life; that answer is not meant.
+        eventually("the last call is over", async || {
+            bus.pool().is_none_or(|pool| pool.num_idle() == 1).then_some(())
+        })
+        .await;
         self.armed.store(true, Ordering::SeqCst);
     }
 

@@ -86,7 +86,7 @@ pub(super) async fn concurrent_publishes_are_each_answered_and_a_bad_one_fails_a
 pub(super) async fn a_publish_whose_answer_was_lost_is_there_once_and_no_duplicate(s: Setting) {
     let (bus, proxy) = s.through_a_proxy().await;
     bus.publish(echo(json!("to warm up"))).await.expect("published");
-    proxy.lose_the_next_answer();
+    proxy.lose_the_next_answer(&bus).await;
     let receipt = bus.publish(echo(json!("lost"))).await.expect("published all the same");
     assert!(proxy.lost_one(), "the answer was to be lost");
     assert!(!receipt.duplicate, "it is its sender's own");

@@ -157,7 +157,8 @@ impl Setting {
                     .username(connect.get_username())
                     .database(self.db.name())
                     .ssl_mode(PgSslMode::Disable);
-                let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(through);
+                let pool = PgPoolOptions::new().max_connections(1).test_before_acquire(false);
+                let pool = pool.connect_lazy_with(through);
                 (self.admin.beside(pool), proxy)
             }
             Way::Service | Way::Token => {

@@ -4,6 +4,7 @@ mod changes;
 mod channels;
 mod handshake;
 mod limits;
+mod own_client;
 mod recordings;
 mod topics;
 mod wakeups;
