@@ -177,9 +177,6 @@ fn start(cli: Cli) -> Result<Exit> {
     ended
 }
 
-/// The WebSocket library traces requests and frames whole, and with them keys and tokens. What it says at other
-/// levels tells nobody anything: as much of it is shown as of others by default, whatever is asked for.
-const SECRETIVE: &str = "tungstenite=warn";
 /// Whether it may be logged, whatever was asked for: the WebSocket library traces requests and frames whole, and
 /// with them keys and tokens.
 fn tells_no_secret(about: &Metadata<'_>) -> bool {

@@ -33,6 +33,9 @@ use crate::worker::{Context, Failure, Handler, RoleError, lease};
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Pauses after a turn that failed, doubled up to the second.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// After work that was the last for now, the first look that nobody asked for; each further one is twice as far
+/// off, until the bus' own pace is reached. A link that has died is as quiet as one over which nothing comes.
+const SOON: Duration = Duration::from_secs(1);
 /// The same after the key was refused: somebody has to replace it.
 const KEY_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
@@ -202,6 +205,7 @@ impl<H: Handler> Runner<H> {
         let mut settles: Vec<Ready> = Vec::new();
         let mut running = 0usize;
         let mut look = true;
+        let mut soon = Duration::MAX;
         let mut backoff = BACKOFF.0;
         // Whether the bus has ever answered, and whether it was told that it does not take our key any more.
         let (mut answered, mut locked_out) = (false, false);
@@ -222,7 +226,10 @@ impl<H: Handler> Runner<H> {
                         settles.extend(handed.flatten());
                     }
                     () = woken.woken(), if !draining => look = true,
-                    () = tokio::time::sleep(self.bus.pause()), if !draining => look = true,
+                    () = tokio::time::sleep(self.bus.pause().min(soon)), if !draining => {
+                        look = true;
+                        soon = soon.saturating_mul(2);
+                    }
                     () = shutdown.draining().cancelled(), if !draining => {}
                 }
             }
@@ -252,6 +259,9 @@ impl<H: Handler> Runner<H> {
                     settles.clear();
                     // Fewer than there was room for: nothing more waits, until someone says so.
                     look = want > 0 && claims.len() == want;
+                    if !claims.is_empty() {
+                        soon = SOON;
+                    }
                     for claim in claims {
                         running += 1;
                         self.start(claim, began, handlers, &hand_in, in_flight, shutdown);

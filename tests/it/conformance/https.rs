@@ -210,7 +210,7 @@ async fn a_server_that_says_nothing_is_given_up_and_then_only_knocked_at() {
     let bus = remote(&url, key);
     let began = tokio::time::Instant::now();
     let error = bus.claim(&request("w", 1)).await.expect_err("silent");
-    assert!(error.is_transient() && error.to_string().contains("within 5 s"), "{error}");
+    assert!(error.is_transient() && error.to_string().contains("within 4 s"), "{error}");
     assert_eq!(hears.recv().await.as_deref(), Some("POST"));
     let error = bus.claim(&request("w", 1)).await.expect_err("still silent");
     assert!(error.is_transient() && error.to_string().contains("within 2 s"), "{error}");
