@@ -35,7 +35,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// After work that was the last for now, the first look that nobody asked for; each further one is twice as far
 /// off, until the bus' own pace is reached. A link that has died is as quiet as one over which nothing comes.
-const SOON: Duration = Duration::from_secs(1);
+const SOON: Duration = Duration::from_millis(500);
 /// The same after the key was refused: somebody has to replace it.
 const KEY_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
 
