@@ -56,6 +56,14 @@ schedules count="500":
 chaos runs="20" seed="":
     COGO_CHAOS_RUNS={{ runs }} COGO_CHAOS_SEED={{ seed }} cargo test --locked -p cogo-cli --test chaos series -- --nocapture
 
+# Supabase's own clients against the hub, and a worker behind a NAT (needs root), alone.
+field:
+    cargo test --locked -p cogo-cli --test clients --test nat
+
+# A thousand idle workers and two hundred busy ones on one hub; minutes. The figures are for docs/remote-scale.md.
+remote-scale:
+    cargo test --release --locked -p cogo-cli --test scale -- --ignored --nocapture
+
 # Licences, sources and duplicates of the dependencies (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources

@@ -96,13 +96,13 @@ impl Net {
         ip(&net.router, "addr add 203.0.113.1/24 dev out")?;
         ip(&net.router, &format!("addr add {ROUTER}/24 dev in"))?;
         net.move_worker("192.168.77.10")?;
-        net.sysctl("net.ipv4.ip_forward=1")?;
+        net.set("ipv4/ip_forward", "1")?;
         let forward = match egress {
             Egress::Direct => "iifname \"in\" oifname \"out\" accept",
             Egress::ProxyOnly => "",
         };
         net.nft(&RULES.replace("FORWARD", forward))?;
-        net.sysctl("net.netfilter.nf_conntrack_tcp_loose=0")?;
+        net.set("netfilter/nf_conntrack_tcp_loose", "0")?;
         Ok(net)
     }
 
@@ -117,8 +117,10 @@ impl Net {
         run("ip", &["netns", "exec", &self.router, "nft", "-f", "-"], rules)
     }
 
-    fn sysctl(&self, setting: &str) -> Result<()> {
-        run("ip", &["netns", "exec", &self.router, "sysctl", "-qw", setting], "")
+    fn set(&self, setting: &str, to: &str) -> Result<()> {
+        let file = format!("/proc/sys/net/{setting}");
+        inside(&self.router, || std::fs::write(&file, to))
+            .with_context(|| format!("writing {file}"))
     }
 
     /// The worker's network gives it another address, as another Wi-Fi does.
