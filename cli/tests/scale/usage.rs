@@ -44,14 +44,14 @@ impl Usage {
     }
 }
 
-/// Sockets of a thousand workers are more than a process may usually have open; children inherit it.
+/// Sockets of a thousand workers are more than a process may usually have open; children inherit it. As far as we may.
 pub(crate) fn raise_the_limit_of_open_files(to: u64) -> Result<()> {
     let now = getrlimit(Resource::Nofile);
-    if now.current.is_none_or(|current| current >= to) {
+    let maximum = now.maximum.map_or(to, |maximum| maximum.min(to));
+    if now.current.is_none_or(|current| current >= maximum) {
         return Ok(());
     }
-    let maximum = now.maximum.map(|maximum| maximum.max(to));
-    setrlimit(Resource::Nofile, Rlimit { current: Some(to), maximum })
+    setrlimit(Resource::Nofile, Rlimit { current: Some(maximum), maximum: now.maximum })
         .context("raising the limit of open files")
 }
 
