@@ -3,7 +3,7 @@
 use crate::support::Cogo;
 use crate::up::Home;
 
-const SECRET: &str = "a secret of this test alone, long enough";
+const SECRET: &str = "a secret of this test alone and long enough";
 
 #[test]
 fn a_worker_joins_by_a_url_and_a_key_alone_and_is_refused_what_the_key_does_not_allow() {

@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 
 use super::proxy::{Proxy, To};
 
-const SECRET: &str = "a secret of this test alone, long enough";
+const SECRET: &str = "a secret of this test alone and long enough";
 
 /// How the bus is reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
