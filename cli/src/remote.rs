@@ -43,6 +43,10 @@ pub(crate) struct Remote {
     /// A file that holds the key. It may be replaced while a worker runs
     #[arg(long, global = true, env = "COGO_KEY_FILE", value_name = "FILE", hide_short_help = true)]
     key_file: Option<PathBuf>,
+    /// What hosted Supabase wants to see beside the key: the project's publishable or `anon` key, which is
+    /// public. A hub needs none
+    #[arg(long, global = true, env = "COGO_API_KEY", value_name = "KEY", hide_short_help = true)]
+    api_key: Option<String>,
     /// A PEM file of root certificates to trust beside the system's
     #[arg(long, global = true, env = "COGO_CA_FILE", value_name = "FILE", hide_short_help = true)]
     ca_file: Option<PathBuf>,
@@ -124,7 +128,8 @@ impl Remote {
             );
         }
         let net = net::Options { ca_file: self.ca_file.clone(), ..net::Options::default() };
-        Ok(Bus::remote(rest::Options { url: url.to_owned(), key: self.key()?, net })?)
+        let api_key = self.api_key.as_deref().filter(|key| !key.is_empty()).map(Into::into);
+        Ok(Bus::remote(rest::Options { url: url.to_owned(), key: self.key()?, api_key, net })?)
     }
 
     /// The bus at `url`, looked at: it is one, takes the key, and has a schema that we know.
@@ -164,6 +169,7 @@ impl Remote {
             Ok(Key::File(file)) => add("COGO_KEY_FILE", Some(file.into())),
             Err(_) => {}
         }
+        add("COGO_API_KEY", self.api_key.clone().map(Into::into));
         add("COGO_CA_FILE", self.ca_file.clone().map(Into::into));
         variables
     }

@@ -37,6 +37,7 @@ use crate::event::{Cursor, Event};
 use crate::identity::Claims;
 use crate::message::{DEFAULT_TENANT, Message, MessageId, TraceId};
 use crate::net;
+use crate::secret::Secret;
 use crate::shutdown::Tasks;
 
 /// What goes well into one request: a quarter of what a hub takes.
@@ -51,6 +52,9 @@ pub struct Options {
     pub url: String,
     /// What to show there.
     pub key: Key,
+    /// What to show to the gateway before it, which on hosted Supabase lets nobody pass without a key of the
+    /// project's own: its publishable or `anon` key. A hub needs none.
+    pub api_key: Option<Secret>,
     /// How to get there.
     pub net: net::Options,
 }
@@ -66,7 +70,7 @@ impl Rest {
     /// Looks at the options, and connects to nothing yet.
     pub(crate) fn new(options: Options, wake: &Wake) -> Result<Self, Error> {
         let url = parse(&options.url)?;
-        let keys = Keyring::open(options.key)?;
+        let keys = Keyring::open(options.key, options.api_key)?;
         Tasks::new().spawn(keys.clone().follow(wake.closed()));
         let http = Http::new(url.clone(), keys.clone(), options.net.clone())?;
         let wakeups = Wakeups::new(&url, &keys, &options.net, http.doubt(), wake);

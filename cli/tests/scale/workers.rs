@@ -54,7 +54,7 @@ pub(crate) struct Fleet {
 
 fn bus(hub: &Hub, worker: Option<(&str, &str)>) -> Result<Bus> {
     let (url, key) = (hub.url.clone(), Key::Text(hub.key(worker)));
-    Ok(Bus::remote(rest::Options { url, key, net: net::Options::default() })?)
+    Ok(Bus::remote(rest::Options { url, key, api_key: None, net: net::Options::default() })?)
 }
 
 impl Fleet {

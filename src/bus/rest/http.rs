@@ -144,7 +144,7 @@ impl Http {
         mut request: Request,
         key: &Secret,
     ) -> Result<Vec<u8>, Error> {
-        sign(request.headers_mut(), key)?;
+        sign(request.headers_mut(), &self.keys.api_key(key), key)?;
         let size = request.body().and_then(|body| body.as_bytes()).map_or(0, <[u8]>::len);
         let within = ANSWER_WITHIN + Duration::from_secs(size as u64 / SLOW_LINE);
         let mut answer = self.send(call, request, within).await?;
@@ -243,7 +243,7 @@ fn cause(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// As Supabase's clients do it: gateways look at the one, PostgREST at the other.
-fn sign(headers: &mut HeaderMap, key: &Secret) -> Result<(), Error> {
+fn sign(headers: &mut HeaderMap, api_key: &Secret, key: &Secret) -> Result<(), Error> {
     let header = |text: &str| {
         let mut value = HeaderValue::from_str(text).map_err(|_| Error::Refused {
             code: Code::InvalidArgument,
@@ -252,7 +252,7 @@ fn sign(headers: &mut HeaderMap, key: &Secret) -> Result<(), Error> {
         value.set_sensitive(true);
         Ok::<_, Error>(value)
     };
-    headers.insert("apikey", header(key.expose())?);
+    headers.insert("apikey", header(api_key.expose())?);
     headers.insert(AUTHORIZATION, header(&format!("Bearer {}", key.expose()))?);
     Ok(())
 }

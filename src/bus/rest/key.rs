@@ -29,6 +29,7 @@ pub enum Key {
 pub(super) struct Keyring {
     file: Option<Arc<Path>>,
     current: Arc<watch::Sender<Secret>>,
+    api_key: Option<Secret>,
 }
 
 fn refuse(message: String) -> Error {
@@ -37,7 +38,7 @@ fn refuse(message: String) -> Error {
 
 impl Keyring {
     /// Looks at the key, and reads its file.
-    pub(super) fn open(key: Key) -> Result<Self, Error> {
+    pub(super) fn open(key: Key, api_key: Option<Secret>) -> Result<Self, Error> {
         let (file, text) = match key {
             Key::Text(text) => (None, text),
             Key::File(path) => {
@@ -46,11 +47,16 @@ impl Keyring {
             }
         };
         check(&text).map_err(|error| refuse(format!("key: {error}")))?;
-        Ok(Self { file, current: Arc::new(watch::Sender::new(text)) })
+        Ok(Self { file, current: Arc::new(watch::Sender::new(text)), api_key })
     }
 
     pub(super) fn get(&self) -> Secret {
         self.current.borrow().clone()
+    }
+
+    /// What goes as `apikey` beside `key`.
+    pub(super) fn api_key(&self, key: &Secret) -> Secret {
+        self.api_key.as_ref().unwrap_or(key).clone()
     }
 
     /// What the key says of itself; nothing where it is none of ours.
@@ -135,7 +141,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("key");
         std::fs::write(&path, format!("{}\n", token("1"))).expect("written");
-        let keys = Keyring::open(Key::File(path.clone())).expect("opened");
+        let keys = Keyring::open(Key::File(path.clone()), None).expect("opened");
         assert_eq!(keys.get().expose(), token("1"), "without the line's end");
         assert_eq!(keys.claims().expect("ours").exp, 1);
         assert!(!keys.look(), "it is the same");
@@ -152,13 +158,14 @@ mod tests {
     #[test]
     fn a_key_that_is_none_is_refused_without_being_shown() {
         for bad in ["", "hunter2", "a.b", "a.b.c"] {
-            let error = Keyring::open(Key::Text(bad.into())).expect_err(bad);
+            let error = Keyring::open(Key::Text(bad.into()), None).expect_err(bad);
             assert_eq!(error.code(), Code::InvalidArgument);
             let text = error.to_string();
             assert!(text.starts_with("key: ") && !text.contains("hunter2"), "{text}");
         }
-        let missing = Keyring::open(Key::File("/nowhere/at/all".into())).expect_err("missing");
+        let missing =
+            Keyring::open(Key::File("/nowhere/at/all".into()), None).expect_err("missing");
         assert!(missing.to_string().starts_with("key file /nowhere/at/all: "), "{missing}");
-        assert!(Keyring::open(Key::Text("sb_secret_abc".into())).is_ok(), "the server says");
+        assert!(Keyring::open(Key::Text("sb_secret_abc".into()), None).is_ok(), "the server says");
     }
 }

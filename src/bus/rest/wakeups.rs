@@ -167,7 +167,7 @@ impl Inner {
                         return;
                     }
                     let new = key.borrow_and_update().clone();
-                    client.set_key(new.clone());
+                    client.set_key(keys.api_key(&new));
                     client.set_token(new);
                     // Whoever waits for another key may go on.
                     self.lines.wake_all_here();
@@ -250,7 +250,8 @@ impl Inner {
 
 fn client(url: &Url, keys: &Keyring, net: net::Options, tasks: &Tasks) -> Result<Client, String> {
     let key = keys.get();
-    let mut options = Options::new(url.as_str(), key.clone()).map_err(|error| error.to_string())?;
+    let mut options =
+        Options::new(url.as_str(), keys.api_key(&key)).map_err(|error| error.to_string())?;
     options.token = Some(key);
     options.net = net;
     Client::start(options, tasks).map_err(|error| chain(&error).to_string())

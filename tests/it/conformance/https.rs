@@ -218,6 +218,44 @@ async fn a_server_that_says_nothing_is_given_up_and_then_only_knocked_at() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
 }
 
+/// Hosted Supabase's gateway knows the project's own keys alone, and PostgREST behind it goes by the bearer.
+#[tokio::test]
+async fn the_key_of_the_project_goes_to_the_gateway_and_the_workers_own_behind_it() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    Tasks::new().spawn(async move {
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            let size = socket.read(&mut request).await.unwrap_or_default();
+            let _over = heard.send(String::from_utf8_lossy(&request[..size]).into_owned());
+            let refusal = b"HTTP/1.1 503 No\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+            let _over = socket.write_all(refusal).await;
+        }
+    });
+    let key = "eyJhbGciOiJIUzI1NiJ9.eyJyb2xlIjoic2VydmljZV9yb2xlIiwiZXhwIjoxfQ.c2ln";
+    let net = net::Options { proxy: net::Proxy::None, ..net::Options::default() };
+    let api_key = Some("sb_publishable_p".into());
+    let options = rest::Options { url, key: Key::Text(key.into()), api_key, net };
+    let bus = Bus::remote(options).expect("good options");
+    let _armed = bus.waker(cogo::bus::Signal::Log);
+    let _refused = bus.claim(&request("w", 1)).await.expect_err("503");
+    let (mut called, mut connected) = (false, false);
+    while !(called && connected) {
+        let request = tokio::time::timeout(SOON, hears.recv()).await.expect("in time");
+        let request = request.expect("open");
+        if request.starts_with("POST ") {
+            called = true;
+            assert!(request.contains("\r\napikey: sb_publishable_p\r\n"), "{request}");
+            assert!(request.contains(&format!("\r\nauthorization: Bearer {key}\r\n")), "{request}");
+        } else {
+            connected = true;
+            assert!(request.starts_with("GET /realtime/v1/websocket?"), "{request}");
+            assert!(request.contains("apikey=sb_publishable_p"), "{request}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_worker_whose_key_is_replaced_in_its_file_goes_on() {
     let s = Setting::new(Way::Service).await;
@@ -229,7 +267,8 @@ async fn a_worker_whose_key_is_replaced_in_its_file_goes_on() {
     });
     std::fs::write(&file, soon_over).expect("written");
     let net = net::Options { proxy: net::Proxy::None, ..net::Options::default() };
-    let options = rest::Options { url: s.hub.url(), key: Key::File(file.clone()), net };
+    let options =
+        rest::Options { url: s.hub.url(), key: Key::File(file.clone()), api_key: None, net };
     let bus = Bus::remote(options).expect("good options");
     let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
     let (ready, mut is_ready) = watch::channel(false);

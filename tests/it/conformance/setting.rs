@@ -119,7 +119,8 @@ impl Hub {
 /// A bus over HTTPS (without the S).
 pub(crate) fn remote(url: &str, key: &str) -> Bus {
     let net = net::Options { proxy: net::Proxy::None, ..net::Options::default() };
-    let options = rest::Options { url: url.to_owned(), key: Key::Text(key.into()), net };
+    let options =
+        rest::Options { url: url.to_owned(), key: Key::Text(key.into()), api_key: None, net };
     Bus::remote(options).expect("good options")
 }
 

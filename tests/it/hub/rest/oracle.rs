@@ -1,5 +1,5 @@
 //! Statuses, codes and ranges, beside those of another server that works like PostgREST:
-//! `tests/fixtures/supabase-wire/rest-oracle.json` has what it answered to the same questions about twelve rows.
+//! `tests/fixtures/rest/oracle.json` has what it answered to the same questions about twelve rows.
 
 use anyhow::{Context as _, Result};
 use serde::Deserialize;
@@ -91,7 +91,7 @@ async fn statuses_codes_and_ranges_are_those_of_a_server_like_postgrest() -> Res
     let hub = TestHub::new().await?;
     published(&hub, 12).await?;
     let answered: Vec<Answered> =
-        serde_json::from_str(include_str!("../../../fixtures/supabase-wire/rest-oracle.json"))?;
+        serde_json::from_str(include_str!("../../../fixtures/rest/oracle.json"))?;
     for wanted in answered {
         let (method, path, headers) = asked(&wanted.id).with_context(|| wanted.id.clone())?;
         let claims = json!({"role": "service_role"});

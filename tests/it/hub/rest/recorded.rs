@@ -1,4 +1,4 @@
-//! What the real clients sent, replayed: `tests/fixtures/supabase-wire/rest-requests.json` has the requests of
+//! What the real clients sent, replayed: `tests/fixtures/rest/requests.json` has the requests of
 //! supabase-js 2.109 and 2.49 and of supabase-py 2.34 and 2.15. Their tables were others; columns are renamed
 //! to ours where a request is to be understood.
 
@@ -21,7 +21,7 @@ struct Recorded {
 }
 
 fn recorded() -> Result<Vec<Recorded>> {
-    let text = include_str!("../../../fixtures/supabase-wire/rest-requests.json");
+    let text = include_str!("../../../fixtures/rest/requests.json");
     Ok(serde_json::from_str(text)?)
 }
 
