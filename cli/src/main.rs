@@ -46,10 +46,10 @@ use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 use tracing::{Level, Metadata};
-use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, Layer as _, fmt};
+use tracing_subscriber::{EnvFilter, fmt};
 
 use connect::{Global, LogFormat};
 use exit::{Exit, Failed, judge};
@@ -189,17 +189,14 @@ fn log(global: &Global, serves: bool) -> Result<()> {
     let usual = if serves { "warn,cogo=info" } else { "error" };
     let wanted = global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
     let filter = EnvFilter::try_new(wanted)
-        .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?
-        .and(filter_fn(tells_no_secret));
+        .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?;
     let logs = fmt::layer().with_writer(std::io::stderr).with_ansi(output::colour_on_stderr());
-    let registry = tracing_subscriber::registry();
+    // Both hold for all layers: a filter of one layer forgets an event after sqlx has asked whether it would be
+    // logged, and not logged it.
+    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_secret));
     match global.log_format {
-        LogFormat::Text => {
-            registry.with(logs.with_target(false).compact().with_filter(filter)).init();
-        }
-        LogFormat::Json => {
-            registry.with(logs.json().flatten_event(true).with_filter(filter)).init();
-        }
+        LogFormat::Text => registry.with(logs.with_target(false).compact()).init(),
+        LogFormat::Json => registry.with(logs.json().flatten_event(true)).init(),
     }
     Ok(())
 }
