@@ -180,7 +180,7 @@ impl World {
 }
 
 /// Messages that are sent until [`Stream::end`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Stream(Arc<Inner>);
 
 #[derive(Debug, Default)]
@@ -198,6 +198,13 @@ impl Stream {
         ensure!(failures.is_empty(), "sending failed: {failures}");
         let sent = self.0.sent.lock().expect("unpoisoned");
         Ok(sent.iter().map(|(id, _)| id.clone()).collect())
+    }
+}
+
+/// Where a test fails before its end; else the thread would go on, and keep the namespaces.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.0.over.store(true, Ordering::Relaxed);
     }
 }
 

@@ -115,11 +115,24 @@ impl Fleet {
         Ok(at.context("all are gone")?.saturating_sub(sent))
     }
 
+    /// Sends a message, again and again under its id while the hub is too busy to answer.
+    async fn send(&self, message: NewMessage) -> Result<()> {
+        let watch = Stopwatch::start();
+        loop {
+            match self.sender.publish(message.clone()).await {
+                Err(error) if error.is_transient() && watch.elapsed() < WITHIN => {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                }
+                answer => return Ok(answer.map(drop)?),
+            }
+        }
+    }
+
     /// Enqueues messages for all, and waits until each was handled.
     pub(crate) async fn work_off(&self, hub: &Hub, count: usize) -> Result<()> {
         let topic = &self.topics[0];
         for chunk in (0..count).collect::<Vec<_>>().chunks(500) {
-            let sending = chunk.iter().map(|_| self.sender.publish(message(topic)));
+            let sending = chunk.iter().map(|_| self.send(message(topic)));
             futures_util::future::try_join_all(sending).await?;
         }
         let watch = Stopwatch::start();
