@@ -29,7 +29,7 @@ const POOL_IDLE: Duration = Duration::from_secs(50);
 /// What a request sends must be acknowledged within this, or its connection is dead, as when a router has
 /// forgotten it: a worker that waits for its answer all the longer is not back within five seconds.
 #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
-const UNHEARD: Duration = Duration::from_secs(3);
+const UNHEARD: Duration = Duration::from_secs(2);
 
 /// How to reach the outside.
 #[derive(Debug, Clone, Default)]

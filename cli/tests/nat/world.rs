@@ -24,6 +24,8 @@ pub(crate) const LEASE: Duration = Duration::from_secs(4);
 const PACE: Duration = Duration::from_millis(100);
 /// What a worker must be back within, from when its link is.
 pub(crate) const BACK_WITHIN: Duration = Duration::from_secs(5);
+/// What a machine that does other things as well may add to that.
+pub(crate) const BUSY: Duration = Duration::from_secs(2);
 const TENANT: &str = "acme";
 
 /// A process that is killed when this is dropped.
