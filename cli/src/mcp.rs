@@ -244,6 +244,9 @@ impl Call {
         message.ordering_key = self.ordering_key;
         message.idempotency_key = self.idempotency_key;
         let bus = global.bus().await?;
+        if let Some(tenant) = bus.claims().and_then(|claims| claims.tenant) {
+            message.tenant = tenant;
+        }
         let receipt = bus.publish(message).await?;
         if self.no_wait {
             bus.wake_others().await;
