@@ -2,11 +2,12 @@
 
 use anyhow::Result;
 use cogo::hub::{Options, realtime};
+use cogo::identity::{Claims, Role};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Served, token};
+use super::{Served, claims, mint, token};
 use crate::hub::metrics_handle;
 
 async fn limited(realtime: realtime::Options) -> Result<Served> {
@@ -140,4 +141,53 @@ async fn a_socket_that_does_not_read_is_dropped_and_holds_up_nobody() -> Result<
     slow.socket.get_mut().shutdown().await?;
     assert_eq!(slow.closed().await?, 1006);
     fast.hears_nothing().await
+}
+
+/// What a counter of refusals says.
+fn refusals(labels: &str) -> bool {
+    let line = format!("cogo_realtime_refused_total{{{labels}}} ");
+    metrics_handle().render().lines().any(|one| one.starts_with(&line))
+}
+
+#[tokio::test]
+async fn whoever_does_not_read_hears_no_longer_than_the_token_is_good() -> Result<()> {
+    let hub = limited(realtime::Options {
+        queue_frames: 65_536,
+        queue_bytes: 256 << 20,
+        queue_bytes_all: 1 << 30,
+        events_per_second: 100_000,
+        ..Default::default()
+    })
+    .await?;
+    // Good for some three seconds more.
+    let tenant = Some("acme".to_owned());
+    let short =
+        mint(Claims { tenant, ..claims(Role::Authenticated, 3 - cogo::identity::LEEWAY_S) });
+    let mut reader = hub.client("2.0.0", &short).await?;
+    reader.joined("room", quiet()).await?;
+    let mut sender = hub.client("2.0.0", &token("acme")).await?;
+    sender
+        .joined("room", json!({"presence": {"enabled": false}, "broadcast": {"ack": true}}))
+        .await?;
+    // More than the network takes, so that the hub waits for the reader.
+    let large = json!({"event": "large", "payload": "x".repeat(900_000)});
+    for _ in 0..40 {
+        let reference = sender.send("room", "broadcast", large.clone()).await?;
+        assert_eq!(sender.answer(&reference).await?["status"], "ok");
+    }
+    let ended = async {
+        while !refusals(r#"what="token",reason="expired""#) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(15), ended).await?;
+    let reference = sender.send("room", "broadcast", json!({"event": "late"})).await?;
+    assert_eq!(sender.answer(&reference).await?["status"], "ok");
+    loop {
+        let heard = reader.hear().await?;
+        assert_ne!(heard.payload["event"], "late");
+        if heard.event == "phx_close" {
+            return reader.hears_nothing().await;
+        }
+    }
 }

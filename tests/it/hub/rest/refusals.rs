@@ -87,7 +87,7 @@ async fn a_request_that_is_dropped_is_undone_and_gives_its_place_back() -> Resul
     let sql = "create function public.bus_t_stuck() returns int language sql as 'select 1 from pg_sleep(3600)'";
     sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
     let key = service();
-    let stuck = "select count(*) from pg_stat_activity where query like '%bus_t_stuck%' and state = 'active' and pid <> pg_backend_pid()";
+    let stuck = "select count(*) from pg_stat_activity where datname = current_database() and query like '%bus_t_stuck%' and state = 'active' and pid <> pg_backend_pid()";
     let count = async || {
         sqlx::query_scalar::<_, i64>(stuck).fetch_one(hub.bus.pool().expect("a database")).await
     };
