@@ -47,6 +47,32 @@ async fn channels_and_joins_are_limited() -> Result<()> {
 }
 
 #[tokio::test]
+async fn what_a_socket_has_the_hub_keep_is_bounded() -> Result<()> {
+    let hub = Served::new().await?;
+    let mut client = hub.client("2.0.0", &token("acme")).await?;
+    // Subscriptions stay as long as their channel does: a thousand times this would be the hub's memory.
+    let wide = |name: char| {
+        let filter = format!("role=eq.{}", name.to_string().repeat(10_000));
+        let one =
+            json!({"event": "*", "schema": "public", "table": "agent_messages", "filter": filter});
+        json!({"presence": {"enabled": false}, "postgres_changes": vec![one; 10]})
+    };
+    client.joined("a", wide('a')).await?;
+    client.joined("b", wide('b')).await?;
+    let answer = client.join("c", wide('c')).await?;
+    assert!(reason(&answer).contains("at most 262144 bytes"), "{answer}");
+    client.joined("b", wide('d')).await?;
+    client.joined("c", quiet()).await?;
+
+    let long = "x".repeat(256);
+    let join = json!([long, long, "realtime:d", "phx_join", {"config": quiet()}]);
+    client.raw(Message::text(join.to_string())).await?;
+    let answer = client.answer(&long).await?;
+    assert!(reason(&answer).contains("join_ref"), "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn too_many_messages_end_the_channel_and_not_the_socket() -> Result<()> {
     let hub = limited(realtime::Options { events_per_second: 5, ..Default::default() }).await?;
     let mut client = hub.client("2.0.0", &token("acme")).await?;
