@@ -1,6 +1,7 @@
 //! Every limit, and what happens past it.
 
 use anyhow::Result;
+use axum::body::Body;
 use cogo::hub::{Options, realtime};
 use cogo::identity::{Claims, Role};
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Served, claims, mint, token};
-use crate::hub::metrics_handle;
+use crate::hub::{DEADLINE, metrics_handle, request};
 
 async fn limited(realtime: realtime::Options) -> Result<Served> {
     Served::with(Options { realtime, ..Options::default() }).await
@@ -216,4 +217,29 @@ async fn whoever_does_not_read_hears_no_longer_than_the_token_is_good() -> Resul
             return reader.hears_nothing().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_broadcast_over_http_is_read_of_key_holders_alone_and_no_larger_than_a_frame()
+-> Result<()> {
+    let hub = limited(realtime::Options { max_frame_bytes: 2048, ..Default::default() }).await?;
+    let paths = ["/realtime/v1/api/broadcast", "/realtime/v1/api/broadcast/room/events/e"];
+    let key = token("acme");
+    for path in paths {
+        let endless = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let sent = request("POST", path).body(Body::from_stream(endless))?;
+        let answer = tokio::time::timeout(DEADLINE, hub.hub.send(sent)).await?;
+        assert_eq!(answer?.status, 401);
+        let text = "x".repeat(3000);
+        let body = match path.ends_with("/broadcast") {
+            true => json!({"messages": [{"topic": "room", "event": "e", "payload": text}]}),
+            false => json!(text),
+        };
+        let sent =
+            request("POST", path).header("apikey", &key).body(Body::from(body.to_string()))?;
+        let answer = hub.hub.send(sent).await?;
+        assert_eq!(answer.status, 413, "{answer:?}");
+        assert!(answer.text.contains("2048 bytes"), "{answer:?}");
+    }
+    Ok(())
 }
