@@ -119,6 +119,67 @@ async fn a_request_that_is_dropped_is_undone_and_gives_its_place_back() -> Resul
     Ok(())
 }
 
+/// How many calls of `bus_t_stuck` the database works on, and since when on the last one.
+async fn stuck(hub: &TestHub) -> Result<(i64, String)> {
+    let sql = "select count(*), coalesce(max(query_start)::text, '') from pg_stat_activity
+        where datname = current_database() and query like '%bus_t_stuck%' and state = 'active' and pid <> pg_backend_pid()";
+    Ok(sqlx::query_as(sql).fetch_one(hub.bus.pool().expect("a database")).await?)
+}
+
+async fn with_stuck(max_connections: u32) -> Result<TestHub> {
+    let rest = Rest { max_connections, ..Rest::default() };
+    let hub = TestHub::with(with(rest)).await?;
+    let sql = "create function public.bus_t_stuck() returns int language sql as 'select 1 from pg_sleep(3600)'";
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
+    Ok(hub)
+}
+
+#[tokio::test]
+async fn what_takes_one_tenant_long_keeps_no_other_waiting() -> Result<()> {
+    let hub = with_stuck(4).await?;
+    let (acme, globex) = (worker_of("acme"), worker_of("globex"));
+    let sent = Sent::post("/rest/v1/rpc/bus_t_stuck", &acme, "{}");
+    let calls = futures_util::future::join_all((0..8).map(|_| sent.to(&hub)));
+    let other = async {
+        while stuck(&hub).await?.0 < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let answer = Sent::get("/rest/v1/workers", &globex).to(&hub).await?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        anyhow::ensure!(stuck(&hub).await?.0 == 3, "one connection is left to others");
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        _ = calls => anyhow::bail!("they were answered"),
+        other = tokio::time::timeout(DEADLINE, other) => other.context("it is served")?,
+    }
+}
+
+#[tokio::test]
+async fn whoever_sends_and_goes_does_not_make_the_database_work_on_more_and_more() -> Result<()> {
+    let hub = with_stuck(4).await?;
+    let key = worker_of("acme");
+    for _ in 0..8 {
+        let (_, before) = stuck(&hub).await?;
+        let sent = Sent::post("/rest/v1/rpc/bus_t_stuck", &key, "{}");
+        let begun = async {
+            loop {
+                let (count, last) = stuck(&hub).await?;
+                anyhow::ensure!(count <= 4, "{count} at once");
+                if last > before {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = sent.to(&hub) => anyhow::bail!("it was answered: {answer:?}"),
+            begun = tokio::time::timeout(DEADLINE, begun) => begun.context("it runs")??,
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_hub_that_may_not_act_for_callers_says_how_it_could() -> Result<()> {
     let db = TestDb::new().await;
