@@ -181,6 +181,31 @@ async fn whoever_sends_and_goes_does_not_make_the_database_work_on_more_and_more
 }
 
 #[tokio::test]
+async fn a_row_that_is_too_large_does_not_leave_the_database() -> Result<()> {
+    let rest = Rest { max_answer_bytes: 2048, ..Rest::default() };
+    let hub = TestHub::with(with(rest)).await?;
+    published(&hub, 1).await?;
+    let sql =
+        "update agent_messages set payload = to_jsonb(repeat('x', 5000)) where tenant = 'acme'";
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
+    let key = worker_of("acme");
+    for accept in ["application/json", "text/csv", "application/vnd.pgrst.object+json"] {
+        let sent = Sent::get("/rest/v1/agent_messages?select=payload", &key);
+        sent.header("accept", accept).to(&hub).await?.refusal(413, "CG413")?;
+    }
+    // Neither is it made larger first.
+    let path = "/rest/v1/agent_messages?select=a:payload,b:payload,c:payload,d:payload";
+    let told = Sent::get(path, &key).to(&hub).await?.refusal(400, "PGRST100")?;
+    assert!(told.contains("at most three times"), "{told}");
+    let answer = Sent::get("/rest/v1/agent_messages?select=id", &key)
+        .header("prefer", "count=exact")
+        .to(&hub)
+        .await?;
+    assert_eq!((answer.status.as_u16(), answer.header("content-range")), (200, "0-0/1"));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_hub_that_may_not_act_for_callers_says_how_it_could() -> Result<()> {
     let db = TestDb::new().await;
     let login = format!("{}_login", db.name());
