@@ -243,3 +243,13 @@ async fn a_broadcast_over_http_is_read_of_key_holders_alone_and_no_larger_than_a
     }
     Ok(())
 }
+
+#[tokio::test]
+async fn a_private_topic_that_can_be_no_text_is_refused_as_any_other() -> Result<()> {
+    let hub = Served::new().await?;
+    let mut client = hub.client("2.0.0", &token("acme")).await?;
+    let config = json!({"private": true, "presence": {"enabled": false}});
+    let answer = client.join("acme:a\u{0}b", config).await?;
+    assert!(reason(&answer).starts_with("Unauthorized"), "{answer}");
+    Ok(())
+}

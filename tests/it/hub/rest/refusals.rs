@@ -206,6 +206,18 @@ async fn a_row_that_is_too_large_does_not_leave_the_database() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_name_with_a_nul_is_refused_before_it_becomes_sql() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let key = worker_of("acme");
+    for query in ["select=payload->%22a%00b%22", "select=%22a%00b%22", "order=payload->%22a%00%22"]
+    {
+        let path = format!("/rest/v1/agent_messages?{query}");
+        Sent::get(&path, &key).to(&hub).await?.refusal(400, "PGRST100")?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_hub_that_may_not_act_for_callers_says_how_it_could() -> Result<()> {
     let db = TestDb::new().await;
     let login = format!("{}_login", db.name());
