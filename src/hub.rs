@@ -19,7 +19,7 @@
 //! | `rest.max_answer_bytes` | 32 MiB | the largest answer there |
 //! | `rest.max_rows` | 1000 | how many rows of a table are given at once |
 //! | `rest.statement_timeout_ms` | 15000 | how long the database may take over one request |
-//! | `rest.max_connections` | 10 | how many requests it works on at once |
+//! | `rest.max_connections` | 10 | how many requests it works on at once; of one tenant at most three quarters |
 //! | `realtime.max_connections` | 10000 | sockets at once |
 //! | `realtime.max_connections_per_key` | 2000 | sockets at once with one key |
 //! | `realtime.max_channels` | 100 | channels of one socket |
@@ -60,6 +60,7 @@ pub mod realtime;
 mod rest;
 mod serve;
 mod shape;
+mod shares;
 mod stall;
 mod status;
 mod wait;
@@ -165,6 +166,7 @@ impl Hub {
                 statement_timeout: Duration::from_millis(
                     state.options.rest.statement_timeout_ms.into(),
                 ),
+                ..state.realtime.callers()
             },
             open_reads: state.options.open_reads.unwrap_or_else(|| ip.is_loopback()),
             waiters: Semaphore::new(state.options.max_waiters),

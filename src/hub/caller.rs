@@ -20,10 +20,15 @@ use sqlx::{AssertSqlSafe, Executor as _, Postgres};
 
 use crate::error::chain;
 use crate::hub::rest::Error;
+use crate::hub::shares::{Place, Shares};
 use crate::identity::{self, Claims, Keys, Role, Verified};
+use crate::shutdown::Tasks;
 
 /// How much longer than the database itself the hub waits for an answer: one that is silent is left alone then.
 const GRACE: Duration = Duration::from_secs(5);
+/// For how long a dropped request keeps its place: a little longer than the server takes to see that it was dropped
+/// (`client_connection_check_interval`).
+const ABANDONED: Duration = Duration::from_secs(2);
 /// Headers that the database is told of, for policies that look at them; none that holds a secret.
 const TOLD_HEADERS: [&str; 4] = ["accept", "prefer", "user-agent", "x-client-info"];
 /// How much is told of each.
@@ -79,9 +84,17 @@ impl Caller {
             }
             _ => self.refusal(&error),
         };
+        let place = match self.role {
+            Role::ServiceRole => None,
+            Role::Anon | Role::Authenticated => {
+                let place = db.shares.take(self.claims.tenant.as_deref().unwrap_or_default()).await;
+                Some(place.ok_or(sqlx::Error::PoolTimedOut).map_err(failed)?)
+            }
+        };
         let connection = db.pool.acquire().await.map_err(failed)?;
         let patience = db.statement_timeout + GRACE;
-        let mut transaction = Transaction { connection, patience, is_open: true };
+        let tasks = db.tasks.clone();
+        let mut transaction = Transaction { connection, patience, is_open: true, place, tasks };
         let begin = self.begin_sql(db, access, request);
         // Not prepared: several statements, each time others.
         let begun = transaction.connection.execute(AssertSqlSafe(begin));
@@ -167,6 +180,10 @@ pub(crate) struct About<'a> {
 pub(crate) struct Database {
     /// Connections apart from the hub's own, so that callers cannot use those up.
     pub(crate) pool: PgPool,
+    /// How much of them one tenant may use; one for all that use the pool.
+    pub(crate) shares: Arc<Shares>,
+    /// Where what a dropped request leaves is seen to its end.
+    pub(crate) tasks: Tasks,
     /// How long one statement may take.
     pub(crate) statement_timeout: Duration,
 }
@@ -177,6 +194,8 @@ pub(crate) struct Transaction {
     connection: PoolConnection<Postgres>,
     patience: Duration,
     is_open: bool,
+    place: Option<Place>,
+    tasks: Tasks,
 }
 
 impl Transaction {
@@ -219,8 +238,19 @@ impl DerefMut for Transaction {
 impl Drop for Transaction {
     /// Nobody waits for the answer any more, or it did not come: the pool would wait for it in turn.
     fn drop(&mut self) {
-        if self.is_open {
-            self.connection.close_on_drop();
+        if !self.is_open {
+            return;
+        }
+        self.connection.close_on_drop();
+        // The server works on until it looks whether its client is still there. Whoever sends and goes, over and
+        // over, must not make it work on more than there are connections.
+        if let Some(place) = self.place.take()
+            && tokio::runtime::Handle::try_current().is_ok()
+        {
+            self.tasks.spawn(async move {
+                tokio::time::sleep(ABANDONED).await;
+                drop(place);
+            });
         }
     }
 }

@@ -48,6 +48,7 @@ use sqlx::postgres::PgPool;
 pub use options::Options;
 
 use crate::bus::{Bus, Feed};
+use crate::hub::shares::Shares;
 use crate::hub::{Hub, caller};
 use crate::identity::Keys;
 use crate::metrics::REALTIME_SLOW_SOCKETS_TOTAL;
@@ -117,7 +118,15 @@ impl Realtime {
             keys,
             bus,
             feed,
-            callers: caller::Database { pool: callers, statement_timeout: STATEMENT_TIMEOUT },
+            callers: caller::Database {
+                shares: Arc::new(Shares::new(
+                    callers.options().get_max_connections(),
+                    callers.options().get_acquire_timeout(),
+                )),
+                tasks: tasks.clone(),
+                pool: callers,
+                statement_timeout: STATEMENT_TIMEOUT,
+            },
             topics: Topics::default(),
             subscriptions: Arc::default(),
             catalog: Cache::default(),
@@ -145,6 +154,11 @@ impl Realtime {
             }
         });
         Self(inner)
+    }
+
+    /// The database as it is here for callers; `/rest/v1` shares it.
+    pub(crate) fn callers(&self) -> caller::Database {
+        self.0.callers.clone()
     }
 }
 

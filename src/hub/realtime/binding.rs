@@ -8,6 +8,13 @@ use crate::realtime::wire::{self, ChangeKind};
 
 /// The most subscriptions of one channel.
 pub(crate) const BINDINGS_MAX: usize = 100;
+/// The most that all subscriptions of one socket may have, as they were sent: they are kept as long as it is there.
+pub(crate) const SOCKET_BYTES_MAX: usize = 256 * 1024;
+
+/// How much there is to keep of subscriptions.
+pub(crate) fn weight(asked: &[wire::Binding]) -> usize {
+    asked.iter().map(|one| serde_json::to_string(one).map_or(0, |text| text.len())).sum()
+}
 
 /// One subscription of a channel.
 #[derive(Debug)]

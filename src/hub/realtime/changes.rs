@@ -14,6 +14,7 @@ use serde_json::value::RawValue;
 use sqlx::Executor as _;
 
 use crate::bus::Head;
+use crate::clock::Stopwatch;
 use crate::error::chain;
 use crate::hub::caller::{About, Access, Caller, Transaction, within};
 use crate::hub::realtime::binding::Filter;
@@ -25,7 +26,7 @@ use crate::hub::realtime::outbox::Frame;
 use crate::hub::realtime::queries::{self, Column, Found};
 use crate::hub::realtime::scope::Scope;
 use crate::hub::realtime::subscriptions::{Group, Subscription};
-use crate::hub::realtime::{Inner, render};
+use crate::hub::realtime::{Inner, STATEMENT_TIMEOUT, render};
 use crate::realtime::wire::{ChangeKind, System, Vsn, event};
 
 /// How many groups are read for at once; each holds a connection for a few milliseconds.
@@ -153,20 +154,32 @@ async fn without_bad(
     changes: &[&Change],
 ) -> Vec<Arc<Subscription>> {
     let mut good = Vec::with_capacity(members.len());
+    let began = Stopwatch::start();
     for member in members {
+        // Each by itself may be quick, and all together what everybody else waits for.
+        if began.elapsed() > STATEMENT_TIMEOUT
+            && member.bindings.iter().any(|binding| binding.filter.is_some())
+        {
+            end(inner, scope, &member, "all of them take too long");
+            continue;
+        }
         let alone = std::slice::from_ref(&member);
         match read_rows(inner, scope, alone, table, changes, |_, _, _, _| {}).await {
             Err(Failure::Filter(error)) => {
                 let said = error.as_database_error().map_or("it takes too long", |e| e.message());
-                let text =
-                    format!("Unable to subscribe to changes with given parameters: filter: {said}");
-                member.tell(&System::error(event::POSTGRES_CHANGES, text, member.name()));
-                inner.subscriptions.remove(scope, &member);
+                end(inner, scope, &member, said);
             }
             _ => good.push(member),
         }
     }
     good
+}
+
+/// Ends a subscription, and says why.
+fn end(inner: &Inner, scope: &Scope, member: &Arc<Subscription>, why: &str) {
+    let text = format!("Unable to subscribe to changes with given parameters: filter: {why}");
+    member.tell(&System::error(event::POSTGRES_CHANGES, text, member.name()));
+    inner.subscriptions.remove(scope, member);
 }
 
 async fn tell_table(

@@ -12,7 +12,7 @@ use crate::clock;
 use crate::hub::realtime::bucket::Bucket;
 use crate::hub::realtime::subscriptions::Held;
 use crate::hub::realtime::topics::{Line, Name};
-use crate::hub::realtime::{ChannelId, Inner, frame};
+use crate::hub::realtime::{ChannelId, Inner, binding, frame};
 use crate::identity::{LEEWAY_S, Verified};
 use crate::metrics::REALTIME_CHANNELS;
 use crate::realtime::wire::{self, System, event};
@@ -20,6 +20,8 @@ use crate::secret::Secret;
 
 /// The longest topic, without `realtime:`: with it, it must fit the one byte of a binary frame's length.
 pub(crate) const TOPIC_MAX: usize = 246;
+/// The longest reference of a join, which each frame of its channel repeats; binary frames have no room for more.
+pub(crate) const REF_MAX: usize = 255;
 /// Presence calls of one channel in [`PRESENCE_PERIOD`]; Realtime's own limit.
 const PRESENCE_CALLS: u32 = 5;
 const PRESENCE_PERIOD: Duration = Duration::from_secs(30);
@@ -48,6 +50,8 @@ pub(crate) struct Channel {
     pub(crate) may_broadcast: Option<bool>,
     pub(crate) may_be_present: Option<bool>,
     pub(crate) bindings: Arc<[wire::Binding]>,
+    /// How much there is of them.
+    pub(crate) weight: usize,
     pub(crate) changes: Option<Held>,
 }
 
@@ -87,6 +91,7 @@ impl Channel {
             presence_calls: Bucket::new(PRESENCE_CALLS, PRESENCE_PERIOD),
             may_broadcast: None,
             may_be_present: None,
+            weight: binding::weight(&config.postgres_changes),
             bindings: config.postgres_changes.into(),
             changes: None,
         }

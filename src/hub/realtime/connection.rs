@@ -61,14 +61,17 @@ impl Connection {
         Self { inner, line, place, token, verified, channels, frames, events }
     }
 
-    /// When the first of the channels' tokens is to be looked at again.
-    pub(crate) fn recheck(&self) -> Option<Instant> {
-        self.channels.values().map(|channel| channel.recheck).min()
-    }
-
-    /// Closes the channels whose tokens are no longer good.
-    pub(crate) fn expire(&mut self) {
+    /// Closes the channels whose tokens are no longer good. Gives when the first of the others is to be looked at
+    /// again.
+    pub(crate) fn expire(&mut self) -> Option<Instant> {
+        let first = |channels: &HashMap<String, Channel>| {
+            channels.values().map(|channel| channel.recheck).min()
+        };
         let now = Instant::now();
+        match first(&self.channels) {
+            Some(recheck) if recheck <= now => {}
+            later => return later,
+        }
         self.channels.retain(|_, channel| {
             let why = if channel.recheck <= now { channel.expired() } else { None };
             if let Some(why) = &why {
@@ -77,6 +80,7 @@ impl Connection {
             }
             why.is_none()
         });
+        first(&self.channels)
     }
 
     /// Counts a frame that says nothing.

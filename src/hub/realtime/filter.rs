@@ -89,6 +89,13 @@ fn condition(text: &str) -> Result<(Condition, &str), String> {
             ));
         }
     };
+    // Without these the time that a pattern takes grows with the text; with them it may double with each letter,
+    // and all who subscribed wait for it.
+    if let Op::Pattern("~" | "~*", pattern) = &op
+        && pattern.as_bytes().windows(2).any(|two| two[0] == b'\\' && matches!(two[1], b'1'..=b'9'))
+    {
+        return Err("filter: a pattern must not refer back, as `\\1` does".to_owned());
+    }
     Ok((Condition { column: column.to_owned(), negated, op }, rest))
 }
 
@@ -201,6 +208,8 @@ mod tests {
             "a=nope.1",
             "a=not.eq",
             "a\"=eq.1",
+            r"a=match.^(x*)*\1$",
+            r"a=not.imatch.(x)\9",
         ] {
             let error = parse(bad).expect_err(bad);
             assert!(error.starts_with("filter: "), "{bad}: {error}");

@@ -3,7 +3,7 @@
 use std::sync::{Arc, PoisonError};
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRequest as _, Path, Query, Request, State};
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -49,11 +49,10 @@ struct Said<'a> {
 /// Several messages at once: all or none.
 pub(crate) async fn several(
     State(inner): State<Arc<Inner>>,
-    headers: HeaderMap,
-    uri: Uri,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Error> {
-    let sender = Sender::of(&inner, &headers, &uri)?;
+    let sender = Sender::of(&inner, request.headers(), request.uri())?;
+    let body = read(request).await?;
     let batch: Batch = serde_json::from_slice(&body).map_err(|error| {
         invalid(422, format!("messages: must be [{{topic, event, payload}}]: {error}"))
     })?;
@@ -66,6 +65,8 @@ pub(crate) async fn several(
         if message.event.is_empty() {
             return Err(invalid(422, format!("messages[{at}].event: must not be empty")));
         }
+        let bytes = message.payload.as_ref().map_or(0, |payload| payload.get().len());
+        sender.fits(&format!("messages[{at}].payload"), bytes + message.event.len())?;
         names.push(sender.name(&message.topic, message.private.unwrap_or_default()).await?);
     }
     for (name, message) in names.iter().zip(&batch.messages) {
@@ -82,16 +83,16 @@ pub(crate) async fn one(
     State(inner): State<Arc<Inner>>,
     Path((topic, name)): Path<(String, String)>,
     Query(query): Query<Vec<(String, String)>>,
-    headers: HeaderMap,
-    uri: Uri,
-    body: Bytes,
+    request: Request,
 ) -> Result<Response, Error> {
-    let sender = Sender::of(&inner, &headers, &uri)?;
+    let sender = Sender::of(&inner, request.headers(), request.uri())?;
     sender.count(1)?;
     let private = query.iter().any(|(key, value)| key == "private" && value == "true");
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let binary = kind.is_some_and(|kind| kind.starts_with("application/octet-stream"));
     let to = sender.name(&topic, private).await?;
+    let body = read(request).await?;
+    sender.fits("the body", body.len())?;
     let topic = to.on_wire();
     if binary {
         if name.len() > TOPIC_MAX {
@@ -107,6 +108,14 @@ pub(crate) async fn one(
         inner.topics.send(&to, &Shared::new(&topic, event::BROADCAST, &said), None);
     }
     Ok(StatusCode::ACCEPTED.into_response())
+}
+
+/// Reads a body, of somebody who has a key.
+async fn read(request: Request) -> Result<Bytes, Error> {
+    Bytes::from_request(request, &()).await.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => invalid(413, "the body is too large"),
+        _ => invalid(400, "the body ended before it was complete"),
+    })
 }
 
 fn invalid(status: u16, message: impl Into<String>) -> Error {
@@ -136,6 +145,16 @@ impl<'a> Sender<'a> {
         count_refusal("event", "rate");
         Err(invalid(429, "Too many messages per second")
             .with_retry_after(std::time::Duration::from_secs(1)))
+    }
+
+    /// Nothing larger goes to sockets than what comes from them: each that reads slowly has a copy.
+    fn fits(&self, what: &str, bytes: usize) -> Result<(), Error> {
+        let max = self.inner.options.max_frame_bytes;
+        if bytes <= max {
+            return Ok(());
+        }
+        count_refusal("event", "frame_bytes");
+        Err(invalid(413, format!("{what}: at most {max} bytes")))
     }
 
     /// Where a message goes, if it may.

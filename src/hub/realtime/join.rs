@@ -3,8 +3,8 @@
 use std::sync::{Arc, PoisonError};
 
 use crate::hub::realtime::Inner;
-use crate::hub::realtime::binding::{self, BINDINGS_MAX};
-use crate::hub::realtime::channel::{Channel, New, TOPIC_MAX};
+use crate::hub::realtime::binding::{self, BINDINGS_MAX, SOCKET_BYTES_MAX};
+use crate::hub::realtime::channel::{Channel, New, REF_MAX, TOPIC_MAX};
 use crate::hub::realtime::connection::Connection;
 use crate::hub::realtime::handshake::word;
 use crate::hub::realtime::policy::{self, Action};
@@ -66,6 +66,10 @@ pub(crate) async fn join(connection: &mut Connection, frame: &wire::Frame) -> Re
     };
     if !complaints.is_empty() {
         tracing::debug!("A join is taken with defaults: {}", complaints.join("; "));
+    }
+    if [&frame.join_ref, &frame.reference].into_iter().flatten().any(|text| text.len() > REF_MAX) {
+        let text = format!("InvalidRequest: ref and join_ref have at most {REF_MAX} bytes");
+        return Err(Refused("ref", text));
     }
     let (token, verified, name) = admit(connection, topic, &join).await?;
     let replicates = join.config.broadcast.replication_ready;
@@ -133,6 +137,13 @@ async fn admit(
     let config = &join.config;
     if config.postgres_changes.len() > BINDINGS_MAX {
         let text = format!("InvalidRequest: at most {BINDINGS_MAX} subscriptions to changes");
+        return Err(Refused("bindings", text));
+    }
+    let kept: usize = connection.channels.values().map(|channel| channel.weight).sum();
+    if kept + binding::weight(&config.postgres_changes) > SOCKET_BYTES_MAX {
+        let text = format!(
+            "InvalidRequest: the subscriptions of one connection have at most {SOCKET_BYTES_MAX} bytes"
+        );
         return Err(Refused("bindings", text));
     }
     if config.presence.key.len() > KEY_MAX {

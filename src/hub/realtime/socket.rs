@@ -47,13 +47,14 @@ pub(crate) async fn run(
     let mut heard = Instant::now();
     let end = loop {
         let silent = heard + silence;
-        let wake = connection.recheck().map_or(silent, |recheck| recheck.min(silent));
+        // Not left to the timer below, which is not looked at as long as there is anything else to do.
+        let wake = connection.expire().map_or(silent, |recheck| recheck.min(silent));
         tokio::select! {
             biased;
             () = shutdown.draining().cancelled() => break End::Close(RESTART),
             () = line.outbox.overflowed() => break too_slow(),
             () = line.outbox.ready() => {
-                if let Err(end) = send(&mut socket, &line).await {
+                if let Err(end) = send(&mut socket, &mut connection).await {
                     break end;
                 }
             }
@@ -75,7 +76,6 @@ pub(crate) async fn run(
                 if Instant::now() >= silent {
                     break End::Close(Closing(RESTART.0, "silent for too long"));
                 }
-                connection.expire();
             }
         }
     };
@@ -95,18 +95,28 @@ pub(crate) async fn run(
     }
 }
 
-/// Sends what waits.
-async fn send(socket: &mut WebSocket, line: &Line) -> Result<(), End> {
+/// Sends what waits. A client that reads slowly, or for whom there is always more, does not keep its channels
+/// beyond their tokens by it.
+async fn send(socket: &mut WebSocket, connection: &mut Connection) -> Result<(), End> {
+    let line = Arc::clone(&connection.line);
     while let Some(frame) = line.outbox.take() {
-        tokio::select! {
-            biased;
-            () = line.outbox.overflowed() => return Err(too_slow()),
-            sent = tokio::time::timeout(WRITE_WITHIN, socket.send(frame.into())) => match sent {
-                Ok(Ok(())) => counter!(REALTIME_FRAMES_TOTAL, "direction" => "out").increment(1),
-                Ok(Err(_)) => return Err(End::Gone),
-                Err(_) => return Err(too_slow()),
+        let sending = tokio::time::timeout(WRITE_WITHIN, socket.send(frame.into()));
+        tokio::pin!(sending);
+        loop {
+            let recheck = connection.expire();
+            tokio::select! {
+                biased;
+                () = line.outbox.overflowed() => return Err(too_slow()),
+                sent = &mut sending => match sent {
+                    Ok(Ok(())) => break,
+                    Ok(Err(_)) => return Err(End::Gone),
+                    Err(_) => return Err(too_slow()),
+                },
+                // Without a channel there is nothing that could end.
+                () = tokio::time::sleep_until(recheck.unwrap_or_else(Instant::now)), if recheck.is_some() => {}
             }
         }
+        counter!(REALTIME_FRAMES_TOTAL, "direction" => "out").increment(1);
     }
     Ok(())
 }

@@ -22,6 +22,8 @@ pub(super) struct Rows {
     pub(super) count: u64,
     /// How many there would be without a limit.
     pub(super) total: Option<i64>,
+    /// One alone is larger than is given.
+    too_large: bool,
 }
 
 /// Why there are no rows.
@@ -50,7 +52,7 @@ pub(super) async fn fetch(
         let mut stream = sql.statement().fetch(&mut **transaction);
         while let Some(row) = stream.try_next().await? {
             rows.take(&row, form)?;
-            if rows.text.len() > bytes_max {
+            if rows.too_large || rows.text.len() > bytes_max {
                 return Ok(None);
             }
         }
@@ -62,6 +64,10 @@ pub(super) async fn fetch(
 impl Rows {
     fn take(&mut self, row: &PgRow, form: Form) -> sqlx::Result<()> {
         if let Some(number) = row.try_get::<Option<i64>, _>(1)? {
+            if number < 0 {
+                self.too_large = true;
+                return Ok(());
+            }
             // Of rows that were only counted come two numbers.
             if form == Form::Number && self.count == 0 && self.total.is_none() {
                 self.count = u64::try_from(number).unwrap_or(0);
@@ -194,7 +200,7 @@ mod tests {
     #[test]
     fn ranges_and_statuses_are_postgrests() {
         let answer = |count, total, offset| {
-            let rows = Rows { text: String::new(), count, total };
+            let rows = Rows { text: String::new(), count, total, too_large: false };
             let answer = rows.answer(Media::Array, &[], offset, Prefer::default(), true);
             answer.map_or_else(
                 |error| (error.status().as_u16(), error.code().to_owned()),

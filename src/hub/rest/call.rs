@@ -97,7 +97,8 @@ async fn run(hub: &Hub, caller: &Caller, head: &Parts, call: Call) -> Result<Res
             Gives::Rows | Gives::Row => {
                 let total = if prefer.count.is_some() { Total::Exact } else { Total::Untold };
                 // Never fewer rows than the function gave: what a claim took must be told.
-                let shape = Shape { rows_max: None, form, total };
+                let bytes_max = hub.state.options.rest.max_answer_bytes;
+                let shape = Shape { rows_max: None, form, total, bytes_max };
                 Sql::of_rows(&function, &given, json, &query, shape)?
             }
             _ if !query.is_plain() => {

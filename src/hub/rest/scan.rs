@@ -88,7 +88,8 @@ impl<'a> Scan<'a> {
     pub(super) fn name(&mut self) -> Result<String, Bad> {
         if self.peek() == Some('"') {
             return match self.quoted(|_| true) {
-                Some(name) if !name.is_empty() => Ok(name),
+                // It may become a name in SQL, whose text a NUL would end.
+                Some(name) if !name.is_empty() && !name.contains('\0') => Ok(name),
                 _ => Err(self.bad("a name between double quotes must stand here")),
             };
         }

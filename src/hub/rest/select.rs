@@ -60,6 +60,10 @@ pub(super) fn select(text: &str, from: &str) -> Result<Vec<Item>, Error> {
     }
     loop {
         match item(&mut scan) {
+            Ok(Read::Item(item)) if is_repeated(&items, &item) => {
+                let bad = scan.bad("the same is given at most three times");
+                return Err(bad.told("select parameter", text));
+            }
             Ok(Read::Item(item)) => items.push(item),
             Ok(Read::Embedded(name)) => return Err(embedded(from, &name)),
             Err(bad) => return Err(bad.told("select parameter", text)),
@@ -77,6 +81,16 @@ pub(super) fn select(text: &str, from: &str) -> Result<Vec<Item>, Error> {
         };
         return Err(bad.told("select parameter", text));
     }
+}
+
+/// Whether something is asked for again and again: a payload of megabytes would become an answer of hundreds.
+fn is_repeated(items: &[Item], item: &Item) -> bool {
+    let same = |other: &&Item| match (item, other) {
+        (Item::All, Item::All) => true,
+        (Item::One { field, .. }, Item::One { field: other, .. }) => field == other,
+        _ => false,
+    };
+    items.iter().filter(same).count() == 3
 }
 
 enum Read {
@@ -232,6 +246,8 @@ mod tests {
             assert_eq!(names(embedded).expect_err(embedded).code(), "PGRST200");
         }
         assert!(names(&"a,".repeat(200)).is_err());
+        assert!(names("a,b:a").is_ok() && names("a,b:a,c:a,d:a::text").is_err());
+        assert!(names("*,*,*,*").is_err() && names("p->a,p->b,p->c").is_ok());
         assert!(names(&format!("{}:id", "a".repeat(64))).is_err());
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Shape {
     pub(super) rows_max: Option<u32>,
     pub(super) form: Form,
     pub(super) total: Total,
+    /// The largest row that is given; of a larger one a -1 in the number's place.
+    pub(super) bytes_max: usize,
 }
 
 impl Sql {
@@ -191,15 +193,11 @@ impl Sql {
         }
         self.text.push_str(") ");
         match shape.form {
-            Form::Json => {
-                self.text.push_str("select row_to_json(page)::text, null::bigint from page")
-            }
+            Form::Json => self.bounded("row_to_json(page)::text", shape.bytes_max),
             Form::Texts => {
                 let texts: Vec<String> =
                     names.iter().map(|name| format!("page.{}::text", ident(name))).collect();
-                let texts = texts.join(", ");
-                let _infallible =
-                    write!(self.text, "select array[{texts}]::text[], null::bigint from page");
+                self.bounded(&format!("array[{}]::text[]", texts.join(", ")), shape.bytes_max);
             }
             Form::Number => self.text.push_str("select null::text, count(*) from page"),
         }
@@ -214,6 +212,17 @@ impl Sql {
             " union all select {null}, count(*) from (select from {from}{condition}{most}) counted"
         );
         Ok(())
+    }
+
+    /// `select <each row>, null`: one that is too large does not leave the database.
+    fn bounded(&mut self, row: &str, bytes_max: usize) {
+        // Behind an offset, or each use of `it` would write the row anew.
+        let _infallible = write!(
+            self.text,
+            "select case when fits then it end, case when not fits then -1::bigint end from (\
+             select it, octet_length(it::text) <= {bytes_max} as fits from (\
+             select {row} as it from page offset 0) written offset 0) measured"
+        );
     }
 
     /// What is selected, and the names that it has.

@@ -55,7 +55,8 @@ pub(super) async fn read(
         Some(Count::Exact) => Total::Exact,
         Some(Count::Planned | Count::Estimated) => Total::UpTo(ESTIMATE_MAX),
     };
-    let shape = Shape { rows_max: Some(options.max_rows), form, total };
+    let bytes_max = options.max_answer_bytes;
+    let shape = Shape { rows_max: Some(options.max_rows), form, total, bytes_max };
     let pool = &hub.callers.pool;
     let catalogue = hub.catalogue.get(pool).await?;
     let built = build(&catalogue, name, &query, shape);

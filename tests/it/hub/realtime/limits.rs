@@ -1,13 +1,15 @@
 //! Every limit, and what happens past it.
 
 use anyhow::Result;
+use axum::body::Body;
 use cogo::hub::{Options, realtime};
+use cogo::identity::{Claims, Role};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 
-use super::{Served, token};
-use crate::hub::metrics_handle;
+use super::{Served, claims, mint, token};
+use crate::hub::{DEADLINE, metrics_handle, request};
 
 async fn limited(realtime: realtime::Options) -> Result<Served> {
     Served::with(Options { realtime, ..Options::default() }).await
@@ -42,6 +44,32 @@ async fn channels_and_joins_are_limited() -> Result<()> {
         }
     }
     assert!(reason(&last).starts_with("ClientJoinRateLimitReached"), "{last}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_a_socket_has_the_hub_keep_is_bounded() -> Result<()> {
+    let hub = Served::new().await?;
+    let mut client = hub.client("2.0.0", &token("acme")).await?;
+    // Subscriptions stay as long as their channel does: a thousand times this would be the hub's memory.
+    let wide = |name: char| {
+        let filter = format!("role=eq.{}", name.to_string().repeat(10_000));
+        let one =
+            json!({"event": "*", "schema": "public", "table": "agent_messages", "filter": filter});
+        json!({"presence": {"enabled": false}, "postgres_changes": vec![one; 10]})
+    };
+    client.joined("a", wide('a')).await?;
+    client.joined("b", wide('b')).await?;
+    let answer = client.join("c", wide('c')).await?;
+    assert!(reason(&answer).contains("at most 262144 bytes"), "{answer}");
+    client.joined("b", wide('d')).await?;
+    client.joined("c", quiet()).await?;
+
+    let long = "x".repeat(256);
+    let join = json!([long, long, "realtime:d", "phx_join", {"config": quiet()}]);
+    client.raw(Message::text(join.to_string())).await?;
+    let answer = client.answer(&long).await?;
+    assert!(reason(&answer).contains("join_ref"), "{answer}");
     Ok(())
 }
 
@@ -140,4 +168,88 @@ async fn a_socket_that_does_not_read_is_dropped_and_holds_up_nobody() -> Result<
     slow.socket.get_mut().shutdown().await?;
     assert_eq!(slow.closed().await?, 1006);
     fast.hears_nothing().await
+}
+
+/// What a counter of refusals says.
+fn refusals(labels: &str) -> bool {
+    let line = format!("cogo_realtime_refused_total{{{labels}}} ");
+    metrics_handle().render().lines().any(|one| one.starts_with(&line))
+}
+
+#[tokio::test]
+async fn whoever_does_not_read_hears_no_longer_than_the_token_is_good() -> Result<()> {
+    let hub = limited(realtime::Options {
+        queue_frames: 65_536,
+        queue_bytes: 256 << 20,
+        queue_bytes_all: 1 << 30,
+        events_per_second: 100_000,
+        ..Default::default()
+    })
+    .await?;
+    // Good for some three seconds more.
+    let tenant = Some("acme".to_owned());
+    let short =
+        mint(Claims { tenant, ..claims(Role::Authenticated, 3 - cogo::identity::LEEWAY_S) });
+    let mut reader = hub.client("2.0.0", &short).await?;
+    reader.joined("room", quiet()).await?;
+    let mut sender = hub.client("2.0.0", &token("acme")).await?;
+    sender
+        .joined("room", json!({"presence": {"enabled": false}, "broadcast": {"ack": true}}))
+        .await?;
+    // More than the network takes, so that the hub waits for the reader.
+    let large = json!({"event": "large", "payload": "x".repeat(900_000)});
+    for _ in 0..40 {
+        let reference = sender.send("room", "broadcast", large.clone()).await?;
+        assert_eq!(sender.answer(&reference).await?["status"], "ok");
+    }
+    let ended = async {
+        while !refusals(r#"what="token",reason="expired""#) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(15), ended).await?;
+    let reference = sender.send("room", "broadcast", json!({"event": "late"})).await?;
+    assert_eq!(sender.answer(&reference).await?["status"], "ok");
+    loop {
+        let heard = reader.hear().await?;
+        assert_ne!(heard.payload["event"], "late");
+        if heard.event == "phx_close" {
+            return reader.hears_nothing().await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_broadcast_over_http_is_read_of_key_holders_alone_and_no_larger_than_a_frame()
+-> Result<()> {
+    let hub = limited(realtime::Options { max_frame_bytes: 2048, ..Default::default() }).await?;
+    let paths = ["/realtime/v1/api/broadcast", "/realtime/v1/api/broadcast/room/events/e"];
+    let key = token("acme");
+    for path in paths {
+        let endless = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let sent = request("POST", path).body(Body::from_stream(endless))?;
+        let answer = tokio::time::timeout(DEADLINE, hub.hub.send(sent)).await?;
+        assert_eq!(answer?.status, 401);
+        let text = "x".repeat(3000);
+        let body = match path.ends_with("/broadcast") {
+            true => json!({"messages": [{"topic": "room", "event": "e", "payload": text}]}),
+            false => json!(text),
+        };
+        let sent =
+            request("POST", path).header("apikey", &key).body(Body::from(body.to_string()))?;
+        let answer = hub.hub.send(sent).await?;
+        assert_eq!(answer.status, 413, "{answer:?}");
+        assert!(answer.text.contains("2048 bytes"), "{answer:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_private_topic_that_can_be_no_text_is_refused_as_any_other() -> Result<()> {
+    let hub = Served::new().await?;
+    let mut client = hub.client("2.0.0", &token("acme")).await?;
+    let config = json!({"private": true, "presence": {"enabled": false}});
+    let answer = client.join("acme:a\u{0}b", config).await?;
+    assert!(reason(&answer).starts_with("Unauthorized"), "{answer}");
+    Ok(())
 }

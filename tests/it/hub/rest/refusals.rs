@@ -87,7 +87,7 @@ async fn a_request_that_is_dropped_is_undone_and_gives_its_place_back() -> Resul
     let sql = "create function public.bus_t_stuck() returns int language sql as 'select 1 from pg_sleep(3600)'";
     sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
     let key = service();
-    let stuck = "select count(*) from pg_stat_activity where query like '%bus_t_stuck%' and state = 'active' and pid <> pg_backend_pid()";
+    let stuck = "select count(*) from pg_stat_activity where datname = current_database() and query like '%bus_t_stuck%' and state = 'active' and pid <> pg_backend_pid()";
     let count = async || {
         sqlx::query_scalar::<_, i64>(stuck).fetch_one(hub.bus.pool().expect("a database")).await
     };
@@ -116,6 +116,104 @@ async fn a_request_that_is_dropped_is_undone_and_gives_its_place_back() -> Resul
     }
     let answer = Sent::get("/rest/v1/rpc/bus_stats", &key).to(&hub).await?;
     assert_eq!(answer.status, 200);
+    Ok(())
+}
+
+/// How many calls of `bus_t_stuck` the database works on, and since when on the last one.
+async fn stuck(hub: &TestHub) -> Result<(i64, String)> {
+    let sql = "select count(*), coalesce(max(query_start)::text, '') from pg_stat_activity
+        where datname = current_database() and query like '%bus_t_stuck%' and state = 'active' and pid <> pg_backend_pid()";
+    Ok(sqlx::query_as(sql).fetch_one(hub.bus.pool().expect("a database")).await?)
+}
+
+async fn with_stuck(max_connections: u32) -> Result<TestHub> {
+    let rest = Rest { max_connections, ..Rest::default() };
+    let hub = TestHub::with(with(rest)).await?;
+    let sql = "create function public.bus_t_stuck() returns int language sql as 'select 1 from pg_sleep(3600)'";
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
+    Ok(hub)
+}
+
+#[tokio::test]
+async fn what_takes_one_tenant_long_keeps_no_other_waiting() -> Result<()> {
+    let hub = with_stuck(4).await?;
+    let (acme, globex) = (worker_of("acme"), worker_of("globex"));
+    let sent = Sent::post("/rest/v1/rpc/bus_t_stuck", &acme, "{}");
+    let calls = futures_util::future::join_all((0..8).map(|_| sent.to(&hub)));
+    let other = async {
+        while stuck(&hub).await?.0 < 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let answer = Sent::get("/rest/v1/workers", &globex).to(&hub).await?;
+        anyhow::ensure!(answer.status == 200, "{answer:?}");
+        anyhow::ensure!(stuck(&hub).await?.0 == 3, "one connection is left to others");
+        anyhow::Ok(())
+    };
+    tokio::select! {
+        _ = calls => anyhow::bail!("they were answered"),
+        other = tokio::time::timeout(DEADLINE, other) => other.context("it is served")?,
+    }
+}
+
+#[tokio::test]
+async fn whoever_sends_and_goes_does_not_make_the_database_work_on_more_and_more() -> Result<()> {
+    let hub = with_stuck(4).await?;
+    let key = worker_of("acme");
+    for _ in 0..8 {
+        let (_, before) = stuck(&hub).await?;
+        let sent = Sent::post("/rest/v1/rpc/bus_t_stuck", &key, "{}");
+        let begun = async {
+            loop {
+                let (count, last) = stuck(&hub).await?;
+                anyhow::ensure!(count <= 4, "{count} at once");
+                if last > before {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::select! {
+            answer = sent.to(&hub) => anyhow::bail!("it was answered: {answer:?}"),
+            begun = tokio::time::timeout(DEADLINE, begun) => begun.context("it runs")??,
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_row_that_is_too_large_does_not_leave_the_database() -> Result<()> {
+    let rest = Rest { max_answer_bytes: 2048, ..Rest::default() };
+    let hub = TestHub::with(with(rest)).await?;
+    published(&hub, 1).await?;
+    let sql =
+        "update agent_messages set payload = to_jsonb(repeat('x', 5000)) where tenant = 'acme'";
+    sqlx::raw_sql(sql).execute(hub.bus.pool().expect("a database")).await?;
+    let key = worker_of("acme");
+    for accept in ["application/json", "text/csv", "application/vnd.pgrst.object+json"] {
+        let sent = Sent::get("/rest/v1/agent_messages?select=payload", &key);
+        sent.header("accept", accept).to(&hub).await?.refusal(413, "CG413")?;
+    }
+    // Neither is it made larger first.
+    let path = "/rest/v1/agent_messages?select=a:payload,b:payload,c:payload,d:payload";
+    let told = Sent::get(path, &key).to(&hub).await?.refusal(400, "PGRST100")?;
+    assert!(told.contains("at most three times"), "{told}");
+    let answer = Sent::get("/rest/v1/agent_messages?select=id", &key)
+        .header("prefer", "count=exact")
+        .to(&hub)
+        .await?;
+    assert_eq!((answer.status.as_u16(), answer.header("content-range")), (200, "0-0/1"));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_name_with_a_nul_is_refused_before_it_becomes_sql() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let key = worker_of("acme");
+    for query in ["select=payload->%22a%00b%22", "select=%22a%00b%22", "order=payload->%22a%00%22"]
+    {
+        let path = format!("/rest/v1/agent_messages?{query}");
+        Sent::get(&path, &key).to(&hub).await?.refusal(400, "PGRST100")?;
+    }
     Ok(())
 }
 
