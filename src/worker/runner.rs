@@ -257,12 +257,10 @@ impl<H: Handler> Runner<H> {
                         self.start(claim, began, handlers, &hand_in, in_flight, shutdown);
                     }
                 }
-                // A key that was never taken is wrong; one that was may be replaced while we run.
+                // A key that was never taken is wrong; one that was may be replaced while we run. So is an address
+                // where no bus ever was; where one was, somebody may answer in its place for a while.
                 Err(error) if error.is_transient() || answered && error.may_pass() => {
-                    let limits = if error.is_transient() {
-                        tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
-                        BACKOFF
-                    } else {
+                    let limits = if matches!(error, Error::Unauthorized { .. }) {
                         if !std::mem::replace(&mut locked_out, true) {
                             tracing::error!(
                                 error = %chain(&error),
@@ -270,6 +268,9 @@ impl<H: Handler> Runner<H> {
                             );
                         }
                         KEY_BACKOFF
+                    } else {
+                        tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+                        BACKOFF
                     };
                     if shutdown.cancelled().is_cancelled() {
                         // The leases will run out; nobody waits for the bus to come back.

@@ -9,7 +9,7 @@ use cogo::bus::rest::{self, Key};
 use cogo::bus::{Bus, Error};
 use cogo::error::Code;
 use cogo::identity::{Pattern, Role};
-use cogo::message::{NewMessage, Topic};
+use cogo::message::{NewMessage, Status, Topic};
 use cogo::net;
 use cogo::retry::Policies;
 use cogo::shutdown::{Shutdown, Tasks};
@@ -18,9 +18,10 @@ use cogo::worker::{Delivery, Failure, Handler, Output};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::setting::{Setting, Way, remote};
+use super::workers::Running;
 use crate::fixtures::{SOON, echo, eventually, request};
 
 struct Nothing;
@@ -159,6 +160,51 @@ async fn an_address_that_is_no_bus_is_said_to_be_none() {
     let (url, _) = answering(page).await;
     let error = remote(&url, &s.hub.token()).schema_version().await.expect_err("no answer");
     assert!(error.to_string().contains("not one of a bus"), "{error}");
+}
+
+/// Gives back what it got, once it is let go.
+struct Held(Arc<Notify>);
+
+impl Handler for Held {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        self.0.notified().await;
+        Ok(delivery.message.payload.clone().into())
+    }
+}
+
+/// While a hub is replaced, what stands before it may say whatever it likes.
+#[tokio::test]
+async fn a_worker_keeps_its_results_while_somebody_else_answers_in_the_hub_s_place() {
+    let s = Setting::new(Way::Service).await;
+    let (bus, proxy) = s.through_a_proxy().await;
+    let let_go = Arc::new(Notify::new());
+    let running = Running::start(&bus, Held(Arc::clone(&let_go)), Duration::from_secs(30)).await;
+    for answer in [
+        "HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 18\r\n\r\n404 page not found",
+        "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<h1>soon<",
+        "HTTP/1.1 403 Forbidden\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\n<h1>",
+    ] {
+        let id = s.admin.publish(echo(json!("kept"))).await.expect("published").id;
+        let in_hand = eventually("it is in hand", async || {
+            let message = s.admin.message(id).await.expect("found");
+            (message.status == Status::Claimed).then_some(message)
+        })
+        .await;
+        proxy.answer_instead(Some(answer));
+        let_go.notify_one();
+        eventually("the settle was tried", async || (proxy.answered_instead() > 4).then_some(()))
+            .await;
+        proxy.answer_instead(None);
+        let done = eventually("the message is done", async || {
+            let message = s.admin.message(id).await.expect("found");
+            message.status.is_final().then_some(message)
+        })
+        .await;
+        assert_eq!((done.status, &done.error), (Status::Done, &None), "{answer}");
+        assert_eq!(done.claim_no, in_hand.claim_no, "{answer}: it was done once");
+        assert_eq!(done.result, Some(json!("kept")), "{answer}");
+    }
+    running.stop().await;
 }
 
 #[tokio::test]
