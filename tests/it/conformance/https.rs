@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use cogo::bus::rest::{self, Key};
 use cogo::bus::{Bus, Error};
+use cogo::clock::Stopwatch;
 use cogo::error::Code;
 use cogo::identity::{Pattern, Role};
 use cogo::message::{NewMessage, Status, Topic};
 use cogo::net;
-use cogo::retry::Policies;
+use cogo::retry::{ErrorClass, Policies};
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::runner::{Options, Runner};
 use cogo::worker::{Delivery, Failure, Handler, Output};
@@ -19,6 +20,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::setting::{Setting, Way, remote};
 use super::workers::Running;
@@ -205,6 +207,61 @@ async fn a_worker_keeps_its_results_while_somebody_else_answers_in_the_hub_s_pla
         assert_eq!(done.result, Some(json!("kept")), "{answer}");
     }
     running.stop().await;
+}
+
+/// Fails the first time.
+struct FailsOnce;
+
+impl Handler for FailsOnce {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        if delivery.message.attempts == 1 {
+            return Err(Failure::new(ErrorClass::Connect, "not yet"));
+        }
+        Ok(json!(null).into())
+    }
+}
+
+#[tokio::test]
+async fn a_retry_is_not_forgotten_until_the_next_poll_where_no_hub_tells_of_it() {
+    let s = Setting::new(Way::Service).await;
+    // There is no channel of the hub's for all tenants, so that all is as with hosted Supabase.
+    let options = Options {
+        worker_id: "w".to_owned(),
+        tenant: "*".to_owned(),
+        topics: vec!["echo/default".parse().expect("a topic")],
+        concurrency: 2,
+        lease: Duration::from_secs(30),
+    };
+    let runner = Runner::new(FailsOnce, options, s.bus.clone(), Arc::new(Policies::default()));
+    let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+    let ((ready, _), stop) = (watch::channel(false), shutdown.clone());
+    tasks.spawn(async move { runner.run(&stop, &ready).await.expect("runs") });
+    eventually("wake-ups come", async || (s.bus.pause() >= Duration::from_secs(15)).then_some(()))
+        .await;
+    for is_reaped in [false, true] {
+        // A hub looks after it as well, but does not tell here whose turn it is then.
+        let (reaper, stop) = (s.admin.clone(), CancellationToken::new());
+        let reaping = stop.clone().run_until_cancelled_owned(async move {
+            while reaper.reap(100).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        });
+        if is_reaped {
+            tasks.spawn(async move { reaping.await.unwrap_or_default() });
+        }
+        let id = s.admin.publish(echo(json!(1))).await.expect("published").id;
+        let began = Stopwatch::start();
+        eventually("the message is done", async || {
+            let message = s.admin.message(id).await.expect("found");
+            message.status.is_final().then_some(())
+        })
+        .await;
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(12), "reaped: {is_reaped}, {took:?}");
+        stop.cancel();
+    }
+    shutdown.drain();
+    assert!(tasks.join(SOON).await);
 }
 
 #[tokio::test]
