@@ -203,6 +203,8 @@ impl<H: Handler> Runner<H> {
         let mut running = 0usize;
         let mut look = true;
         let mut backoff = BACKOFF.0;
+        // As many as go into one answer: messages may be large.
+        let mut at_once = self.options.concurrency.max(1);
         // Whether the bus has ever answered, and whether it was told that it does not take our key any more.
         let (mut answered, mut locked_out) = (false, false);
         loop {
@@ -236,7 +238,7 @@ impl<H: Handler> Runner<H> {
             let free = self.options.concurrency.saturating_sub(running);
             // A turn that settles claims as well: it costs one look into an index, and a place that has
             // just become free need not wait for the next wake-up.
-            let want = if draining { 0 } else { free };
+            let want = if draining { 0 } else { free.min(at_once) };
             if settles.is_empty() && (want == 0 || !look) {
                 continue;
             }
@@ -252,6 +254,7 @@ impl<H: Handler> Runner<H> {
                     settles.clear();
                     // Fewer than there was room for: nothing more waits, until someone says so.
                     look = want > 0 && claims.len() == want;
+                    at_once = at_once.saturating_mul(2).min(self.options.concurrency.max(1));
                     for claim in claims {
                         running += 1;
                         self.start(claim, began, handlers, &hand_in, in_flight, shutdown);
@@ -284,6 +287,14 @@ impl<H: Handler> Runner<H> {
                         () = shutdown.cancelled().cancelled() => {}
                     }
                     backoff = (backoff * 2).min(limits.1);
+                }
+                Err(error)
+                    if want > 1
+                        && error.code() == Code::PayloadTooLarge
+                        && self.bus.pace().is_far =>
+                {
+                    tracing::debug!(error = %chain(&error), "Claiming fewer than {want} at once");
+                    (at_once, look) = (want / 2, true);
                 }
                 Err(error) if settles.is_empty() => return Err(error),
                 Err(error) => {

@@ -209,6 +209,35 @@ async fn a_worker_keeps_its_results_while_somebody_else_answers_in_the_hub_s_pla
     running.stop().await;
 }
 
+#[tokio::test]
+async fn a_worker_claims_fewer_at_once_where_all_do_not_go_into_one_answer() {
+    let s = Setting::new(Way::Service).await;
+    // A hub answers with 32 MiB at most.
+    let large = json!("x".repeat(3_900_000));
+    for _ in 0..10 {
+        s.admin.publish(echo(large.clone())).await.expect("published");
+    }
+    let options = Options {
+        worker_id: "w".to_owned(),
+        tenant: "default".to_owned(),
+        topics: vec!["echo/default".parse().expect("a topic")],
+        concurrency: 16,
+        lease: Duration::from_secs(30),
+    };
+    let runner = Runner::new(Nothing, options, s.bus.clone(), Arc::new(Policies::default()));
+    let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+    let ((ready, _), stop) = (watch::channel(false), shutdown.clone());
+    tasks.spawn(async move { runner.run(&stop, &ready).await.expect("runs") });
+    eventually("all are done", async || {
+        let left = "select count(*) from agent_messages where status <> 'done'";
+        let left: i64 = sqlx::query_scalar(left).fetch_one(s.db.pool()).await.expect("counted");
+        (left == 0).then_some(())
+    })
+    .await;
+    shutdown.drain();
+    assert!(tasks.join(SOON).await);
+}
+
 /// Fails the first time.
 struct FailsOnce;
 
