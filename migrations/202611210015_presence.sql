@@ -224,7 +224,7 @@ begin
     end if;
     if cogo.restricted() then
         perform cogo.own_scope();
-        max := least(max, 100);
+        max := 100;
     end if;
     -- 'reap' in the upper half, the second in the lower.
     if not pg_try_advisory_xact_lock(

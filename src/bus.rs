@@ -149,7 +149,7 @@ impl Bus {
         match signal {
             Signal::Log => self.transport().want(Want::Log),
             Signal::Circuit => self.transport().want(Want::Circuit),
-            Signal::Work | Signal::Link => {}
+            Signal::Work | Signal::Link | Signal::Due => {}
         }
         self.core.wake.waker(signal)
     }

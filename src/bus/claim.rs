@@ -119,6 +119,15 @@ impl Settle {
         }
     }
 
+    /// Whether the message may be claimed again later because of this.
+    pub(crate) fn puts_off(&self) -> bool {
+        match &self.op {
+            Op::Complete { .. } => false,
+            Op::Fail { retry_in, .. } => retry_in.is_some_and(|delay| !delay.is_zero()),
+            Op::Release { delay, .. } => !delay.is_zero(),
+        }
+    }
+
     fn to_json(&self) -> Value {
         let millis = |delay: &Duration| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         let mut json = match &self.op {

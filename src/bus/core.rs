@@ -47,6 +47,9 @@ impl Core {
             .await?;
         self.wake.wake(Signal::Work);
         self.wake.wake(Signal::Log);
+        if messages.iter().any(|message| !message.delay.is_zero()) {
+            self.wake.wake_here(Signal::Due);
+        }
         let receipts = messages.iter().zip(rows).map(|(message, row)| {
             // When the first answer was lost, our own message comes back as known; it is not a duplicate
             // to its sender.
@@ -137,6 +140,9 @@ impl Core {
             self.wake.wake(Signal::Log);
             if settles.iter().any(Settle::makes_work) {
                 self.wake.wake(Signal::Work);
+            }
+            if settles.iter().any(Settle::puts_off) {
+                self.wake.wake_here(Signal::Due);
             }
         }
         Stepped { outcomes, messages, unreadable }

@@ -86,7 +86,8 @@ pub enum Error {
         /// What the hub said.
         message: String,
     },
-    /// The URL leads to no bus, or to one that lacks the function. Nothing was changed.
+    /// The URL leads to no bus, or to one that lacks the function. Nothing was changed, unless a bus did it and
+    /// somebody else answered in its place.
     #[error("{call}: {message}. {}", NOT_THERE)]
     NotThere {
         /// Which call.
@@ -143,10 +144,11 @@ impl Error {
     }
 
     /// Whether the same call may succeed later, without anybody's doing or after somebody's: beside what is
-    /// transient, a key that is not taken may be replaced while the process runs.
+    /// transient, a key that is not taken may be replaced while the process runs, and where a bus was there may be
+    /// one again: while a hub is replaced, what stands before it may answer whatever it likes.
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        self.is_transient() || matches!(self, Self::Unauthorized { .. })
+        self.is_transient() || matches!(self, Self::Unauthorized { .. } | Self::NotThere { .. })
     }
 
     /// The same failure for another caller of the same round trip, if nobody's data is to blame for it.

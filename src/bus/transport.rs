@@ -184,6 +184,15 @@ impl Pace {
         from + (to - from).mul_f64(rand::rng().random_range(0.0..1.0))
     }
 
+    /// How long to wait before looking again after something failed or was put off, which nobody need tell of.
+    pub(crate) fn pause_untold(&self) -> Duration {
+        match self.is_far {
+            #[cfg(feature = "remote")]
+            true => Self::far(false, self.is_reaped).pause(),
+            _ => self.pause(),
+        }
+    }
+
     /// How long to wait before reaping again, when something is foreseen in `next_due`.
     pub(crate) fn reap_pause(&self, next_due: Option<Duration>) -> Duration {
         let pause = self.pause();
@@ -212,6 +221,8 @@ mod tests {
             assert!((s(1)..=s(2)).contains(&soon), "{soon:?}");
             let reaped = Pace::far(true, true).reap_pause(Some(Duration::from_millis(1)));
             assert!((s(15)..=s(30)).contains(&reaped), "{reaped:?}");
+            let untold = Pace::far(true, false).pause_untold();
+            assert!((s(2)..=s(5)).contains(&untold), "{untold:?}");
             let near = Pace::NEAR.reap_pause(Some(Duration::ZERO));
             assert!(near <= Duration::from_millis(40), "{near:?}");
         }

@@ -22,9 +22,12 @@ pub enum Signal {
     Circuit,
     /// The connection that brings wake-ups was made, made again or lost.
     Link,
+    /// Something was put off: it will be due sooner, perhaps, than was foreseen. Told within this process alone.
+    Due,
 }
 
-const SIGNALS: [Signal; 4] = [Signal::Work, Signal::Log, Signal::Circuit, Signal::Link];
+const SIGNALS: [Signal; 5] =
+    [Signal::Work, Signal::Log, Signal::Circuit, Signal::Link, Signal::Due];
 
 /// The wake-ups of one process. Cheap to clone; the tasks that it starts end with its last clone.
 #[derive(Debug, Clone)]
@@ -41,6 +44,7 @@ pub(crate) struct Lines {
     log: Line,
     circuit: Line,
     link: Line,
+    due: Line,
     tell: Notify,
 }
 
@@ -88,6 +92,11 @@ impl Wake {
         self.lines.tell.notify_one();
     }
 
+    /// Wakes this process alone.
+    pub(crate) fn wake_here(&self, signal: Signal) {
+        self.lines.wake_here(signal);
+    }
+
     pub(crate) fn lines(&self) -> Arc<Lines> {
         Arc::clone(&self.lines)
     }
@@ -105,6 +114,7 @@ impl Lines {
             Signal::Log => &self.log,
             Signal::Circuit => &self.circuit,
             Signal::Link => &self.link,
+            Signal::Due => &self.due,
         }
     }
 

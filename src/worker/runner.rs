@@ -207,6 +207,8 @@ impl<H: Handler> Runner<H> {
         let mut look = true;
         let mut soon = Duration::MAX;
         let mut backoff = BACKOFF.0;
+        // As many as go into one answer: messages may be large.
+        let mut at_once = self.options.concurrency.max(1);
         // Whether the bus has ever answered, and whether it was told that it does not take our key any more.
         let (mut answered, mut locked_out) = (false, false);
         loop {
@@ -243,7 +245,7 @@ impl<H: Handler> Runner<H> {
             let free = self.options.concurrency.saturating_sub(running);
             // A turn that settles claims as well: it costs one look into an index, and a place that has
             // just become free need not wait for the next wake-up.
-            let want = if draining { 0 } else { free };
+            let want = if draining { 0 } else { free.min(at_once) };
             if settles.is_empty() && (want == 0 || !look) {
                 continue;
             }
@@ -262,17 +264,16 @@ impl<H: Handler> Runner<H> {
                     if !claims.is_empty() {
                         soon = SOON;
                     }
+                    at_once = at_once.saturating_mul(2).min(self.options.concurrency.max(1));
                     for claim in claims {
                         running += 1;
                         self.start(claim, began, handlers, &hand_in, in_flight, shutdown);
                     }
                 }
-                // A key that was never taken is wrong; one that was may be replaced while we run.
+                // A key that was never taken is wrong; one that was may be replaced while we run. So is an address
+                // where no bus ever was; where one was, somebody may answer in its place for a while.
                 Err(error) if error.is_transient() || answered && error.may_pass() => {
-                    let limits = if error.is_transient() {
-                        tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
-                        BACKOFF
-                    } else {
+                    let limits = if matches!(error, Error::Unauthorized { .. }) {
                         if !std::mem::replace(&mut locked_out, true) {
                             tracing::error!(
                                 error = %chain(&error),
@@ -280,6 +281,9 @@ impl<H: Handler> Runner<H> {
                             );
                         }
                         KEY_BACKOFF
+                    } else {
+                        tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+                        BACKOFF
                     };
                     if shutdown.cancelled().is_cancelled() {
                         // The leases will run out; nobody waits for the bus to come back.
@@ -293,6 +297,14 @@ impl<H: Handler> Runner<H> {
                         () = shutdown.cancelled().cancelled() => {}
                     }
                     backoff = (backoff * 2).min(limits.1);
+                }
+                Err(error)
+                    if want > 1
+                        && error.code() == Code::PayloadTooLarge
+                        && self.bus.pace().is_far =>
+                {
+                    tracing::debug!(error = %chain(&error), "Claiming fewer than {want} at once");
+                    (at_once, look) = (want / 2, true);
                 }
                 Err(error) if settles.is_empty() => return Err(error),
                 Err(error) => {

@@ -24,19 +24,36 @@ const REAP_MAX: u32 = 1000;
 pub(crate) async fn reap(bus: Bus, stop: CancellationToken) {
     // A breaker that closes lets go what is parked, and one that opens is to be looked at when it is over.
     let mut woken = bus.waker(Signal::Circuit);
+    // What is put off after a look is not foreseen by it.
+    let mut put_off = bus.waker(Signal::Due);
+    let mut expected = false;
     loop {
-        let due = match bus.reap(REAP_MAX).await {
-            Ok(reaped) => {
-                reaped.next_due_ms.and_then(|ms| u64::try_from(ms).ok()).map(Duration::from_millis)
-            }
+        let reaped = bus.reap(REAP_MAX).await;
+        let pace = bus.pace();
+        if pace.is_far && std::mem::take(&mut expected) {
+            // Somebody else may have been first, whose promotions nobody tells of.
+            bus.wake(Signal::Work);
+        }
+        let due = match &reaped {
+            Ok(reaped) => reaped.next_due_ms.and_then(|ms| u64::try_from(ms).ok()),
             Err(error) => {
-                tracing::debug!(error = %chain(&error), "Could not reap; trying again");
+                tracing::debug!(error = %chain(error), "Could not reap; trying again");
                 None
             }
         };
-        let pace = bus.pace();
+        let pause = match reaped {
+            Ok(_) => pace.reap_pause(due.map(Duration::from_millis)),
+            Err(_) => pace.pause_untold(),
+        };
+        // Not at once: many workers may have heard of it.
+        let soonest = tokio::time::sleep(pace.pause_untold());
+        let sooner = async {
+            soonest.await;
+            put_off.woken().await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(pace.reap_pause(due)) => {}
+            () = tokio::time::sleep(pause) => expected = due.is_some() && !pace.is_reaped,
+            () = sooner, if pace.is_far && !pace.is_reaped => expected = true,
             () = woken.woken(), if !pace.is_reaped => {}
             () = stop.cancelled() => return,
         }

@@ -68,6 +68,8 @@ pub(super) fn of_answer(
     }
     match status.as_u16() {
         401 => Error::Unauthorized { message: text },
+        // A hub says why in JSON. This is somebody before it, or in its place.
+        403 if !is_json => Error::NotThere { call, message: text },
         403 => Error::Refused { code: Code::Forbidden, message: format!("{call}: {text}") },
         404 | 405 | 410 => Error::NotThere { call, message: text },
         300..=399 => Error::NotThere { call, message: text },
@@ -185,7 +187,8 @@ mod tests {
     fn an_answer_of_somebody_else_says_that_the_url_is_wrong() {
         let html = of(404, &[("content-type", "text/html")], "<h1>Welcome to nginx</h1>");
         let moved = of(301, &[("location", "https://elsewhere/")], "");
-        for error in [html, moved] {
+        let forbidden = of(403, &[("content-type", "text/html")], "<h1>Forbidden</h1>");
+        for error in [html, moved, forbidden] {
             let text = error.to_string();
             assert_eq!(error.code(), Code::NotFound);
             assert!(text.contains("Check the URL"), "{text}");

@@ -131,7 +131,9 @@ impl Http {
         let answer = self.ask_with(call, request, &key).await;
         match (answer, again) {
             // Refused before anything was done, so that it may be sent again whatever it is.
-            (Err(Error::Unauthorized { .. }), Some(request)) if self.keys.look() => {
+            (Err(Error::Unauthorized { .. }), Some(request))
+                if self.keys.look() || self.keys.get() != key =>
+            {
                 self.ask_with(call, request, &self.keys.get()).await
             }
             (answer, _) => answer,

@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -16,7 +17,11 @@ use crate::message::{Message, MessageId, TraceId, stored};
 
 /// Reads an answer's JSON.
 pub(super) fn read<T: DeserializeOwned>(call: &'static str, body: &[u8]) -> Result<T, Error> {
-    serde_json::from_slice(body).map_err(|error| odd(call, &error.to_string()))
+    serde_json::from_slice(body).map_err(|error| match error.classify() {
+        Category::Data => odd(call, &error.to_string()),
+        // Not even JSON, such as a web page that somebody answers in the hub's place.
+        _ => Error::NotThere { call, message: format!("the answer is not one of a bus: {error}") },
+    })
 }
 
 /// The one row of an answer: functions give an array where they return a table, and an object where a row.
@@ -187,11 +192,17 @@ mod tests {
 
     #[test]
     fn what_is_no_answer_of_a_bus_is_said_so() {
-        for body in ["", "<html>", "{}", r#"[{"ord":null,"message":null}]"#, r#"[{"message":{}}]"#]
-        {
+        for (body, code) in [
+            ("", Code::NotFound),
+            ("<html>", Code::NotFound),
+            ("{}", Code::Internal),
+            (r#"[{"ord":null,"message":null}]"#, Code::Internal),
+            (r#"[{"message":{}}]"#, Code::Internal),
+        ] {
             let error = steps(body.as_bytes()).expect_err(body);
-            assert_eq!(error.code(), Code::Internal, "{body}");
+            assert_eq!(error.code(), code, "{body}");
             assert!(error.to_string().starts_with("bus_step: "), "{error}");
+            assert_eq!(error.may_pass(), code == Code::NotFound, "{body}");
         }
     }
 }

@@ -19,7 +19,7 @@ use self::plan::{Line, is_refused, of_work, wakes};
 use crate::bus::rest::http::Doubt;
 use crate::bus::rest::key::Keyring;
 use crate::bus::transport::{Pace, Want};
-use crate::bus::wake::{Lines, Signal, Wake};
+use crate::bus::wake::{Lines, Wake};
 use crate::error::chain;
 use crate::net;
 use crate::realtime::{Channel, Client, Event, Options};
@@ -89,7 +89,9 @@ impl Wakeups {
     pub(super) fn pace(&self) -> Pace {
         let state = self.inner.state();
         let is_told = !state.is_up.is_empty() && state.is_up.values().all(|is_up| *is_up);
-        Pace::far(is_told, self.inner.is_hub.load(Ordering::Acquire))
+        // Of one that refuses its channels nothing is heard of what it reaps.
+        let is_reaped = self.inner.is_hub.load(Ordering::Acquire) && !state.no_hub;
+        Pace::far(is_told, is_reaped)
     }
 
     pub(super) fn want(&self, want: Want) {
@@ -169,6 +171,8 @@ impl Inner {
                     let new = key.borrow_and_update().clone();
                     client.set_key(keys.api_key(&new));
                     client.set_token(new);
+                    // The new one may be let in where the old one was not.
+                    self.with_hub();
                     // Whoever waits for another key may go on.
                     self.lines.wake_all_here();
                 }
@@ -201,10 +205,12 @@ impl Inner {
                 Some(Event::Subscribed) => self.up(line, true),
                 // Before it was subscribed, too, something may have happened.
                 Some(Event::Joined) => self.lines.wake_all_here(),
-                Some(Event::Missed | Event::Broadcast { .. }) => self.wake(line),
+                Some(Event::Broadcast { .. }) => self.lines.wake_here(line.signal()),
+                // Of what there was no telling.
+                Some(Event::Missed) => self.lines.wake_all_here(),
                 Some(Event::Change(change)) => {
-                    if wakes(line, &change) {
-                        self.wake(line);
+                    if let Some(signal) = wakes(line, &change) {
+                        self.lines.wake_here(signal);
                     }
                 }
                 Some(Event::Lost { reason }) => {
@@ -234,8 +240,13 @@ impl Inner {
         }
     }
 
-    fn wake(&self, line: &Line) {
-        self.lines.wake_here(line.signal());
+    /// The server may have channels for work after all.
+    fn with_hub(&self) {
+        let mut state = self.state();
+        if std::mem::take(&mut state.no_hub) {
+            state.plan();
+            self.changed.notify_one();
+        }
     }
 
     /// The server has no channels for work; changes of the table tell of it instead.
@@ -255,14 +266,4 @@ fn client(url: &Url, keys: &Keyring, net: net::Options, tasks: &Tasks) -> Result
     options.token = Some(key);
     options.net = net;
     Client::start(options, tasks).map_err(|error| chain(&error).to_string())
-}
-
-impl Line {
-    fn signal(&self) -> Signal {
-        match self {
-            Self::Topic { .. } | Self::Messages { .. } => Signal::Work,
-            Self::Log => Signal::Log,
-            Self::Circuits => Signal::Circuit,
-        }
-    }
 }

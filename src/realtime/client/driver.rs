@@ -96,16 +96,20 @@ impl Driver {
         let url = self.options.request(&key);
         let opening = socket::open(self.connector.clone(), url, self.options.connect);
         tokio::pin!(opening);
+        let mut again = false;
         let opened = loop {
             tokio::select! {
                 opened = &mut opening => break opened,
                 interruption = self.interruption() => match interruption {
                     Interruption::Close => return None,
-                    // Credentials that changed under way serve the next attempt.
-                    Interruption::Again => self.credentials.mark_changed(),
+                    Interruption::Again => again = true,
                 },
             }
         };
+        if again {
+            // What changed under way serves the next attempt. Not sooner: it would interrupt this one for ever.
+            self.credentials.mark_changed();
+        }
         let (mut socket, route) = match opened {
             Ok(opened) => opened,
             Err(loss) => return Some(loss),

@@ -40,3 +40,33 @@ async fn a_machine_that_slept_connects_anew_without_waiting_for_a_heartbeat() {
     client.close().await;
     assert!(tasks.join(Duration::from_secs(5)).await);
 }
+
+/// How long this thread has been at work.
+#[cfg(target_os = "linux")]
+fn at_work() -> Duration {
+    let spent = std::fs::read_to_string("/proc/thread-self/schedstat").expect("the kernel tells");
+    let nanos = spent.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.expect("a number"))
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn who_is_told_to_look_while_it_connects_waits_for_that_and_then_looks_at_once() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let mut options = Options::new(&format!("http://{address}"), "key").expect("a URL");
+    let never = Duration::from_secs(3600);
+    options.connect = Duration::from_millis(500);
+    options.retry = Retry { first: never, max: never, max_offline: never };
+    let tasks = Tasks::new();
+    let client = Client::start(options, &tasks).expect("a client");
+    let silent = listener.accept().await.expect("a connection");
+    let before = at_work();
+    client.check();
+    let next = listener.accept().await.expect("another");
+    let spent = at_work().saturating_sub(before);
+    assert!(spent < Duration::from_millis(200), "it was at work for {spent:?} of half a second");
+    drop((silent, next));
+    client.close().await;
+    assert!(tasks.join(Duration::from_secs(5)).await);
+}

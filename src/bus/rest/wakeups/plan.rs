@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::bus::transport::Want;
+use crate::bus::wake::Signal;
 use crate::message::ALL_TENANTS;
 use crate::realtime::wire::{Binding, Change, ChangeKind, Config, JoinPresence};
 
@@ -58,6 +59,15 @@ pub(super) fn of_work(wants: &[Want], no_hub: bool) -> Vec<Line> {
 }
 
 impl Line {
+    /// What it tells of.
+    pub(super) fn signal(&self) -> Signal {
+        match self {
+            Self::Topic { .. } | Self::Messages { .. } => Signal::Work,
+            Self::Log => Signal::Log,
+            Self::Circuits => Signal::Circuit,
+        }
+    }
+
     /// Its name; those that begin with `cogo:` are the hub's.
     pub(super) fn topic(&self) -> String {
         match self {
@@ -96,9 +106,9 @@ impl Line {
     }
 }
 
-/// Whether a change is one to look for. Each claim and each settle is a change as well, and looking after every
-/// one of them would have all workers of a role ask for each other's work; what cannot be read wakes.
-pub(super) fn wakes(line: &Line, change: &Change) -> bool {
+/// What a change is to be looked for, if anything. Each claim and each settle is a change as well, and looking after
+/// every one of them would have all workers of a role ask for each other's work; what cannot be read wakes.
+pub(super) fn wakes(line: &Line, change: &Change) -> Option<Signal> {
     #[derive(Deserialize)]
     struct Data {
         record: Record,
@@ -109,12 +119,20 @@ pub(super) fn wakes(line: &Line, change: &Change) -> bool {
         tenant: String,
         service: String,
     }
-    let Line::Messages { topics, .. } = line else { return true };
-    let Ok(Data { record }) = serde_json::from_str(change.data.get()) else { return true };
+    let Line::Messages { topics, .. } = line else { return Some(line.signal()) };
+    let Ok(Data { record }) = serde_json::from_str(change.data.get()) else {
+        return Some(line.signal());
+    };
     let ours = |(tenant, service): &(String, String)| {
         *service == record.service && (tenant == ALL_TENANTS || *tenant == record.tenant)
     };
-    record.status == "queued" && topics.iter().any(ours)
+    let signal = match record.status.as_str() {
+        "queued" => Signal::Work,
+        // Where there is no hub the workers look after what becomes due, and nobody tells them when that is.
+        "delayed" => Signal::Due,
+        _ => return None,
+    };
+    topics.iter().any(ours).then_some(signal)
 }
 
 /// Whether a channel is not ours to join, however often we ask.
@@ -156,17 +174,19 @@ mod tests {
     #[test]
     fn only_what_may_be_claimed_wakes_and_whatever_cannot_be_read() {
         let line = &of_work(&[work("acme", "mcp", "a")], true)[0];
-        for (data, is_woken) in [
-            (r#"{"record":{"status":"queued","tenant":"acme","service":"a"}}"#, true),
-            (r#"{"record":{"status":"claimed","tenant":"acme","service":"a"}}"#, false),
-            (r#"{"record":{"status":"queued","tenant":"other","service":"a"}}"#, false),
-            (r#"{"record":{"status":"queued","tenant":"acme","service":"b"}}"#, false),
-            (r#"{"record":{},"errors":["Error 413: Payload Too Large"]}"#, true),
-            ("{}", true),
+        let (work, due) = (Some(Signal::Work), Some(Signal::Due));
+        for (data, woken) in [
+            (r#"{"record":{"status":"queued","tenant":"acme","service":"a"}}"#, work),
+            (r#"{"record":{"status":"delayed","tenant":"acme","service":"a"}}"#, due),
+            (r#"{"record":{"status":"claimed","tenant":"acme","service":"a"}}"#, None),
+            (r#"{"record":{"status":"queued","tenant":"other","service":"a"}}"#, None),
+            (r#"{"record":{"status":"delayed","tenant":"acme","service":"b"}}"#, None),
+            (r#"{"record":{},"errors":["Error 413: Payload Too Large"]}"#, work),
+            ("{}", work),
         ] {
             let data = RawValue::from_string(data.to_owned()).expect("JSON");
             let change = Change { ids: vec![1], data };
-            assert_eq!(wakes(line, &change), is_woken, "{}", change.data);
+            assert_eq!(wakes(line, &change), woken, "{}", change.data);
         }
     }
 }
