@@ -1,13 +1,13 @@
 //! `/realtime/v1`: Supabase Realtime, for the tables of the bus.
 //!
-//! Changes of rows come from the log ([`changes`]), read as each subscriber may read them; broadcasts and
-//! presence live in this process alone ([`topics`]): clients of two hubs do not hear each other. A topic
+//! Changes of rows come from the log (`realtime/changes.rs`), read as each subscriber may read them; broadcasts and
+//! presence live in this process alone (`realtime/topics.rs`): clients of two hubs do not hear each other. A topic
 //! belongs to the tenant of the token that joins it; tokens without a tenant share topics with those of their
-//! role ([`scope`]). Private topics are asked of `bus_channel_allowed`. All of `cogo:` is the hub's, which
-//! wakes workers there ([`wakeups`]).
+//! role (`realtime/scope.rs`). Private topics are asked of `bus_channel_allowed`. All of `cogo:` is the hub's, which
+//! wakes workers there (`realtime/wakeups.rs`).
 //!
 //! Everything is bounded: sockets, channels, rates, frames, and what waits for a socket that does not read
-//! ([`outbox`]), which is dropped and counted. Nothing here is durable, and nothing needs to be: clients look
+//! (`realtime/outbox.rs`), which is dropped and counted. Nothing here is durable, and nothing needs to be: clients look
 //! for themselves after each `Subscribed to PostgreSQL`.
 
 pub(crate) mod admission;

@@ -57,6 +57,15 @@ impl Gateway {
     /// # Errors
     /// When the worker cannot start, or stops before it was asked to.
     pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
+        if self.topics().is_empty() {
+            let file = context.config_dir.join(crate::config::FILE);
+            let text = format!(
+                "no toolset is enabled: name the MCP servers of this machine in {}, such as \
+                 {{\"toolsets\": {{\"browser\": {{\"url\": \"ws://localhost:3004\"}}}}}}",
+                file.display()
+            );
+            return Err(text.into());
+        }
         let (retry, artifacts) = (context.retry.clone(), &context.artifacts_dir);
         let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts);
         runner::run(handler, self.topics(), context).await
