@@ -28,13 +28,13 @@ fn a_worker_with_a_bad_key_is_told_what_is_wrong_and_reads_nothing() {
         (
             "another worker's token",
             mint("acme", "desktop", "echo/default"),
-            1,
+            4,
             ["laptop", "desktop"],
         ),
         (
             "a token for another topic",
             mint("acme", "laptop", "echo/other"),
-            1,
+            4,
             ["echo/default", "mint"],
         ),
     ];
