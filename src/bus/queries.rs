@@ -281,6 +281,7 @@ pub(crate) async fn read_events(
 
 /// What the feed needs of an event; a payload may be megabytes, and nobody who waits looks at it.
 #[derive(Debug, Clone, serde::Deserialize, sqlx::FromRow)]
+#[cfg_attr(not(feature = "hub"), allow(dead_code))] // only a hub tells others what happened
 pub(crate) struct Head {
     #[sqlx(try_from = "String")]
     pub(crate) cursor: Cursor,

@@ -170,12 +170,6 @@ async fn a_socket_that_does_not_read_is_dropped_and_holds_up_nobody() -> Result<
     fast.hears_nothing().await
 }
 
-/// What a counter of refusals says.
-fn refusals(labels: &str) -> bool {
-    let line = format!("cogo_realtime_refused_total{{{labels}}} ");
-    metrics_handle().render().lines().any(|one| one.starts_with(&line))
-}
-
 #[tokio::test]
 async fn whoever_does_not_read_hears_no_longer_than_the_token_is_good() -> Result<()> {
     let hub = limited(realtime::Options {
