@@ -109,11 +109,12 @@ async fn the_end_of_the_log_is_before_what_comes_next() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
     publish(&bus, 3).await;
-    let end = eventually("the log's end is past what was written", async || {
-        let end = bus.log_end().await.expect("answered");
-        read(&bus, end).await.is_empty().then_some(end)
+    // A transaction elsewhere on the server, such as another test's, holds back what is visible of the log.
+    eventually("what was written is visible", async || {
+        (read(&bus, Cursor::START).await.len() == 3).then_some(())
     })
     .await;
+    let end = bus.log_end().await.expect("answered");
     let next = bus.publish(echo(json!("next"))).await.expect("published");
     let events = eventually("the next is read", async || {
         let events = read(&bus, end).await;
