@@ -8,6 +8,7 @@
 //! | [`handler`] | message to call and back, with the rule for redelivered messages |
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
+//! | [`trace`] | spans of a call, from the hub to the tool's server |
 //! | `demo` (feature) | a real MCP server to try it with |
 //! | `api` (feature) | the routes `/api/mcp/*` |
 
@@ -25,6 +26,7 @@ pub mod metrics;
 pub mod redact;
 mod secret;
 pub mod toolsets;
+pub mod trace;
 pub mod upstream;
 
 pub use gateway::{Gateway, ROLE};
