@@ -8,6 +8,7 @@ mod execution;
 mod in_flight;
 mod lease;
 pub mod runner;
+mod spans;
 mod upkeep;
 
 use std::future::Future;
@@ -26,6 +27,7 @@ use crate::live::Live;
 use crate::message::Message;
 use crate::retry::{self, ErrorClass};
 use crate::shutdown::Shutdown;
+use crate::trace::Place;
 
 /// Does the work of a role, one message at a time.
 ///
@@ -52,6 +54,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Without one such messages are parked. `may_have_run` says that an earlier attempt may have done it where
     /// it belongs: two places may then do what one would not do twice.
     fn fallback(&self, _message: &Message, _may_have_run: bool) -> Option<Fallback> {
+        None
+    }
+
+    /// Where the message was sent from, if it says so: the attempt's span then goes below that one.
+    fn sent_from(&self, _message: &Message) -> Option<Place> {
         None
     }
 
@@ -83,6 +90,8 @@ pub struct Delivery {
     pub cancelled: CancellationToken,
     /// The name of the [`Fallback`] to use, since the breaker of the message's own key is not closed.
     pub fallback: Option<String>,
+    /// The attempt's span, for what the handler does on its behalf; none where no spans are made.
+    pub place: Option<Place>,
     pub(crate) progress: watch::Sender<Option<Value>>,
 }
 

@@ -11,8 +11,9 @@
 //! tracer is installed all of this is nothing, and the place that a client gave is passed on as it came.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 
-use cogo::message::{MessageId, Topic, TraceId};
+use cogo::message::{MessageId, TraceId};
 use cogo::trace::{Attribute, Kind, Origin, Place, Span};
 use serde_json::{Map, Value};
 
@@ -45,6 +46,15 @@ pub fn in_headers(headers: &http::HeaderMap) -> Option<Place> {
         return None;
     }
     Place::read(text(TRACEPARENT)?, text(TRACESTATE))
+}
+
+/// Has a message's payload carry `place`.
+pub fn put_into(payload: &mut Value, place: Option<&Place>) {
+    let (Some(place), Some(payload)) = (place, payload.as_object_mut()) else { return };
+    payload.insert(TRACEPARENT.to_owned(), place.traceparent().into());
+    if let Some(state) = place.tracestate() {
+        payload.insert(TRACESTATE.to_owned(), state.into());
+    }
 }
 
 /// What a client asks for, and from where.
@@ -197,7 +207,7 @@ pub struct PublishSpan {
 
 /// Starts the span of a publish to `topic`, within the request at `above`.
 #[must_use]
-pub fn publish_span(above: Option<&Place>, topic: &Topic) -> PublishSpan {
+pub fn publish_span(above: Option<&Place>, topic: impl Display) -> PublishSpan {
     let origin = above.map_or(Origin::New, Origin::Under);
     let span = Span::start(Kind::Producer, origin, || {
         let topic = topic.to_string();
