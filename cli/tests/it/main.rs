@@ -17,6 +17,7 @@ mod replay;
 mod supabase;
 mod support;
 mod token;
+mod traces;
 mod up;
 mod worker;
 mod workers;

@@ -224,13 +224,25 @@ impl Drop for Running {
 
 /// One HTTP request; the answer's status and body.
 pub(crate) fn http(method: &str, url: &str, token: Option<&str>, body: &str) -> (u16, Value) {
+    let token = token.map(|token| ("x-admin-token", token));
+    http_with(method, url, token.as_slice(), body)
+}
+
+/// As [`http`], with these headers.
+pub(crate) fn http_with(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &str,
+) -> (u16, Value) {
     let rest = url.strip_prefix("http://").expect("an http:// address");
     let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
     let mut stream = TcpStream::connect(host).expect("a connection");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout");
-    let token = token.map(|token| format!("x-admin-token: {token}\r\n")).unwrap_or_default();
+    let headers: String =
+        headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{token}content-type: \
+        "{method} {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}content-type: \
          application/json\r\ncontent-length: {}\r\n\r\n{body}",
         body.len()
     );
