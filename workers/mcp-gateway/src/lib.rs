@@ -6,6 +6,7 @@
 //! | [`upstream`] | one server: one connection kept, calls bounded, failures classified |
 //! | [`toolsets`] | all servers, by name |
 //! | [`handler`] | message to call and back, with the rule for redelivered messages |
+//! | [`catalogue`] | what the machines offer, told and gathered |
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
 //! | `demo` (feature) | a real MCP server to try it with |
@@ -16,6 +17,7 @@
 #[cfg(feature = "api")]
 pub mod api;
 pub mod capture;
+pub mod catalogue;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
