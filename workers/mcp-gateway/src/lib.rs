@@ -21,8 +21,13 @@ pub mod catalogue;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "api")]
+pub mod endpoint;
 mod gateway;
 pub mod handler;
+#[cfg(feature = "api")]
+pub mod mesh;
+mod meta;
 pub mod metrics;
 pub mod redact;
 mod secret;

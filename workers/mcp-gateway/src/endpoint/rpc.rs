@@ -94,7 +94,6 @@ impl From<Refusal> for RpcError {
             Refusal::Held { .. } | Refusal::Forbidden { .. } => FORBIDDEN,
             Refusal::NoCall(_) => INVALID_PARAMS,
             Refusal::Bus(error) => return Self::of_bus(&error),
-            _ => INTERNAL,
         };
         Self::new(code, text).with(data)
     }
