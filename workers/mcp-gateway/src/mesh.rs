@@ -25,7 +25,7 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cogo::bus::{Bus, Feed, Update};
+use cogo::bus::{Feed, Update};
 use cogo::hub::Principal;
 use cogo::live::Live;
 use cogo::message::{Message, MessageId, Status, Topic};
@@ -47,7 +47,6 @@ use self::validate::Validators;
 pub struct Mesh {
     catalogue: Catalogue,
     feed: Feed,
-    bus: Bus,
     policies: Live<Policies>,
     config: Live<config::Mesh>,
     validators: Arc<Validators>,
@@ -60,19 +59,17 @@ impl std::fmt::Debug for Mesh {
 }
 
 impl Mesh {
-    /// A mesh of what `catalogue` offers. `feed` tells of what happens to messages; `bus` is the hub's own, for
-    /// what is noted on a caller's behalf once the caller's rights were looked at; `policies` say how many attempts
-    /// a call has; `config` how long it may take.
+    /// A mesh of what `catalogue` offers. `feed` tells of what happens to messages; `policies` say how many attempts
+    /// a call has, `config` how long it may take.
     #[must_use]
     pub fn new(
         catalogue: Catalogue,
         feed: Feed,
-        bus: Bus,
         policies: impl Into<Live<Policies>>,
         config: impl Into<Live<config::Mesh>>,
     ) -> Self {
         let (policies, config) = (policies.into(), config.into());
-        Self { catalogue, feed, bus, policies, config, validators: Arc::default() }
+        Self { catalogue, feed, policies, config, validators: Arc::default() }
     }
 
     /// What is offered, and when that changes.
@@ -109,7 +106,8 @@ impl Mesh {
     }
 
     /// Waits until the call has ended, at most for `until` or until the process drains, and gives what its caller
-    /// is told. `progress` takes the tool's reports as they come. Dropping the future leaves the call as it is.
+    /// is told. `progress` takes the tool's reports as they come, all of them before the end; without it, that costs
+    /// nothing. Dropping the future leaves the call as it is.
     ///
     /// # Errors
     /// [`Refusal::Bus`] when the message is gone or the database does not answer.
@@ -117,7 +115,7 @@ impl Mesh {
         &self,
         started: &Started,
         until: Duration,
-        progress: &mut (dyn FnMut(Value) + Send),
+        progress: Option<&mut (dyn FnMut(Value) + Send)>,
     ) -> Result<Outcome, Refusal> {
         Ok(self.verdict(started, until, progress).await?.into())
     }
@@ -130,13 +128,17 @@ impl Mesh {
         &self,
         started: &Started,
         until: Duration,
-        progress: &mut (dyn FnMut(Value) + Send),
+        mut progress: Option<&mut (dyn FnMut(Value) + Send)>,
     ) -> Result<Verdict, Refusal> {
         let clock = cogo::clock::Stopwatch::start();
         let mut watch = self.feed.watch(started.id);
         loop {
             match watch.next(until.saturating_sub(clock.elapsed())).await? {
-                Update::Progress(reports) => reports.into_iter().for_each(&mut *progress),
+                Update::Progress(reports) => {
+                    if let Some(progress) = progress.as_mut() {
+                        reports.into_iter().for_each(progress);
+                    }
+                }
                 Update::Finished(message) => return Ok(Verdict::of(&message)),
                 Update::Waiting(_) => return Ok(Verdict::Pending),
             }
@@ -146,7 +148,9 @@ impl Mesh {
     /// The message of a call, if it is one that `who` may know of.
     async fn call(&self, who: &Principal, id: MessageId) -> Result<Message, Refusal> {
         match who.message(id).await {
-            Ok(message) if message.role == ROLE.name && message.intent == crate::handler::INTENT => {
+            Ok(message)
+                if message.role == ROLE.name && message.intent == crate::handler::INTENT =>
+            {
                 Ok(message)
             }
             Ok(_) | Err(cogo::bus::Error::NoMessage(_)) => Err(Refusal::NoCall(id)),

@@ -1,6 +1,7 @@
 //! What a name that is not there may have meant.
 
 use super::Offer;
+use crate::config::SEPARATOR;
 
 /// How many are named.
 const MOST: usize = 3;
@@ -15,7 +16,7 @@ pub(super) fn near<'a>(
     tool: &str,
     offers: impl Iterator<Item = &'a Offer>,
 ) -> Vec<String> {
-    let wanted = format!("{toolset}__{tool}");
+    let wanted = format!("{toolset}{SEPARATOR}{tool}");
     if wanted.len() > LONGEST {
         return Vec::new();
     }
@@ -23,7 +24,7 @@ pub(super) fn near<'a>(
     let mut found: Vec<_> = offers
         .take(COMPARED)
         .filter_map(|offer| {
-            let name = format!("{}__{}", offer.toolset, offer.tool);
+            let name = offer.name();
             // The same tool elsewhere is as near as a slip of the pen.
             let distance = if offer.tool == tool { 1 } else { distance(&wanted, &name, far)? };
             Some((distance, name))

@@ -79,7 +79,13 @@ impl Verdict {
         let code = detail["code"].as_i64().and_then(|code| i32::try_from(code).ok());
         if let (Some(code), Some(text)) = (code, detail["message"].as_str()) {
             let (message_text, data) = (text.to_owned(), detail.get("data").cloned());
-            return Self::Refused(Failed { code, message: message_text, data, class, id: message.id });
+            return Self::Refused(Failed {
+                code,
+                message: message_text,
+                data,
+                class,
+                id: message.id,
+            });
         }
         let said = error["message"].as_str().unwrap_or("no reason is known");
         let code = match ErrorClass::of(&class) {

@@ -100,7 +100,9 @@ impl From<Refusal> for ApiError {
             Refusal::Bus(error) => error.into(),
             Refusal::Full { retry_after, .. } => error.with_retry_after(retry_after),
             Refusal::InvalidArguments { pointer, .. } => error.with_detail("pointer", pointer),
-            Refusal::UnknownTool { near, .. } if !near.is_empty() => error.with_detail("near", near),
+            Refusal::UnknownTool { near, .. } if !near.is_empty() => {
+                error.with_detail("near", near)
+            }
             Refusal::Conflict(id) => error.with_detail("id", id.to_string()),
             _ => error,
         }

@@ -5,6 +5,8 @@ use std::time::Duration;
 use cogo::message::{MessageId, TraceId};
 use serde_json::{Map, Value};
 
+pub use crate::upstream::Input;
+
 /// A call, as a caller asks for it.
 #[derive(Debug, Clone, Default)]
 pub struct Request {
@@ -28,15 +30,6 @@ pub struct Request {
     pub deadline: Option<Duration>,
     /// Higher goes first; from -100 to 100.
     pub priority: Option<i16>,
-}
-
-/// Answers to what a tool had asked for (MCP 2026-07-28, "Multi Round-Trip Requests").
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Input {
-    /// The answers, by the names that the tool gave its questions.
-    pub responses: Map<String, Value>,
-    /// What the tool wants to have back as it was.
-    pub state: Option<String>,
 }
 
 /// A call that is on the bus: committed, whatever becomes of the process.

@@ -7,7 +7,7 @@ use cogo::hub::Principal;
 use cogo::message::{Message, NewMessage, Topic};
 use serde_json::{Map, Value, json};
 
-use super::{Input, Mesh, Offer, Refusal, Request, Started, near::near, topic};
+use super::{Mesh, Offer, Refusal, Request, Started, near::near, topic};
 use crate::handler::INTENT;
 
 impl Mesh {
@@ -22,15 +22,22 @@ impl Mesh {
         let arguments = request.arguments.unwrap_or_default();
         let clock = Stopwatch::start();
         let arguments = self.validators.check(&offer, arguments).await?;
-        tracing::trace!(mcp.toolset = offer.toolset, mcp.tool = offer.tool, duration_us =
-            u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX), "Checked arguments");
+        tracing::trace!(
+            mcp.toolset = offer.toolset,
+            mcp.tool = offer.tool,
+            duration_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "Checked arguments"
+        );
 
         let policy = self.policies.get().resolve(&policy_key(&offer.toolset, &offer.tool));
         let default_ms = self.config.get().call_deadline_ms;
         let asked = request.deadline.map(millis);
         let mut payload = json!({
-            "toolset": offer.toolset, "tool": offer.tool, "params": arguments, "definition": offer.hash,
+            "toolset": offer.toolset, "tool": offer.tool, "params": arguments,
         });
+        if offer.pinned {
+            payload["definition"] = json!(offer.hash);
+        }
         if !request.meta.is_empty() {
             payload["meta"] = Value::Object(crate::meta::passed_on(&request.meta));
         }
@@ -38,7 +45,7 @@ impl Mesh {
             payload["traceparent"] = json!(traceparent);
         }
         if let Some(input) = request.input {
-            payload["input"] = input.into();
+            payload["input"] = json!(input);
         }
         let message = NewMessage {
             tenant: who.tenant().to_owned(),
@@ -79,7 +86,8 @@ impl Mesh {
             if let Some(offer) = snapshot.get(toolset, tool) {
                 return Ok((offer.clone(), topic));
             }
-            if snapshot.is_held(toolset, tool) {
+            let mut held = snapshot.held().iter();
+            if held.any(|held| held.offer.toolset == toolset && held.offer.tool == tool) {
                 let (toolset, tool) = (toolset.to_owned(), tool.to_owned());
                 return Err(Refusal::Held { toolset, tool });
             }
@@ -96,6 +104,20 @@ pub(super) fn policy_key(toolset: &str, tool: &str) -> String {
     format!("{INTENT}.{toolset}.{tool}.0")
 }
 
+/// Whether two values are the same, as Postgres keeps them: it makes 100 of 1e2, and so on.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, a)| b.get(k).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
+
 /// Whether a message is the call that was asked for again. Where it came from, its trace and its `_meta`, may differ;
 /// so may the tool's definition: the call that is there was checked against the one of its time.
 fn is_same(known: &Message, topic: &Topic, wanted: &Value) -> bool {
@@ -106,21 +128,11 @@ fn is_same(known: &Message, topic: &Topic, wanted: &Value) -> bool {
     };
     known.topic() == topic.to_string()
         && field(&known.payload, "tool") == field(wanted, "tool")
-        && arguments(&known.payload) == arguments(wanted)
-        && field(&known.payload, "input") == field(wanted, "input")
+        && same(&arguments(&known.payload), &arguments(wanted))
+        && same(&field(&known.payload, "input"), &field(wanted, "input"))
 }
 
 /// In milliseconds, at least one: a deadline of nothing is one that has passed.
 fn millis(deadline: Duration) -> u64 {
     u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX).clamp(1, cogo::message::DEADLINE_MS_MAX)
-}
-
-impl From<Input> for Value {
-    fn from(input: Input) -> Self {
-        let mut value = json!({ "responses": input.responses });
-        if let Some(state) = input.state {
-            value["state"] = json!(state);
-        }
-        value
-    }
 }

@@ -4,15 +4,13 @@
 //! with an id that is derived from the one before: there can be only one, whoever makes it, however often. So it is
 //! what decides between an answer and a cancellation that come together, and what heals a crash between two steps.
 //!
-//! Answers that do not come all at once are kept as events (`<intent>_input_given`) under the follow-up's id, ahead
-//! of it. Which of them count is the log's order: the first answer to a question stands.
+//! Answers that do not come all at once are kept as events (`<intent>_input`) of the message that asks, and the log's
+//! order decides which of them count: the first answer to a question stands.
 
 mod follow_up;
 mod working;
 
 use chrono::{DateTime, Utc};
-use cogo::bus;
-use cogo::error::Code;
 use cogo::hub::Principal;
 use cogo::message::{Message, MessageId, Status, TraceId};
 use serde_json::{Map, Value, json};
@@ -23,8 +21,9 @@ use super::{Failed, Mesh, Refusal, Verdict, is_live};
 
 /// How often a tool may ask within one task. A tool that always asks must not make messages for ever.
 const ROUNDS: usize = 32;
-/// How many answers are read: some for each question.
-const ANSWERS_MAX: u32 = 1000;
+/// How many events of the message that asks are read for answers. They come last, after its progress, of which there
+/// are at most ten a second.
+const EVENTS_MAX: u32 = 20_000;
 /// How much one call may answer where it leaves something open: an event holds 64 KiB.
 const ANSWER_BYTES: usize = 60 * 1024;
 
@@ -122,18 +121,18 @@ impl Mesh {
     ) -> Result<(), Refusal> {
         let chain = self.chain(who, id).await?;
         let Some(questions) = chain.questions() else { return Ok(()) };
-        let mut given = self.given(&chain.last).await?;
+        let mut given = kept(who, &chain.last).await?;
         let taken = questions.answered_by(responses, &given);
         if !taken.is_empty() {
             given.extend(taken.clone());
             if !questions.all_in(&given) {
-                self.keep(who, &chain, taken).await?;
+                keep(who, &chain, taken).await?;
                 // Somebody else may have given the rest meanwhile; whoever reads last sees all.
-                given = self.given(&chain.last).await?;
+                given = kept(who, &chain.last).await?;
             }
         }
         if questions.all_in(&given) {
-            self.go_on(who, &chain, &questions, given).await?;
+            go_on(who, &chain, &questions, given).await?;
         }
         Ok(())
     }
@@ -165,11 +164,8 @@ impl Mesh {
 
     /// Cancels one message; one that has ended meanwhile is left as it is.
     async fn end(&self, who: &Principal, id: MessageId, reason: &str) -> Result<(), Refusal> {
-        match who.cancel(id, reason).await {
-            Ok(_) => Ok(()),
-            Err(bus::Error::Refused { code: Code::Conflict, .. }) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        who.cancel(id, Some(reason)).await?;
+        Ok(())
     }
 
     async fn state(&self, who: &Principal, chain: &Chain) -> Result<TaskState, Refusal> {
@@ -185,10 +181,10 @@ impl Mesh {
                 let Some(questions) = chain.questions() else {
                     return Ok(TaskState::Failed(unanswerable(last, chain.round)));
                 };
-                let given = self.given(last).await?;
+                let given = kept(who, last).await?;
                 let open = questions.open(&given);
                 if open.is_empty() {
-                    self.go_on(who, chain, &questions, given).await?;
+                    go_on(who, chain, &questions, given).await?;
                     return Ok(TaskState::Working("goes on with the answers".to_owned()));
                 }
                 TaskState::InputRequired(open)
@@ -226,69 +222,57 @@ impl Mesh {
         }
         Ok(Chain { first, last, round })
     }
-
-    /// The answers that were kept for what `asking` asks.
-    async fn given(&self, asking: &Message) -> Result<Map<String, Value>, Refusal> {
-        let events = self.bus.message_events(follow_up::id(asking.id), ANSWERS_MAX).await?;
-        let mut given = Map::new();
-        for event in events.into_iter().filter(|event| event.event_type == given_type(asking)) {
-            let Some(Value::Object(responses)) = event.payload.get("responses").cloned() else {
-                continue;
-            };
-            for (name, answer) in responses {
-                given.entry(name).or_insert(answer);
-            }
-        }
-        Ok(given)
-    }
-
-    /// Keeps answers that do not answer everything. The log takes events of handlers alone from most callers, so it is
-    /// the hub's own bus that appends, once the caller has shown that it may send the answers as a message.
-    async fn keep(
-        &self,
-        who: &Principal,
-        chain: &Chain,
-        taken: Map<String, Value>,
-    ) -> Result<(), Refusal> {
-        let asking = &chain.last;
-        if !super::topic(&asking.service).is_some_and(|topic| who.may_send(&topic)) {
-            let message = format!("this key may not send to {}", asking.topic());
-            return Err(Refusal::Forbidden { message });
-        }
-        let responses = Value::Object(taken);
-        if responses.to_string().len() > ANSWER_BYTES {
-            let message = format!(
-                "inputResponses: at most {ANSWER_BYTES} bytes at a time, unless all is answered at once"
-            );
-            return Err(Refusal::InvalidArguments { pointer: String::new(), message });
-        }
-        let event = json!({
-            "event_type": given_type(asking), "message_id": follow_up::id(asking.id),
-            "trace_id": asking.trace_id, "tenant": asking.tenant, "role": asking.role,
-            "service": asking.service, "shard": asking.shard,
-            "payload": {"responses": responses, "task": chain.first.id, "asked_by": asking.id},
-        });
-        Ok(self.bus.append_event(event).await?)
-    }
-
-    /// Has the tool go on with the answers; that somebody did so already is as good.
-    async fn go_on(
-        &self,
-        who: &Principal,
-        chain: &Chain,
-        questions: &Questions,
-        given: Map<String, Value>,
-    ) -> Result<(), Refusal> {
-        let responses = questions.of_these(given);
-        let state = questions.state().map(str::to_owned);
-        let cause = Cause::Answered { responses, state };
-        who.publish(follow_up::message(&chain.last, cause)).await?;
-        Ok(())
-    }
 }
 
-fn given_type(asking: &Message) -> String {
-    format!("{}_input_given", asking.intent.replace('.', "_"))
+/// The answers that were kept for what `asking` asks.
+async fn kept(who: &Principal, asking: &Message) -> Result<Map<String, Value>, Refusal> {
+    let events = who.message_events(asking.id, EVENTS_MAX).await?;
+    let mut given = Map::new();
+    for event in events.into_iter().filter(|event| event.event_type == input_event(asking)) {
+        let Some(Value::Object(responses)) = event.payload.get("responses").cloned() else {
+            continue;
+        };
+        for (name, answer) in responses {
+            given.entry(name).or_insert(answer);
+        }
+    }
+    Ok(given)
+}
+
+/// Keeps answers that do not answer everything.
+async fn keep(who: &Principal, chain: &Chain, taken: Map<String, Value>) -> Result<(), Refusal> {
+    let (task, asking) = (chain.first.id, &chain.last);
+    let responses = Value::Object(taken);
+    if responses.to_string().len() > ANSWER_BYTES {
+        let message = format!(
+            "inputResponses: at most {ANSWER_BYTES} bytes at a time, unless all is answered at once"
+        );
+        return Err(Refusal::InvalidArguments { pointer: String::new(), message });
+    }
+    let event = json!({
+        "event_type": input_event(asking), "message_id": asking.id, "trace_id": asking.trace_id,
+        "tenant": asking.tenant, "role": asking.role, "service": asking.service,
+        "shard": asking.shard, "payload": {"responses": responses, "task": task},
+    });
+    Ok(who.append_event(event).await?)
+}
+
+/// Has the tool go on with the answers; that somebody did so already is as good.
+async fn go_on(
+    who: &Principal,
+    chain: &Chain,
+    questions: &Questions,
+    given: Map<String, Value>,
+) -> Result<(), Refusal> {
+    let responses = questions.of_these(given);
+    let state = questions.state().map(str::to_owned);
+    let cause = Cause::Answered { responses, state };
+    who.publish(follow_up::message(&chain.last, cause)).await?;
+    Ok(())
+}
+
+fn input_event(asking: &Message) -> String {
+    format!("{}_input", asking.intent.replace('.', "_"))
 }
 
 fn unanswerable(message: &Message, round: usize) -> Failed {

@@ -126,9 +126,8 @@ impl Validators {
         let arguments = Arc::new(arguments);
         let checked = Arc::clone(&arguments);
         let all = size.nodes <= AT_ONCE;
-        let judged = self
-            .apart(move || problem::of(&schema.validator, &schema.text, &checked, all))
-            .await;
+        let judged =
+            self.apart(move || problem::of(&schema.validator, &schema.text, &checked, all)).await;
         let problem = judged.unwrap_or_else(|| {
             self.pass(offer, "it takes too long");
             None
@@ -163,7 +162,8 @@ impl Validators {
     fn pass(&self, offer: &Offer, why: &str) -> Entry {
         let name = format!("{}__{}", offer.toolset, offer.tool);
         tracing::warn!(
-            mcp.toolset = offer.toolset, mcp.tool = offer.tool,
+            mcp.toolset = offer.toolset,
+            mcp.tool = offer.tool,
             "The arguments of {name} are not checked, for its inputSchema cannot be used: {why}"
         );
         self.keep(&offer.hash, Entry::Passes);
@@ -241,8 +241,9 @@ fn is_hard(schema: &Value) -> bool {
     match schema {
         Value::Object(members) => members.iter().any(|(name, value)| {
             let refers = matches!(name.as_str(), "$ref" | "$dynamicRef" | "$recursiveRef");
-            let backtracks =
-                |text: &str| text.contains("(?") || text.as_bytes().windows(2).any(is_backreference);
+            let backtracks = |text: &str| {
+                text.contains("(?") || text.as_bytes().windows(2).any(is_backreference)
+            };
             let pattern = match (name.as_str(), value) {
                 ("pattern", Value::String(text)) => backtracks(text),
                 ("patternProperties", Value::Object(by)) => by.keys().any(|text| backtracks(text)),

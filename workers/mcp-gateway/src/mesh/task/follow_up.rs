@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
+use crate::upstream::Input;
+
 /// How long to wait where a tool names a state and asks nothing: it wants to be called again, later.
 const PAUSE: Duration = Duration::from_secs(1);
 /// When the message of a cancelled follow-up would be due, if it were not cancelled at once.
@@ -105,7 +107,7 @@ pub(super) fn message(asking: &Message, cause: Cause<'_>) -> NewMessage {
             if responses.is_empty() {
                 delay = PAUSE;
             }
-            super::super::Input { responses, state }.into()
+            json!(Input { responses: responses.into_iter().collect(), state })
         }
         Cause::Cancelled(reason) => {
             delay = NEVER;
