@@ -52,7 +52,7 @@ pub fn chosen_trace_id() -> Option<TraceId> {
 }
 
 /// A span's place: what goes from one process to another (W3C Trace Context).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(SpanContext);
 
 impl Place {
