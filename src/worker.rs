@@ -70,9 +70,15 @@ pub trait Handler: Send + Sync + 'static {
     }
 
     /// What others may see of the worker in `workers.info`, such as the tools that it offers; a JSON object of at
-    /// most some ten kilobytes. Asked again and again, so that it may change; each change is an event of the log.
+    /// most some fifty kilobytes. Asked again and again, so that it may change; each change is an event of the log.
     fn info(&self) -> Value {
         json!({})
+    }
+
+    /// Waits until [`Handler::info`] gives something else than when it was last asked, so that others see it soon
+    /// and not only with the worker's next sign of life. Dropped and called again at will.
+    fn info_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 }
 

@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Capture, Record};
+use crate::catalogue::announce::Announced;
 use crate::metrics;
 use crate::redact::Redactor;
 use crate::toolsets::{Set, Toolsets};
@@ -34,6 +35,7 @@ pub struct McpHandler {
     toolsets: Arc<Toolsets>,
     policies: Live<Policies>,
     artifacts_dir: PathBuf,
+    announced: Arc<Announced>,
 }
 
 /// The payload of a message; everything else in it is refused. What is optional was added later.
@@ -46,7 +48,6 @@ struct Payload {
     params: Option<Map<String, Value>>,
     /// The hash of the definition that the call was checked against.
     #[serde(default)]
-    #[allow(dead_code)] // for the catalogue
     definition: Option<String>,
     /// What the caller put into its request's `_meta`.
     #[serde(default)]
@@ -105,9 +106,13 @@ impl Handler for McpHandler {
         trace::in_meta(message.payload.as_object()?)
     }
 
-    /// `{"toolsets": {"<name>": {"tools": [...]}}}`, as last listed.
+    /// `{"toolsets": {"<name>": {"tools": {"<tool>": "<hash>"}}}}`, as last announced.
     fn info(&self) -> Value {
-        self.toolsets.offer()
+        self.announced.info()
+    }
+
+    async fn info_changed(&self) {
+        self.announced.changed().await;
     }
 
     /// What may have been done at the toolset itself goes to another only where it changes nothing: what is
@@ -137,7 +142,15 @@ impl McpHandler {
         policies: impl Into<Live<Policies>>,
         artifacts_dir: impl Into<PathBuf>,
     ) -> Self {
-        Self { toolsets, policies: policies.into(), artifacts_dir: artifacts_dir.into() }
+        let announced = Arc::new(Announced::new(toolsets.offer()));
+        let (policies, artifacts_dir) = (policies.into(), artifacts_dir.into());
+        Self { toolsets, policies, artifacts_dir, announced }
+    }
+
+    /// What it says of itself to others, for [`announce::run`](crate::catalogue::announce::run) to keep.
+    #[must_use]
+    pub fn announced(&self) -> Arc<Announced> {
+        Arc::clone(&self.announced)
     }
 
     /// Makes one attempt at `message`, without a runner around it.
@@ -206,7 +219,8 @@ impl McpHandler {
                 let failure = Failure::new(error.class, redactor.text(&error.message));
                 let mut failure = failure.with_meta(meta);
                 // Nothing was sent, and yet it is unknown: that was an earlier worker's call.
-                failure.unasked = error.class == ErrorClass::Ambiguous && !error.sent;
+                // Or nothing was, because it is another machine's to do.
+                failure.unasked = error.unasked;
                 Err(match error.detail {
                     Some(detail) => failure.with_detail(redactor.known(detail)),
                     None => failure,
@@ -288,6 +302,7 @@ fn may_have_run(tool: &str) -> CallError {
         ),
         detail: None,
         latency_ms: 0,
+        unasked: true,
     }
 }
 
@@ -313,6 +328,8 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
         tool: payload.tool.clone(),
         params: payload.params.clone().unwrap_or_default(),
         input: payload.input.clone(),
+        // Whoever set up a fallback said that it will do, however it is defined.
+        definition: payload.definition.clone().filter(|_| attempt.fallback.is_none()),
         timeout: attempt.timeout,
         meta,
         progress: attempt.progress,
