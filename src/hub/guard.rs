@@ -51,6 +51,11 @@ pub(crate) fn is_open(path: &str) -> bool {
     is_below(OPEN_ROOT, path)
 }
 
+/// Whether a path is an artifact's.
+pub(crate) fn is_blob(path: &str) -> bool {
+    is_below("/mcp/artifacts", path)
+}
+
 /// Below it lie the routes that take keys as well as the admin token.
 pub(crate) const OPEN_ROOT: &str = "/mcp";
 
