@@ -18,7 +18,7 @@ use crate::catalogue::announce::Announced;
 use crate::metrics;
 use crate::redact::Redactor;
 use crate::toolsets::{Set, Toolsets};
-use crate::upstream::{Call, CallError, Reply, Upstream};
+use crate::upstream::{Call, CallError, Input, Reply, Upstream};
 
 /// What the gateway's messages ask for.
 pub const INTENT: &str = "mcp.call";
@@ -36,7 +36,7 @@ pub struct McpHandler {
     announced: Arc<Announced>,
 }
 
-/// The payload of a message; everything else in it is refused.
+/// The payload of a message; everything else in it is refused. What is optional was added later.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {
@@ -47,6 +47,16 @@ struct Payload {
     /// The hash of the definition that the call was checked against.
     #[serde(default)]
     definition: Option<String>,
+    /// What the caller put into its request's `_meta`.
+    #[serde(default)]
+    meta: Map<String, Value>,
+    /// The span that the call belongs to (W3C Trace Context).
+    #[serde(default)]
+    #[allow(dead_code)] // for tracing
+    traceparent: Option<String>,
+    /// Answers to what the tool asked for, in a call before (MCP 2026-07-28, SEP-2322).
+    #[serde(default)]
+    input: Option<Input>,
 }
 
 /// What a handler is given beside the message.
@@ -283,7 +293,8 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
     // W3C Trace Context, section 3.2: the trace, and 64 bits of the message as the parent span.
     let (trace, span) =
         (message.trace_id.0.simple().to_string(), message.id.0.simple().to_string());
-    let mut meta = Map::from_iter([
+    let mut meta = crate::meta::passed_on(&payload.meta);
+    meta.extend([
         ("traceparent".to_owned(), json!(format!("00-{trace}-{}-01", &span[16..]))),
         ("cogo/message_id".to_owned(), json!(message.id)),
         ("cogo/trace_id".to_owned(), json!(message.trace_id)),
@@ -297,6 +308,7 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
         params: payload.params.clone().unwrap_or_default(),
         // Whoever set up a fallback said that it will do, however it is defined.
         definition: payload.definition.clone().filter(|_| attempt.fallback.is_none()),
+        input: payload.input.clone(),
         timeout: attempt.timeout,
         meta,
         progress: attempt.progress,
@@ -310,10 +322,13 @@ fn record(
     upstream: &Upstream,
     outcome: &Result<Reply, CallError>,
 ) -> Record {
-    let request = json!({
+    let mut request = json!({
         "toolset": payload.toolset, "tool": payload.tool,
         "params": payload.params.clone().unwrap_or_default(),
     });
+    if let Some(input) = &payload.input {
+        request["input"] = json!(input);
+    }
     let mut summary = json!({
         "message_id": message.id, "trace_id": message.trace_id, "tenant": message.tenant,
         "toolset": payload.toolset, "tool": payload.tool, "shard": message.shard,

@@ -9,6 +9,7 @@
 //! | [`catalogue`] | what the machines offer, told and gathered |
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
+//! | `mesh` (feature `api`) | one call over the bus: checked, durable, waited for; tasks |
 //! | `demo` (feature) | a real MCP server to try it with |
 //! | `api` (feature) | the routes `/api/mcp/*` |
 
@@ -16,6 +17,8 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(feature = "api")]
+pub mod artifacts;
 pub mod capture;
 pub mod catalogue;
 pub mod config;
@@ -23,6 +26,9 @@ pub mod config;
 pub mod demo;
 mod gateway;
 pub mod handler;
+#[cfg(feature = "api")]
+pub mod mesh;
+mod meta;
 pub mod metrics;
 pub mod redact;
 mod secret;
