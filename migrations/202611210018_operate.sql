@@ -154,24 +154,15 @@ begin
 end
 $$;
 
--- Makes the roles, and gives each what it may: everything by name, and taken from everybody else first, since on
--- Supabase whatever is made in the schema public is anon's and authenticated's by default. Answers with what the login
--- was not allowed to do. May be called again at any time, by the owner.
---
--- anon           may nothing.
--- authenticated  what a token's scope allows.
--- service_role   everything, as cogo_operator.
--- cogo_hub       the same, and may act as any of the three: `grant cogo_hub to the_hubs_login`.
---
--- service_role is granted by name besides, for on Supabase it does not inherit.
+-- As in 202611210017_catalogue.sql, and bus_requeue is for tokens as well.
 create or replace function cogo.grant_rights() returns setof text
     language plpgsql volatile
     as $$
 declare
     -- One decision for each function of the bus; one that is in no list is nobody's.
-    for_tokens constant text[] := '{bus_enqueue,bus_claim,bus_step,bus_extend,bus_complete,bus_fail,bus_release,bus_cancel,bus_requeue,bus_reap,bus_read_events,bus_log_end,bus_append_event,bus_worker_seen,bus_worker_gone,bus_circuits,bus_circuit_open,bus_circuit_probe,bus_circuit_report,bus_schema_version,bus_channel_allowed}';
-    for_workers constant text[] := '{bus_enqueue,bus_claim,bus_step,bus_extend,bus_complete,bus_fail,bus_release,bus_reap,bus_read_events,bus_log_end,bus_append_event,bus_worker_seen,bus_worker_gone,bus_circuits,bus_circuit_open,bus_circuit_probe,bus_circuit_report,bus_schema_version,bus_channel_allowed,bus_stats,bus_limits,bus_parked}';
-    for_operators constant text[] := '{bus_requeue,bus_cancel,bus_drop,bus_retain,bus_partition,bus_circuit_set,bus_set_limits,bus_replay_purged,bus_replay_check,bus_replay_lock,bus_replay_rebuild,bus_replay_trace}';
+    for_tokens constant text[] := '{bus_enqueue,bus_claim,bus_step,bus_extend,bus_complete,bus_fail,bus_release,bus_cancel,bus_requeue,bus_reap,bus_read_events,bus_log_end,bus_append_event,bus_worker_seen,bus_worker_gone,bus_circuits,bus_circuit_open,bus_circuit_probe,bus_circuit_report,bus_schema_version,bus_channel_allowed,bus_define,bus_definitions,bus_offers,bus_pins}';
+    for_workers constant text[] := '{bus_enqueue,bus_claim,bus_step,bus_extend,bus_complete,bus_fail,bus_release,bus_reap,bus_read_events,bus_log_end,bus_append_event,bus_worker_seen,bus_worker_gone,bus_circuits,bus_circuit_open,bus_circuit_probe,bus_circuit_report,bus_schema_version,bus_channel_allowed,bus_stats,bus_limits,bus_parked,bus_define,bus_definitions,bus_offers,bus_pins}';
+    for_operators constant text[] := '{bus_requeue,bus_cancel,bus_drop,bus_retain,bus_partition,bus_circuit_set,bus_set_limits,bus_replay_purged,bus_replay_check,bus_replay_lock,bus_replay_rebuild,bus_replay_trace,bus_pin}';
     for_policies constant text[] := '{token_tenant,token_topics}';
     allowed text[];
     wanted text;

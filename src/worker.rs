@@ -9,6 +9,7 @@ mod in_flight;
 mod lease;
 mod progress;
 pub mod runner;
+mod topics;
 mod upkeep;
 
 use std::future::Future;
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifact;
 use crate::breaker;
 use crate::bus::Bus;
 use crate::live::Live;
@@ -56,10 +58,22 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Why the message is not this worker's any more, if so: it came with a claim that was under way when its topic
+    /// was given up. It is put back as it was, with its attempt. One that is still claimed would come again at once.
+    fn refuses(&self, _message: &Message) -> Option<&'static str> {
+        None
+    }
+
     /// What others may see of the worker in `workers.info`, such as the tools that it offers; a JSON object of at
-    /// most some ten kilobytes. Asked again and again, so that it may change; each change is an event of the log.
+    /// most some fifty kilobytes. Asked again and again, so that it may change; each change is an event of the log.
     fn info(&self) -> Value {
         json!({})
+    }
+
+    /// Waits until [`Handler::info`] gives something else than when it was last asked, so that others see it soon
+    /// and not only with the worker's next sign of life. Dropped and called again at will.
+    fn info_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 }
 
@@ -189,6 +203,10 @@ pub struct Context {
     pub config_dir: PathBuf,
     /// Where artifacts go.
     pub artifacts_dir: PathBuf,
+    /// Keeps what is too large for a message.
+    pub artifacts: artifact::Store,
+    /// Replaced when files are to be read again, as on a SIGHUP.
+    pub reread: Live<()>,
     /// When to stop.
     pub shutdown: Shutdown,
     /// Set to true once the role claims messages; the hub's `/readyz` waits for it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
+use cogo::artifact::Store;
 use cogo::bus::{Bus, Feed};
 use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
@@ -29,7 +30,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, mcp, recorder};
+use crate::{jwt_secret, recorder};
 
 /// How long what stands by may take to end after the work has.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -64,7 +65,7 @@ struct Plan {
     bus_limits: Live<cogo::bus::Limits>,
     /// Without a file those that another hub set are left alone.
     sets_limits: bool,
-    mcp: cogo_worker_mcp_gateway::config::Config,
+    mcp: Live<cogo_worker_mcp_gateway::config::Config>,
     data_dir: PathBuf,
     artifacts_dir: PathBuf,
     database: Option<PgConnectOptions>,
@@ -77,6 +78,7 @@ impl Plan {
             if what.embedded { global.named_database()? } else { Some(global.database()?) };
         let (policies, mut reload) = Policies::load(&source)?;
         let bus_limits = reload.watch()?;
+        let mcp = reload.watch()?;
         Ok(Self {
             worker: limits.load(&source)?,
             policies,
@@ -84,7 +86,7 @@ impl Plan {
             hub: source.load()?,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
-            mcp: mcp::load(global)?,
+            mcp,
             data_dir: global.data_dir()?,
             artifacts_dir: global.artifacts_dir()?,
             database,
@@ -202,6 +204,7 @@ async fn run(
     };
     let demo_url = demo.as_ref().map(|demo| demo.url.clone());
     let gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    let artifacts = Store::folder(&plan.artifacts_dir, plan.hub.artifact_limits());
     let readiness = Readiness::new();
     let serving = readiness.register("hub");
     let worker = parts.worker_bus.map(|bus| {
@@ -213,6 +216,8 @@ async fn run(
             plan.policies.clone(),
             &plan.source,
             plan.artifacts_dir.clone(),
+            artifacts.clone(),
+            signals.hung_up(),
             &shutdown,
         );
         context.ready = readiness.register(ROLE.name);
@@ -227,6 +232,7 @@ async fn run(
         .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
+    hub::maintenance::sweep_artifacts(artifacts, &plan.hub.retention, &tasks, &shutdown);
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
     let realtime = Realtime::start(
         parts.hub_bus.clone(),

@@ -15,11 +15,12 @@ mod tools;
 pub(crate) mod websocket;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use cogo::clock::Stopwatch;
+use cogo::clock::{Stopwatch, utc_now};
 use cogo::retry::ErrorClass;
 use cogo::shutdown::{Shutdown, Tasks};
 use serde::Serialize;
@@ -30,7 +31,7 @@ use self::supervisor::Link;
 use crate::config::Toolset;
 use crate::secret::{Resolved, Secret};
 
-pub use self::call::{Call, Reply};
+pub use self::call::{Call, Input, Reply};
 pub use self::connection::Server;
 pub use self::error::CallError;
 pub use self::tools::{Tool, Tools};
@@ -38,13 +39,15 @@ pub use self::tools::{Tool, Tools};
 /// How long a sign of life may take. Nobody waits longer for a health page.
 const PING_WITHIN: Duration = Duration::from_secs(5);
 /// How long closing a connection may take: a child process gets twice 1.5 s to end.
-const CLOSE_WITHIN: Duration = Duration::from_secs(6);
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(6);
 
 /// One MCP server.
 #[derive(Debug)]
 pub struct Upstream {
     link: Arc<Link>,
     slots: Semaphore,
+    /// Of tools that have a limit of their own.
+    tool_slots: BTreeMap<String, (Semaphore, u32)>,
 }
 
 /// Where an upstream stands.
@@ -81,6 +84,40 @@ impl Upstream {
         Self::start_with(name, toolset, shutdown, resolved)
     }
 
+    /// The same toolset with other settings. Until its own list of tools is there it has that of `old`, if it is the
+    /// same server, so that its tools do not vanish for the moment of a change.
+    #[must_use]
+    pub(crate) fn in_place_of(old: &Self, toolset: Toolset, shutdown: &Shutdown) -> Arc<Self> {
+        let known = old.toolset().is_same_server(&toolset).then(|| old.tools());
+        let new = Self::start(old.name(), toolset, shutdown);
+        new.link.status.send_modify(|status| {
+            if status.tools.is_none() {
+                status.tools = known;
+            }
+        });
+        new
+    }
+
+    /// Closes it once its last call has ended. Calls that come later fail, unsent.
+    pub(crate) async fn retire(self: Arc<Self>) {
+        let all = u32::try_from(self.toolset().max_in_flight).unwrap_or(u32::MAX);
+        let last = async {
+            // Slots are given in the order of asking: who waits for one gets it before us; and whoever has one of a
+            // tool's then asks for one of all.
+            for (slots, all) in self.tool_slots.values() {
+                drop(slots.acquire_many(*all).await);
+            }
+            drop(self.slots.acquire_many(all).await);
+        };
+        tokio::select! {
+            () = last => {}
+            () = self.link.stop.cancelled() => {}
+        }
+        let _first = self.link.why_closed.set("the toolset was changed or taken out");
+        tracing::info!(mcp.toolset = %self.name(), "Closing the old connection of {}", self.name());
+        self.close().await;
+    }
+
     pub(crate) fn start_with(
         name: &str,
         toolset: Toolset,
@@ -93,6 +130,12 @@ impl Upstream {
             Err(error) => (Resolved::default(), Some(error.to_string())),
         };
         let slots = Semaphore::new(toolset.max_in_flight);
+        let limited = toolset.tools.iter().filter_map(|(name, tool)| {
+            let most = tool.max_in_flight?;
+            let all = u32::try_from(most).unwrap_or(u32::MAX);
+            Some((name.clone(), (Semaphore::new(most), all)))
+        });
+        let tool_slots = limited.collect();
         let stop = shutdown.cancelled().child_token();
         let link = Arc::new(Link::new(name.to_owned(), toolset, resolved, stop, Tasks::new()));
         match missing {
@@ -106,7 +149,7 @@ impl Upstream {
                 link.stop.cancel();
             }
         }
-        Arc::new(Self { link, slots })
+        Arc::new(Self { link, slots, tool_slots })
     }
 
     /// The toolset's name.
@@ -153,6 +196,23 @@ impl Upstream {
     #[must_use]
     pub fn tool(&self, name: &str) -> Option<Arc<Tool>> {
         self.tools().get(name).cloned()
+    }
+
+    /// Whether the server has been away for longer than `grace`, so that nobody should count on it.
+    pub(crate) fn is_gone_for(&self, grace: Duration) -> bool {
+        let status = self.link.status.borrow();
+        let away = utc_now() - status.since;
+        status.connection.is_none() && away.to_std().is_ok_and(|away| away > grace)
+    }
+
+    /// Tells of changes: of the connection, and of the list of tools.
+    pub(crate) fn changes(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut status = self.link.status.subscribe();
+        async move {
+            if status.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     /// Asks the server for a sign of life, connecting first if need be, within five seconds in all.
@@ -222,7 +282,7 @@ impl Upstream {
                     }
                     let stopped = self.link.stop.is_cancelled();
                     if stopped || (now.attempt > before && now.connection.is_none()) {
-                        let why = now.error.as_deref().unwrap_or("the gateway is stopping");
+                        let why = now.error.as_deref().unwrap_or(self.link.why_closed());
                         return Err(self.unreachable(why));
                     }
                 }
