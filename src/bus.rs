@@ -44,6 +44,7 @@ pub(crate) use transport::Pace;
 pub use wake::{Signal, Waker};
 
 use self::core::{Core, millis};
+use crate::artifact;
 use crate::error::Code;
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
@@ -152,7 +153,7 @@ impl Bus {
         match signal {
             Signal::Log => self.transport().want(Want::Log),
             Signal::Circuit => self.transport().want(Want::Circuit),
-            Signal::Work | Signal::Link | Signal::Due => {}
+            Signal::Work | Signal::Claims | Signal::Link | Signal::Due => {}
         }
         self.core.wake.waker(signal)
     }
@@ -167,6 +168,12 @@ impl Bus {
                 service: topic.service().to_owned(),
             });
         }
+    }
+
+    /// Where artifacts go that are not to lie on this machine: to the hub, where this is the way to one.
+    #[must_use]
+    pub fn artifacts(&self) -> Option<artifact::Store> {
+        self.transport().artifacts()
     }
 
     /// Ends what [`Bus::follow`] asked for, of these topics.
@@ -375,7 +382,12 @@ impl Bus {
     /// # Errors
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn append_event(&self, event: Value) -> Result<(), Error> {
-        let events = json!([json::storable(event)]);
+        self.append_events(vec![event]).await
+    }
+
+    /// As [`Bus::append_event`], for several: all or none.
+    pub(crate) async fn append_events(&self, events: Vec<Value>) -> Result<(), Error> {
+        let events: Value = events.into_iter().map(json::storable).collect();
         self.transport().append_events(&events).await?;
         self.wake(Signal::Log);
         Ok(())

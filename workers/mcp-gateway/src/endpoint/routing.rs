@@ -202,7 +202,8 @@ mod tests {
         let arguments = json!({"region": "eu", "deep": {"n": 7}});
         let check = |pairs, arguments| check_arguments(&headers(pairs), &schema, Some(arguments));
         check(&[("mcp-param-region", "eu"), ("mcp-param-n", "7")], &arguments).unwrap();
-        check(&[], &json!({"region": null})).unwrap();
+        let nothing = json!({"region": null});
+        check(&[], &nothing).unwrap();
         check(&[("mcp-param-region", "us"), ("mcp-param-n", "7")], &arguments).unwrap_err();
         check(&[("mcp-param-region", "eu")], &arguments).unwrap_err();
         check(&[("mcp-param-region", "eu")], &json!({})).unwrap_err();
