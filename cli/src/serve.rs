@@ -15,6 +15,7 @@ use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
+use cogo_worker_mcp_gateway::api::call_routes;
 use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
@@ -259,10 +260,10 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
-    let endpoint =
+    let open_routes =
         mesh(&plan.mcp, &plan.policies, &plan.hub, &parts.hub_bus, &state, &tasks, &shutdown);
     let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes, endpoint.routes());
+    let router = hub::router(state, routes, open_routes);
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
@@ -322,7 +323,7 @@ async fn run(
     ended
 }
 
-/// `/mcp`: the tools of all machines, wherever their gateways run.
+/// `/mcp` and the calls by REST: the tools of all machines, wherever their gateways run.
 fn mesh(
     config: &Live<cogo_worker_mcp_gateway::config::Config>,
     policies: &Policies,
@@ -331,11 +332,13 @@ fn mesh(
     state: &hub::State,
     tasks: &Tasks,
     shutdown: &Shutdown,
-) -> Endpoint {
+) -> axum::Router {
     let (feed, config) = (state.feed.clone(), Live::from(config.get().mesh.clone()));
     let catalogue = Catalogue::start(bus.clone(), feed.clone(), config.clone(), tasks, shutdown);
     let mesh = Mesh::new(catalogue, feed, policies.retry.clone(), config);
-    Endpoint::new(mesh, state.principals(), endpoint::Limits::new(options), tasks, shutdown)
+    let rest = call_routes(mesh.clone(), state.principals(), options);
+    let limits = endpoint::Limits::new(options);
+    Endpoint::new(mesh, state.principals(), limits, tasks, shutdown).routes().merge(rest)
 }
 
 /// Resolves when the embedded Postgres dies under us; without one never.

@@ -156,6 +156,106 @@ async fn a_call_is_one_trace_from_the_client_to_the_tool_under_the_id_that_cogo_
     }
 }
 
+/// What a client of `/mcp` of MCP 2026-07-28 sends.
+fn tools_call(meta: Value) -> String {
+    let mut meta = meta;
+    meta["io.modelcontextprotocol/protocolVersion"] = json!("2026-07-28");
+    meta["io.modelcontextprotocol/clientInfo"] = json!({"name": "t", "version": "1"});
+    meta["io.modelcontextprotocol/clientCapabilities"] = json!({});
+    let params = json!({"name": "mirror__look", "arguments": {"password": SECRET}, "_meta": meta});
+    json!({"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": params}).to_string()
+}
+
+#[tokio::test]
+async fn a_call_by_mcp_or_by_rest_goes_below_its_clients_span_too() {
+    let db = TestDb::new().await;
+    let (collector, tool) = (Collector::start(), Tool::start(0));
+    let mesh = Mesh::start(&db, &tool, &collector.url);
+    let bearer = [
+        ("x-admin-token", TOKEN),
+        ("accept", "application/json, text/event-stream"),
+        ("mcp-protocol-version", "2026-07-28"),
+        ("mcp-method", "tools/call"),
+        ("mcp-name", "mirror__look"),
+        ("traceparent", "00-11111111111111111111111111111111-1111111111111111-01"),
+    ];
+    let traceparent = format!("00-{TRACE}-{CLIENT_SPAN}-01");
+    let body = tools_call(json!({"traceparent": traceparent}));
+    let url = format!("{}/mcp", mesh.url);
+    let mut last = Value::Null;
+    // The catalogue has to hear of the worker first.
+    assert!(
+        until(|| {
+            let (status, answer) = http_with("POST", &url, &bearer, &body);
+            last = json!([status, answer]);
+            status == 200 && answer["result"]["content"][0]["text"] == SECRET
+        }),
+        "{last}"
+    );
+    let spans = collector.wait(TRACE, 4);
+    let done: Vec<_> = spans.iter().filter(|seen| seen.says("cogo.outcome") == "done").collect();
+    let server = done.iter().find(|seen| seen.kind() == SpanKind::Server).expect("the hub's");
+    assert_eq!(server.parent(), CLIENT_SPAN, "_meta counts, not the header: {server:?}");
+    assert_eq!(collector::hex(&server.span.links[0].span_id), "1".repeat(16));
+    assert_eq!(server.says("mcp.protocol.version"), "2026-07-28");
+    assert_eq!(
+        last[1]["result"]["_meta"]["cogo/trace_id"].as_str().map(|id| id.replace('-', "")),
+        Some(TRACE.to_owned())
+    );
+
+    let url = format!("{}/api/mcp/mirror/look", mesh.url);
+    let given = traceparent.replace("4bf9", "4bf7");
+    let headers = [("x-admin-token", TOKEN), ("traceparent", given.as_str())];
+    let (status, answer) = http_with("POST", &url, &headers, "{}");
+    assert_eq!(status, 200, "{answer}");
+    let spans = collector.wait(&TRACE.replace("4bf9", "4bf7"), 4);
+    let server = one(&spans, SpanKind::Server, "tools/call look");
+    assert_eq!((server.parent(), server.says("cogo.outcome")), (CLIENT_SPAN.into(), "done".into()));
+
+    // What is refused is told by its class, and by nothing of what was sent.
+    let body = body.replace("mirror__look", &format!("mirror__{}", "none")).replace("4bf9", "4bf6");
+    let bearer =
+        bearer.map(|(name, value)| (name, if name == "mcp-name" { "mirror__none" } else { value }));
+    let (_, answer) = http_with("POST", &format!("{}/mcp", mesh.url), &bearer, &body);
+    assert!(answer["error"]["code"].is_i64(), "{answer}");
+    let spans = collector.wait(&TRACE.replace("4bf9", "4bf6"), 1);
+    let server = one(&spans, SpanKind::Server, "tools/call none");
+    assert!(server.failed() && server.says("error.type") == "-32602", "{server:?}");
+    mesh.worker.stop();
+    mesh.hub.stop();
+    assert!(!holds(&collector.bytes(), SECRET), "a secret in a trace");
+}
+
+#[tokio::test]
+async fn a_collector_behind_tls_is_reached_and_a_certificate_that_nobody_vouches_for_is_told() {
+    let db = TestDb::new().await;
+    let collector = Collector::default();
+    let (url, certificate) = server::serve_tls(collector.answer());
+    let dir = temp_dir();
+    write(dir.path(), "ca.pem", &certificate);
+    let cogo = Cogo::on(&db)
+        .with("OTEL_EXPORTER_OTLP_ENDPOINT", &url)
+        .with("OTEL_BSP_SCHEDULE_DELAY", "20");
+    let trusts = cogo
+        .clone()
+        .with("OTEL_EXPORTER_OTLP_CERTIFICATE", dir.path().join("ca.pem").display().to_string());
+    let echo = || {
+        let id = cogo.ok(&["enqueue", "echo/default", "echo", "1"]).line().to_owned();
+        let message = cogo.json(&["get", &id, "--wait"])["message"].clone();
+        message["trace_id"].as_str().expect("an id").to_owned()
+    };
+    let worker = trusts.start(&["worker", "echo"]);
+    worker.stderr.wait("is ready");
+    collector.wait(&echo(), 1);
+    worker.stop();
+    let worker = cogo.start(&["worker", "echo"]);
+    worker.stderr.wait("is ready");
+    echo();
+    let said = worker.stderr.wait("takes no traces").to_lowercase();
+    assert!(said.contains("certificate"), "{said}");
+    worker.stop();
+}
+
 fn holds(bytes: &[u8], text: &str) -> bool {
     bytes.windows(text.len()).any(|window| window == text.as_bytes())
 }
@@ -211,15 +311,8 @@ async fn a_collector_that_is_down_is_told_of_once_and_holds_nothing_up() {
     assert!(warned.to_lowercase().contains("refused"), "{warned}");
 
     let collector = Collector::default();
-    let kept = Arc::clone(&collector.requests);
     let listener = TcpListener::bind(address).expect("still free");
-    server::serve_on(
-        listener,
-        Arc::new(move |request| {
-            kept.lock().expect("unpoisoned").push(request);
-            (200, "application/x-protobuf", Vec::new())
-        }),
-    );
+    server::serve_on(listener, Arc::new(collector.answer()));
     let mut trace = String::new();
     assert!(until(|| {
         let (id, of) = mesh.call(&[]);

@@ -8,7 +8,7 @@ use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use prost::Message as _;
 
-use super::server::{Request, serve};
+use super::server::{Answer, Request, serve};
 use crate::support::until;
 
 /// What has been collected.
@@ -27,13 +27,18 @@ pub(super) struct Seen {
 
 impl Collector {
     pub(super) fn start() -> Self {
-        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
-        let kept = Arc::clone(&requests);
-        let url = serve(move |request| {
+        let mut collector = Self::default();
+        collector.url = serve(collector.answer());
+        collector
+    }
+
+    /// What answers requests by keeping them.
+    pub(super) fn answer(&self) -> impl Fn(Request) -> Answer + Send + Sync + 'static {
+        let kept = Arc::clone(&self.requests);
+        move |request| {
             kept.lock().expect("unpoisoned").push(request);
             (200, "application/x-protobuf", Vec::new())
-        });
-        Self { requests, url }
+        }
     }
 
     /// All spans so far.
