@@ -9,6 +9,7 @@ mod in_flight;
 mod lease;
 mod progress;
 pub mod runner;
+mod spans;
 mod topics;
 mod upkeep;
 
@@ -29,6 +30,7 @@ use crate::live::Live;
 use crate::message::Message;
 use crate::retry::{self, ErrorClass};
 use crate::shutdown::Shutdown;
+use crate::trace::Place;
 
 /// Does the work of a role, one message at a time.
 ///
@@ -61,6 +63,11 @@ pub trait Handler: Send + Sync + 'static {
     /// Why the message is not this worker's any more, if so: it came with a claim that was under way when its topic
     /// was given up. It is put back as it was, with its attempt. One that is still claimed would come again at once.
     fn refuses(&self, _message: &Message) -> Option<&'static str> {
+        None
+    }
+
+    /// Where the message was sent from, if it says so: the attempt's span then goes below that one.
+    fn sent_from(&self, _message: &Message) -> Option<Place> {
         None
     }
 
@@ -98,6 +105,8 @@ pub struct Delivery {
     pub cancelled: CancellationToken,
     /// The name of the [`Fallback`] to use, since the breaker of the message's own key is not closed.
     pub fallback: Option<String>,
+    /// The attempt's span, for what the handler does on its behalf; none where no spans are made.
+    pub place: Option<Place>,
     pub(crate) progress: progress::Reports,
 }
 

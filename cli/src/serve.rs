@@ -256,7 +256,7 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
-    let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
+    let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone(), None);
     let router = hub::router(state, routes, axum::Router::new());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 

@@ -11,6 +11,7 @@
 //! | [`metrics`] | what is counted |
 //! | `mesh` (feature `api`) | one call over the bus: checked, durable, waited for; tasks |
 //! | `platform` (feature `api`) | the built-in toolset `cogo`: the bus as tools |
+//! | [`trace`] | spans of a call, from the hub to the tool's server |
 //! | `demo` (feature) | a real MCP server to try it with |
 //! | `api` (feature) | the routes `/api/mcp/*` |
 
@@ -36,6 +37,7 @@ pub mod platform;
 pub mod redact;
 mod secret;
 pub mod toolsets;
+pub mod trace;
 pub mod upstream;
 
 pub use gateway::{Gateway, ROLE};

@@ -1,5 +1,6 @@
 //! Real MCP servers, a sick one, and what tests say again and again.
 
+pub(crate) mod asks;
 pub(crate) mod install;
 pub(crate) mod process;
 pub(crate) mod sick;
@@ -100,6 +101,7 @@ pub(crate) fn attempt() -> (Attempt, Arc<Mutex<Vec<Value>>>) {
         timeout: PATIENCE,
         cancelled: CancellationToken::new(),
         fallback: None,
+        place: None,
         progress: Arc::new(move |report| sink.lock().expect("no panics").push(report)),
     };
     (attempt, reports)
