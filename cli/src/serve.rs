@@ -14,13 +14,13 @@ use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
+use cogo::retry;
 use cogo::shutdown::{Shutdown, Tasks};
-use cogo_worker_mcp_gateway::api::call_routes;
 use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
 use cogo_worker_mcp_gateway::mesh::Mesh;
-use cogo_worker_mcp_gateway::{Gateway, ROLE};
+use cogo_worker_mcp_gateway::{Gateway, ROLE, api, config, platform};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -260,10 +260,21 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
-    let open_routes =
-        mesh(&plan.mcp, &plan.policies, &plan.hub, &parts.hub_bus, &state, &tasks, &shutdown);
-    let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes, open_routes);
+    let retry = plan.policies.retry.clone();
+    let mesh = mesh(&state, retry.clone(), gateway.mesh(), &tasks, &shutdown);
+    let limits = endpoint::Limits::new(&plan.hub);
+    let endpoint = Endpoint::new(
+        mesh.clone(),
+        platform::Deps { policies: retry.clone() },
+        state.principals(),
+        limits,
+        &tasks,
+        &shutdown,
+    );
+    let offered = mesh.catalogue().clone();
+    let calls = api::call_routes(mesh, state.principals(), &plan.hub);
+    let routes = gateway.routes(parts.hub_bus, retry, Some(offered)).merge(calls);
+    let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
@@ -323,22 +334,17 @@ async fn run(
     ended
 }
 
-/// `/mcp` and the calls by REST: the tools of all machines, wherever their gateways run.
+/// The tools of all machines, wherever their gateways run.
 fn mesh(
-    config: &Live<cogo_worker_mcp_gateway::config::Config>,
-    policies: &Policies,
-    options: &hub::Options,
-    bus: &Bus,
     state: &hub::State,
+    retry: Live<retry::Policies>,
+    config: Live<config::Mesh>,
     tasks: &Tasks,
     shutdown: &Shutdown,
-) -> axum::Router {
-    let (feed, config) = (state.feed.clone(), Live::from(config.get().mesh.clone()));
-    let catalogue = Catalogue::start(bus.clone(), feed.clone(), config.clone(), tasks, shutdown);
-    let mesh = Mesh::new(catalogue, feed, policies.retry.clone(), config);
-    let rest = call_routes(mesh.clone(), state.principals(), options);
-    let limits = endpoint::Limits::new(options);
-    Endpoint::new(mesh, state.principals(), limits, tasks, shutdown).routes().merge(rest)
+) -> Mesh {
+    let (bus, feed) = (state.bus.clone(), state.feed.clone());
+    let catalogue = Catalogue::start(bus, feed.clone(), config.clone(), tasks, shutdown);
+    Mesh::new(catalogue, feed, retry, config)
 }
 
 /// Resolves when the embedded Postgres dies under us; without one never.

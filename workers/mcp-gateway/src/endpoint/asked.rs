@@ -36,13 +36,12 @@ pub(super) struct Asked {
 }
 
 /// What a call carries beside its arguments.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Carried {
     pub(super) idempotency_key: Option<String>,
     pub(super) trace_id: Option<TraceId>,
-    /// Where it comes from, by its headers and by its `_meta`.
-    pub(super) header: Option<Place>,
-    pub(super) meta: Option<Place>,
+    /// The span that the headers name; what `_meta` names counts before it.
+    pub(super) place: Option<Place>,
     pub(super) timeout: Option<Duration>,
 }
 
@@ -61,8 +60,7 @@ impl Carried {
         Ok(Self {
             idempotency_key: text("idempotency-key")?,
             trace_id,
-            header: trace::in_headers(headers),
-            meta: None,
+            place: trace::in_headers(headers),
             timeout: None,
         })
     }
@@ -80,14 +78,12 @@ impl Carried {
         if let Some(id) = text("cogo/trace_id")? {
             self.trace_id = Some(trace_id("_meta.cogo/trace_id", &id)?);
         }
-        self.meta = trace::in_meta(meta);
         match meta.get("cogo/timeout_ms") {
             None | Some(Value::Null) => {}
             Some(ms) => {
                 let timeout = ms.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis);
                 let Some(timeout) = timeout.filter(|timeout| *timeout <= MAX_TIMEOUT) else {
-                    let rule =
-                        format!("must be a whole number from 1 to {}", MAX_TIMEOUT.as_millis());
+                    let rule = format!("must be a whole number from 1 to {}", MAX_TIMEOUT.as_millis());
                     return Err(RpcError::invalid("_meta.cogo/timeout_ms", rule));
                 };
                 self.timeout = Some(timeout);
@@ -111,16 +107,10 @@ mod tests {
     fn what_meta_says_goes_before_what_headers_say() {
         let mut headers = HeaderMap::new();
         headers.insert("idempotency-key", "from-header".parse().unwrap());
-        let place = |flags| format!("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-{flags}");
-        headers.insert("traceparent", place("00").parse().unwrap());
         let carried = Carried::of_headers(&headers).unwrap();
-        let meta = json!({
-            "cogo/idempotency_key": "from-meta", "cogo/timeout_ms": 1500, "traceparent": place("01"),
-        });
+        let meta = json!({"cogo/idempotency_key": "from-meta", "cogo/timeout_ms": 1500});
         let carried = carried.with_meta(meta.as_object().unwrap()).unwrap();
         assert_eq!(carried.idempotency_key.as_deref(), Some("from-meta"));
-        let places = [carried.header, carried.meta].map(|place| place.unwrap().traceparent());
-        assert_eq!(places, [place("00"), place("01")]);
         assert_eq!(carried.timeout, Some(Duration::from_millis(1500)));
     }
 

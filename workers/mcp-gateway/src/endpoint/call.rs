@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use cogo::hub::Principal;
 use cogo::message::MessageId;
 use serde_json::{Map, Value, json};
 
@@ -12,17 +13,13 @@ use super::lifecycle::MODERN;
 use super::rpc::{Answer, CANCELLED, RpcError, notification};
 use crate::catalogue::TaskSupport;
 use crate::mesh::{Input, Outcome, Refusal, Request, Started};
+use crate::platform;
 use crate::trace::{self, CallSpan, End};
 
 /// How long a tool that may be a task is waited for: what is done by then needs none.
 const AT_ONCE: Duration = Duration::from_millis(100);
 /// How long a client that waits may wait. The call's own deadline ends it before; this is for what has none.
 const PATIENCE: Duration = Duration::from_secs(25 * 3600);
-
-/// Where a result that is not the tool's own says of which sort its failure is.
-const CLASS: &str = "cogo/class";
-const CLASS_CANCELLED: &str = "cancelled";
-const CLASS_STOPPING: &str = "hub_stopping";
 
 impl Endpoint {
     /// One call, to its end; or until it is a task.
@@ -43,8 +40,19 @@ impl Endpoint {
         let input = input(&mut params)?;
         let carried = asked.headers.clone().with_meta(&meta)?;
         let (toolset, tool, offer) = self.named(asked, &name).await?;
+        if toolset == platform::TOOLSET {
+            let deps = &self.0.builtin;
+            return match platform::call(&asked.who, deps, &tool, arguments).await {
+                Ok(result) => Ok(finished(asked, result, None)),
+                Err(Refusal::InvalidArguments { pointer, message }) => {
+                    Ok(finished(asked, invalid_arguments(&pointer, &message), None))
+                }
+                Err(refusal) => Err(refusal.into()),
+            };
+        }
         let support = offer.map_or(TaskSupport::Unsaid, |offer| offer.task_support);
         let patience = self.patience(asked, support)?;
+        let in_meta = trace::in_meta(&meta);
         let mut span = trace::server_span(&trace::Asked {
             method: "tools/call",
             toolset: Some(&toolset),
@@ -52,8 +60,8 @@ impl Endpoint {
             session: asked.key.as_ref().and_then(Key::session),
             protocol: asked.client.modern.then_some(MODERN),
             trace_id: carried.trace_id,
-            meta: carried.meta.as_ref(),
-            header: carried.header.as_ref(),
+            meta: in_meta.as_ref(),
+            header: carried.place.as_ref(),
         });
         let request = Request {
             toolset,
@@ -67,12 +75,13 @@ impl Endpoint {
             deadline: carried.timeout,
             priority: None,
         };
-        let answer = self.call(asked, request, patience, &mut span).await;
+        let answer = self.make(asked, request, patience, &mut span).await;
         span.end(end(&answer));
         answer
     }
 
-    async fn call(
+    /// Makes the call; after `patience`, if there is an end to it, the call is a task.
+    async fn make(
         &self,
         asked: &Asked,
         request: Request,
@@ -93,27 +102,25 @@ impl Endpoint {
         let waiting = &entered.waiting;
         let _only_once = waiting.id.set(started.id);
         if waiting.unwanted.is_cancelled() {
-            self.cancel(asked, started.id).await;
+            self.cancel_call(&asked.who, started.id).await;
             return Err(unwanted());
+        }
+        if patience == Some(Duration::ZERO) {
+            return self.created(asked, &started).await;
         }
         let notes = asked.notes.clone();
         let mut tell = |report: Value| {
-            let Some(token) = &progress_token else { return };
-            let Value::Object(mut report) = report else { return };
+            let (Some(token), Value::Object(mut report)) = (&progress_token, report) else { return };
             report.insert("progressToken".to_owned(), token.clone());
-            let _dropped_where_nobody_reads =
-                notes.try_send(notification("notifications/progress", &Value::Object(report)));
+            let note = notification("notifications/progress", &Value::Object(report));
+            let _dropped_where_nobody_reads = notes.try_send(note);
         };
         let progress: Option<&mut (dyn FnMut(Value) + Send)> = match progress_token {
             Some(_) => Some(&mut tell),
             None => None,
         };
-        let (until, becomes_task) = match patience {
-            Some(patience) => (patience, true),
-            None => (PATIENCE, false),
-        };
         let outcome = tokio::select! {
-            outcome = self.0.mesh.wait(&started, until, progress) => outcome?,
+            outcome = self.0.mesh.wait(&started, patience.unwrap_or(PATIENCE), progress) => outcome?,
             // Whoever cancelled tells the bus.
             () = waiting.unwanted.cancelled() => return Err(unwanted()),
         };
@@ -122,16 +129,16 @@ impl Endpoint {
             Outcome::Failed(failed) => Err(failed.into()),
             Outcome::Cancelled => {
                 let text = format!("The call was cancelled. It is kept as message {}.", started.id);
-                Ok(finished(asked, classed(failure(&text), CLASS_CANCELLED), Some(&started)))
+                Ok(finished(asked, failure(&text), Some(&started)))
             }
-            Outcome::Pending if becomes_task => self.created(asked, &started).await,
+            Outcome::Pending if patience.is_some() => self.created(asked, &started).await,
             Outcome::Pending => {
                 let text = format!(
                     "The hub is stopping; the call goes on as message {}. Call again with the same idempotency key to \
                      have its result.",
                     started.id
                 );
-                Ok(finished(asked, classed(failure(&text), CLASS_STOPPING), Some(&started)))
+                Ok(finished(asked, failure(&text), Some(&started)))
             }
         }
     }
@@ -153,15 +160,23 @@ impl Endpoint {
     }
 
     /// Tells the bus that a call is not wanted any more.
-    pub(super) async fn cancel(&self, asked: &Asked, id: MessageId) {
-        self.cancel_call(&asked.who, id).await;
-    }
-
-    /// As [`Endpoint::cancel`].
-    pub(super) async fn cancel_call(&self, who: &cogo::hub::Principal, id: MessageId) {
+    pub(super) async fn cancel_call(&self, who: &Principal, id: MessageId) {
         if let Err(refusal) = self.0.mesh.cancel(who, id, "cancelled by its client").await {
             tracing::warn!(message.id = %id, error = %refusal, "Could not cancel {id} for its client");
         }
+    }
+}
+
+/// How a call ended, for its span.
+fn end(answer: &Answer) -> End<'_> {
+    match answer {
+        Err(error) if error.code == CANCELLED => End::Cancelled,
+        Err(error) => End::Refused(error.code),
+        Ok(result) if result["resultType"] == "task" => End::Pending,
+        Ok(result) if result["isError"] == true => {
+            End::Failed(result["_meta"]["cogo/class"].as_str().unwrap_or("tool_error"))
+        }
+        Ok(_) => End::Done,
     }
 }
 
@@ -209,31 +224,6 @@ fn finished(asked: &Asked, mut result: Value, started: Option<&Started>) -> Valu
 
 fn failure(text: &str) -> Value {
     json!({ "content": [{ "type": "text", "text": text }], "isError": true })
-}
-
-/// A failure of ours says of which sort it is.
-fn classed(mut failure: Value, class: &str) -> Value {
-    failure["_meta"] = json!({ CLASS: class });
-    failure
-}
-
-/// How a call ended, for its span.
-fn end(answer: &Answer) -> End<'_> {
-    match answer {
-        Err(error) if error.code == CANCELLED => End::Cancelled,
-        Err(error) => End::Refused(error.code),
-        Ok(result) if result["resultType"] == "task" => End::Pending,
-        Ok(result) if result["isError"] == true => {
-            let meta = &result["_meta"];
-            match meta[CLASS].as_str().or(meta["cogo/code"].as_str()) {
-                Some(CLASS_CANCELLED) => End::Cancelled,
-                Some(CLASS_STOPPING) => End::Pending,
-                Some(class) => End::Failed(class),
-                None => End::Failed("tool_error"),
-            }
-        }
-        Ok(_) => End::Done,
-    }
 }
 
 fn invalid_arguments(pointer: &str, message: &str) -> Value {
