@@ -105,17 +105,7 @@ impl Site {
             .routes(bus.clone(), live, Some(mesh.catalogue().clone()))
             .merge(api::call_routes(mesh.clone(), principals.clone(), &options));
         let router = hub::router(state, routes, axum::Router::new());
-        Self {
-            mesh,
-            bus,
-            db,
-            shutdown,
-            principals,
-            keys,
-            router,
-            tasks,
-            _artifacts: artifacts,
-        }
+        Self { mesh, bus, db, shutdown, principals, keys, router, tasks, _artifacts: artifacts }
     }
 
     /// The holder of the admin token.
