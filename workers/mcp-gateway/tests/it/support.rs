@@ -2,6 +2,7 @@
 
 pub(crate) mod install;
 pub(crate) mod process;
+pub(crate) mod shelf;
 pub(crate) mod sick;
 
 use std::sync::{Arc, Mutex};
