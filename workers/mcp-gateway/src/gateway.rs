@@ -90,7 +90,8 @@ impl Gateway {
     /// When the worker cannot start, or stops before it was asked to.
     pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
         let (retry, artifacts) = (context.retry.clone(), &context.artifacts_dir);
-        let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts);
+        let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts)
+            .with_store(context.artifacts.clone());
         let topics = self.toolsets.topics();
         let stop = CancellationToken::new();
         let telling = tell(topics.clone(), context.config_dir.clone(), stop.clone());
