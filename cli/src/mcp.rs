@@ -1,5 +1,7 @@
 //! `cogo mcp`: the MCP servers of `configs/mcp.json`, and calls of their tools through the bus.
 
+mod change;
+
 use std::time::Duration;
 
 use anyhow::Result;
@@ -25,6 +27,8 @@ use crate::up_file::UpFile;
 #[command(after_help = "\
 Examples:
   cogo mcp list
+  cogo mcp add browser --url ws://localhost:3004
+  cogo mcp disable browser
   cogo mcp ping figma
   cogo mcp call demo echo --params '{\"message\": \"hello\"}'
   cogo mcp call browser get_title --params - --timeout 2m < params.json
@@ -49,6 +53,14 @@ enum Command {
     },
     /// Call a tool through the bus and wait for its result
     Call(Call),
+    /// Add an MCP server to configs/mcp.json
+    Add(Box<change::Add>),
+    /// Take an MCP server out of configs/mcp.json
+    Remove(change::Named),
+    /// Serve a toolset that was disabled
+    Enable(change::Named),
+    /// Keep a toolset in configs/mcp.json without serving it; its calls wait, or go to other machines
+    Disable(change::Named),
 }
 
 #[derive(Debug, Args)]
@@ -83,6 +95,10 @@ impl Mcp {
             Command::List => list(global, output).await,
             Command::Ping { toolset } => ping(toolset.as_deref(), global, output).await,
             Command::Call(call) => call.run(global, output).await,
+            Command::Add(add) => add.run(global, output),
+            Command::Remove(named) => named.remove(global, output),
+            Command::Enable(named) => named.enable(global, output, true),
+            Command::Disable(named) => named.enable(global, output, false),
         }
     }
 }

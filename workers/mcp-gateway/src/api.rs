@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `POST /api/mcp/{toolset}/{tool}` | a tool called, and its result waited for |
 //! | `POST /api/mcp/enqueue` | a tool call onto the bus |
+//! | `GET /api/mcp/toolsets`, `PUT`, `PATCH`, `DELETE /api/mcp/toolsets/{name}` | the servers of `configs/mcp.json`, changed |
 //! | `GET /api/mcp/config` | the toolsets, without secrets |
 //! | `GET /api/mcp/health` | all toolsets, pinged side by side |
 //! | `GET /api/mcp/ping/{toolset}/{tool}` | the server pinged and the tool found, never run |
 
 mod call;
 mod enqueue;
+mod toolsets;
 mod view;
 
 use std::future::Future;
@@ -66,6 +68,7 @@ impl Gateway {
             .route("/api/mcp/health", get(health::<B>))
             .route("/api/mcp/ping/{toolset}/{tool}", get(ping::<B>))
             .with_state(Arc::new(api))
+            .merge(toolsets::routes(Arc::clone(self.toolsets()), self.config_dir()))
     }
 }
 

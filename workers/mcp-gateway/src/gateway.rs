@@ -1,6 +1,6 @@
 //! The role: configuration in, a worker on the bus out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,6 +45,7 @@ async fn start(context: Context) -> Result<(), RoleError> {
 pub struct Gateway {
     toolsets: Arc<Toolsets>,
     config: Live<Config>,
+    config_dir: Option<PathBuf>,
     tasks: Tasks,
     stop: CancellationToken,
 }
@@ -62,7 +63,19 @@ impl Gateway {
         let toolsets = Toolsets::start(config.get(), demo, shutdown);
         let (tasks, stop) = (Tasks::new(), shutdown.draining().child_token());
         tasks.spawn(follow(config.clone(), Arc::clone(&toolsets), stop.clone()));
-        Self { toolsets, config, tasks, stop }
+        Self { toolsets, config, config_dir: None, tasks, stop }
+    }
+
+    /// Lets the API change `mcp.json` of this directory, from which the configuration must come.
+    #[must_use]
+    pub fn with_config_dir(self, dir: impl Into<PathBuf>) -> Self {
+        Self { config_dir: Some(dir.into()), ..self }
+    }
+
+    /// The directory whose `mcp.json` the API may change.
+    #[must_use]
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        self.config_dir.clone()
     }
 
     /// The servers.

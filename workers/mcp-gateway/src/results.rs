@@ -38,7 +38,8 @@ impl Keep<'_> {
     pub(crate) async fn fit(&self, mut result: Value) -> Result<Value, Error> {
         let whole = size(&result);
         // What has neither is no result of a tool: an error, or a question.
-        let is_one = ["content", "structuredContent"].iter().any(|field| result.get(field).is_some());
+        let is_one =
+            ["content", "structuredContent"].iter().any(|field| result.get(field).is_some());
         if whole <= self.max_bytes || !is_one {
             return Ok(result);
         }
