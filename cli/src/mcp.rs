@@ -1,5 +1,6 @@
 //! `cogo mcp`: the MCP servers of `configs/mcp.json`, and calls of their tools through the bus.
 
+mod change;
 mod pins;
 mod tools;
 
@@ -29,6 +30,8 @@ use crate::up_file::UpFile;
 #[command(after_help = "\
 Examples:
   cogo mcp list
+  cogo mcp add browser --url ws://localhost:3004
+  cogo mcp disable browser
   cogo mcp ping figma
   cogo mcp tools
   cogo mcp pins
@@ -58,6 +61,14 @@ enum Command {
     Call(Call),
     Tools(tools::Tools),
     Pins(pins::Pins),
+    /// Add an MCP server to configs/mcp.json
+    Add(Box<change::Add>),
+    /// Take an MCP server out of configs/mcp.json
+    Remove(change::Named),
+    /// Serve a toolset that was disabled
+    Enable(change::Named),
+    /// Keep a toolset in configs/mcp.json without serving it; its calls wait, or go to other machines
+    Disable(change::Named),
 }
 
 #[derive(Debug, Args)]
@@ -94,6 +105,10 @@ impl Mcp {
             Command::Call(call) => call.run(global, output).await,
             Command::Tools(tools) => tools.run(global, output).await,
             Command::Pins(pins) => pins.run(global, output).await,
+            Command::Add(add) => add.run(global, output),
+            Command::Remove(named) => named.remove(global, output),
+            Command::Enable(named) => named.enable(global, output, true),
+            Command::Disable(named) => named.enable(global, output, false),
         }
     }
 }

@@ -32,6 +32,7 @@ pub mod mesh;
 mod meta;
 pub mod metrics;
 pub mod redact;
+mod results;
 mod secret;
 pub mod toolsets;
 pub mod trace;
