@@ -5,6 +5,7 @@ mod catalogue;
 mod demo;
 mod fallback;
 mod handler;
+mod mesh;
 mod real;
 mod sick;
 mod support;
