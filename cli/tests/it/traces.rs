@@ -184,24 +184,24 @@ async fn a_call_by_mcp_or_by_rest_goes_below_its_clients_span_too() {
     let url = format!("{}/mcp", mesh.url);
     let mut last = Value::Null;
     // The catalogue has to hear of the worker first.
+    let warm = tools_call(json!({}));
     assert!(
         until(|| {
-            let (status, answer) = http_with("POST", &url, &bearer, &body);
+            let (status, answer) = http_with("POST", &url, &bearer, &warm);
             last = json!([status, answer]);
             status == 200 && answer["result"]["content"][0]["text"] == SECRET
         }),
         "{last}"
     );
+    let (_, answer) = http_with("POST", &url, &bearer, &body);
+    let told = &answer["result"]["_meta"]["cogo/trace_id"];
+    assert_eq!(told.as_str().map(|id| id.replace('-', "")).as_deref(), Some(TRACE), "{answer}");
     let spans = collector.wait(TRACE, 4);
-    let done: Vec<_> = spans.iter().filter(|seen| seen.says("cogo.outcome") == "done").collect();
-    let server = done.iter().find(|seen| seen.kind() == SpanKind::Server).expect("the hub's");
+    let server = one(&spans, SpanKind::Server, "tools/call look");
+    assert_eq!(server.says("cogo.outcome"), "done");
     assert_eq!(server.parent(), CLIENT_SPAN, "_meta counts, not the header: {server:?}");
     assert_eq!(collector::hex(&server.span.links[0].span_id), "1".repeat(16));
     assert_eq!(server.says("mcp.protocol.version"), "2026-07-28");
-    assert_eq!(
-        last[1]["result"]["_meta"]["cogo/trace_id"].as_str().map(|id| id.replace('-', "")),
-        Some(TRACE.to_owned())
-    );
 
     let url = format!("{}/api/mcp/mirror/look", mesh.url);
     let given = traceparent.replace("4bf9", "4bf7");
