@@ -4,10 +4,10 @@ use opentelemetry::trace::{Link, SpanKind, TraceContextExt as _, TraceId};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
-/// How many bits of a trace id are random in any case (W3C Trace Context Level 2, 2.2.3.3): of a UUID, which the
-/// ids of messages are, the higher ones are not, so that the SDK's own sampler, which looks at 64, would record
-/// either all or none of them.
-const RANDOM_BITS: u32 = 56;
+/// How many bits of a trace id are random in any case. Ids of messages are UUIDs, whose higher bits are not: the variant
+/// of all, and of version 7 the time and a counter, the same for a whole millisecond. The SDK's own sampler looks at
+/// 64, and would record either all or none of them.
+const RANDOM_BITS: u32 = 32;
 
 /// What is recorded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,7 +22,7 @@ impl Sampler {
     fn takes(self, trace: TraceId) -> bool {
         let id = u128::from_be_bytes(trace.to_bytes());
         let random = id & ((1 << RANDOM_BITS) - 1);
-        #[allow(clippy::cast_precision_loss)] // 53 of 56 bits are enough to tell shares apart
+        #[allow(clippy::cast_precision_loss)] // none is lost: a double holds 53 bits
         let position = random as f64 / (1_u128 << RANDOM_BITS) as f64;
         position < self.ratio
     }
