@@ -103,7 +103,8 @@ impl Site {
         let hub_only = Gateway::start(Config::default(), None, &shutdown);
         let routes = hub_only
             .routes(bus.clone(), live, Some(mesh.catalogue().clone()))
-            .merge(api::call_routes(mesh.clone(), principals.clone(), &options));
+            .merge(api::call_routes(mesh.clone(), principals.clone(), &options))
+            .merge(api::catalogue_routes(mesh.catalogue().clone(), principals.clone()));
         let router = hub::router(state, routes, axum::Router::new());
         Self { mesh, bus, db, shutdown, principals, keys, router, tasks, _artifacts: artifacts }
     }
@@ -197,6 +198,13 @@ impl Site {
         let mut all = vec![("x-admin-token", TOKEN), ("content-type", "application/json")];
         all.extend_from_slice(headers);
         self.send("POST", path, &body.to_string(), &all).await
+    }
+
+    /// What is read over HTTP, with the admin token.
+    pub(crate) async fn get(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+        let mut all = vec![("x-admin-token", TOKEN)];
+        all.extend_from_slice(headers);
+        self.send("GET", path, "", &all).await
     }
 
     pub(crate) async fn send(
