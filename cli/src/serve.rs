@@ -14,7 +14,6 @@ use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
-use cogo::retry;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
@@ -264,7 +263,10 @@ async fn run(
         artifacts_dir: plan.artifacts_dir.clone(),
     };
     let retry = plan.policies.retry.clone();
-    let mesh = mesh(&state, retry.clone(), gateway.mesh(), &tasks, &shutdown);
+    // The tools of all machines, wherever their gateways run.
+    let (bus, feed) = (state.bus.clone(), state.feed.clone());
+    let catalogue = Catalogue::start(bus, feed.clone(), gateway.mesh(), &tasks, &shutdown);
+    let mesh = Mesh::new(catalogue.clone(), feed, retry.clone(), gateway.mesh());
     let limits = endpoint::Limits::new(&plan.hub);
     let endpoint = Endpoint::new(
         mesh.clone(),
@@ -274,9 +276,11 @@ async fn run(
         &tasks,
         &shutdown,
     );
-    let offered = mesh.catalogue().clone();
     let calls = api::call_routes(mesh, state.principals(), &plan.hub);
-    let routes = gateway.routes(parts.hub_bus, retry, Some(offered)).merge(calls);
+    let routes = gateway
+        .routes(parts.hub_bus, retry, Some(catalogue.clone()))
+        .merge(calls)
+        .merge(api::catalogue_routes(catalogue, state.principals()));
     let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
@@ -335,19 +339,6 @@ async fn run(
         let _too_slow = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
     }
     ended
-}
-
-/// The tools of all machines, wherever their gateways run.
-fn mesh(
-    state: &hub::State,
-    retry: Live<retry::Policies>,
-    config: Live<config::Mesh>,
-    tasks: &Tasks,
-    shutdown: &Shutdown,
-) -> Mesh {
-    let (bus, feed) = (state.bus.clone(), state.feed.clone());
-    let catalogue = Catalogue::start(bus, feed.clone(), config.clone(), tasks, shutdown);
-    Mesh::new(catalogue, feed, retry, config)
 }
 
 /// Resolves when the embedded Postgres dies under us; without one never.

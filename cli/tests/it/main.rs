@@ -10,6 +10,7 @@ mod limits;
 mod log;
 mod mcp;
 mod messages;
+mod pins;
 mod refusals;
 mod reload;
 mod remote;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::bus::dead_letter::Filter;
+use cogo::bus::offer::{NewDefinition, NewPin};
 use cogo::bus::{Bus, Error, Feed, Signal, Update};
 use cogo::clock::Stopwatch;
 use cogo::error::Code;
@@ -13,6 +14,7 @@ use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::runner::{Options, Runner};
 use cogo::worker::{Delivery, Failure, Handler, Output};
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::{Notify, watch};
 
 use super::setting::{Setting, Way};
@@ -265,4 +267,54 @@ pub(super) async fn only_a_database_has_a_dead_letter_queue(s: Setting) {
     let mut woken = s.bus.waker(Signal::Log);
     s.bus.publish(echo(json!(1))).await.expect("published");
     tokio::time::timeout(SOON, woken.woken()).await.expect("its own doings wake at once");
+}
+
+pub(crate) async fn what_is_offered_is_defined_read_and_approved_alike(its: Setting) {
+    let new = |n: usize| {
+        let definition = json!({"name": "echo", "description": format!("{n} ").repeat(5000)});
+        let definition = definition.to_string();
+        let hash = Sha256::digest(definition.as_bytes());
+        let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        NewDefinition { hash, definition }
+    };
+    // More than goes into one request.
+    let many: Vec<_> = (0..40).map(new).collect();
+    for _ in 0..2 {
+        assert!(its.bus.define("default", &many).await.expect("defined").is_empty());
+    }
+    let hashes: Vec<_> = many.iter().map(|new| new.hash.clone()).collect();
+    let read = its.bus.definitions("default", &hashes).await.expect("read");
+    assert_eq!(read.len(), 40);
+    assert!(read.iter().all(|known| many.iter().any(|new| new.definition == known.definition)));
+    let bad = NewDefinition { hash: many[0].hash.clone(), definition: "{}".to_owned() };
+    let large = NewDefinition { definition: "x".repeat(70_000), ..new(41) };
+    let fine = new(42);
+    let refused = its.bus.define("default", &[bad, large, fine.clone()]).await.expect("defined");
+    assert_eq!(refused.len(), 1, "what is known is not looked at: {refused:?}");
+    assert_eq!(its.bus.definitions("default", &[fine.hash]).await.expect("read").len(), 1);
+
+    let worker = json!({"id": "w", "tenant": "default", "role": "mcp-gateway", "topics": ["mcp-gateway/demo"],
+        "info": {"toolsets": {"demo": {"tools": {"echo": hashes[0]}}}}});
+    its.bus.worker_seen(&worker).await.expect("seen");
+    let offers = its.bus.offers("default", Duration::from_secs(60)).await.expect("read");
+    assert_eq!(offers.len(), 1);
+    assert_eq!(
+        (offers[0].tool.as_str(), &offers[0].hash, offers[0].online),
+        ("echo", &hashes[0], 1)
+    );
+    assert_eq!(offers[0].workers, ["w"]);
+    let pin = NewPin {
+        toolset: "demo".to_owned(),
+        tool: "echo".to_owned(),
+        hash: Some(hashes[0].clone()),
+    };
+    let approved = its.bus.pin("default", std::slice::from_ref(&pin), Some("ann")).await;
+    if its.way == Way::Token {
+        assert_eq!(approved.expect_err("an operator's").code(), Code::Forbidden);
+        its.admin.pin("default", &[pin], Some("ann")).await.expect("approved");
+    } else {
+        assert_eq!(approved.expect("approved"), 1);
+    }
+    let pins = its.bus.pins("default").await.expect("read");
+    assert_eq!((pins.len(), pins[0].pinned_by.as_deref()), (1, Some("ann")));
 }

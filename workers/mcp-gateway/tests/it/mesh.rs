@@ -2,5 +2,6 @@
 
 mod calls;
 mod http;
+mod pins;
 mod site;
 mod tasks;

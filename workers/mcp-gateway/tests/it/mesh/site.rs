@@ -103,7 +103,8 @@ impl Site {
         let hub_only = Gateway::start(Config::default(), None, &shutdown);
         let routes = hub_only
             .routes(bus.clone(), live, Some(mesh.catalogue().clone()))
-            .merge(api::call_routes(mesh.clone(), principals.clone(), &options));
+            .merge(api::call_routes(mesh.clone(), principals.clone(), &options))
+            .merge(api::catalogue_routes(mesh.catalogue().clone(), principals.clone()));
         let router = hub::router(state, routes, axum::Router::new());
         Self { mesh, bus, db, shutdown, principals, keys, router, tasks, _artifacts: artifacts }
     }
@@ -199,6 +200,13 @@ impl Site {
         self.send("POST", path, &body.to_string(), &all).await
     }
 
+    /// What is read over HTTP, with the admin token.
+    pub(crate) async fn get(&self, path: &str, headers: &[(&'static str, &str)]) -> Answer {
+        let mut all = vec![("x-admin-token", TOKEN)];
+        all.extend_from_slice(headers);
+        self.send("GET", path, "", &all).await
+    }
+
     pub(crate) async fn send(
         &self,
         method: &str,
@@ -280,7 +288,7 @@ impl Machine {
             breaker: Live::default(),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
-            artifacts: cogo::artifact::Store::folder(dir.path(), cogo::artifact::Limits::default()),
+            artifacts: cogo::artifact::Store::folder(dir.path(), Default::default()),
             reread: Live::default(),
             shutdown: shutdown.clone(),
             ready: watch::Sender::new(false),
