@@ -19,7 +19,7 @@ use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
 use cogo_worker_mcp_gateway::mesh::Mesh;
-use cogo_worker_mcp_gateway::{Gateway, ROLE, api, config, platform};
+use cogo_worker_mcp_gateway::{Gateway, ROLE, api, platform};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;

@@ -6,6 +6,7 @@ mod demo;
 mod fallback;
 mod handler;
 mod mesh;
+mod platform;
 mod real;
 mod sick;
 mod support;

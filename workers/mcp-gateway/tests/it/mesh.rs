@@ -3,5 +3,5 @@
 mod calls;
 mod http;
 mod pins;
-mod site;
+pub(crate) mod site;
 mod tasks;

@@ -116,8 +116,12 @@ impl Site {
 
     /// The holder of a key of the default tenant that may send to these topics.
     pub(crate) fn sender(&self, send: &[&str]) -> Principal {
-        let claims = json!({"role": "authenticated", "tenant": "default", "send": send,
-            "exp": utc_now().timestamp() + 3600});
+        self.holder(json!({"role": "authenticated", "tenant": "default", "send": send}))
+    }
+
+    /// The holder of a key with these claims, for an hour.
+    pub(crate) fn holder(&self, mut claims: Value) -> Principal {
+        claims["exp"] = json!(utc_now().timestamp() + 3600);
         let key = self.keys.mint(&serde_json::from_value(claims).expect("claims"));
         self.principals.of_token(&key).expect("a key")
     }
@@ -286,6 +290,10 @@ impl Machine {
             drain: Duration::from_secs(1),
             retry: Live::default(),
             breaker: Live::default(),
+            artifacts: cogo::artifact::Store::folder(
+                dir.path(),
+                cogo::artifact::Limits::default(),
+            ),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
             artifacts: cogo::artifact::Store::folder(dir.path(), Default::default()),
