@@ -2,6 +2,7 @@
 
 mod api;
 mod demo;
+mod endpoint;
 mod fallback;
 mod handler;
 mod mesh;
