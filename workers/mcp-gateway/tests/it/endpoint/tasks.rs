@@ -30,10 +30,10 @@ async fn ended(wire: &Wire, id: &str) -> Value {
 
 #[tokio::test]
 async fn a_call_that_takes_its_time_becomes_a_task() {
-    let site = site(200).await;
+    let site = site(2000).await;
     let _machine = site.demo().await;
     let wire = Wire::of(&site).await;
-    let slow = json!({"name": "demo__sleep", "arguments": {"ms": 1200}});
+    let slow = json!({"name": "demo__sleep", "arguments": {"ms": 4000}});
     let created = wire.ask_with_tasks("tools/call", slow.clone()).await;
     let task = created.result();
     assert_eq!((&task["resultType"], &task["status"]), (&json!("task"), &json!("working")));
@@ -45,13 +45,13 @@ async fn a_call_that_takes_its_time_becomes_a_task() {
     let id = task["taskId"].as_str().expect("an id");
     let task = ended(&wire, id).await;
     assert_eq!(task["status"], "completed");
-    assert_eq!(task["result"]["content"][0]["text"], "slept 1200 ms");
+    assert_eq!(task["result"]["content"][0]["text"], "slept 4000 ms");
     // What is done at once is no task, and a client that knows no tasks gets none.
     let quick = json!({"name": "demo__echo", "arguments": {"message": "hi"}});
     let wire = &wire;
     assert_eq!(wire.ask_with_tasks("tools/call", quick).await.result()["content"][0]["text"], "hi");
     let waited = wire.ask("tools/call", slow).await;
-    assert_eq!(waited.result()["content"][0]["text"], "slept 1200 ms");
+    assert_eq!(waited.result()["content"][0]["text"], "slept 4000 ms");
 }
 
 #[tokio::test]
