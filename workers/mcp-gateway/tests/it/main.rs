@@ -3,6 +3,7 @@
 mod api;
 mod catalogue;
 mod demo;
+mod endpoint;
 mod fallback;
 mod handler;
 mod mesh;

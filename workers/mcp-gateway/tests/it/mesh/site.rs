@@ -22,8 +22,11 @@ use cogo_worker_mcp_gateway::api;
 use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::config::{self, Config, Toolset};
 use cogo_worker_mcp_gateway::demo::Demo;
+use cogo_worker_mcp_gateway::endpoint::{Endpoint, Limits};
 use cogo_worker_mcp_gateway::mesh::{Mesh, Outcome, Request, Started, Task};
+use cogo_worker_mcp_gateway::platform;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -64,12 +67,15 @@ impl Site {
     }
 
     pub(crate) async fn with(config: config::Mesh) -> Self {
+        Self::with_options(config, Options::default()).await
+    }
+
+    pub(crate) async fn with_options(config: config::Mesh, options: Options) -> Self {
         let db = TestDb::new().await;
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let bus = Bus::new(db.pool().clone());
         let feed = Feed::start(bus.clone(), &tasks, &shutdown);
         let keys = Keys::new(&[SECRET]).expect("a secret");
-        let options = Options::default();
         let realtime = Realtime::start(
             bus.clone(),
             feed.clone(),
@@ -105,7 +111,10 @@ impl Site {
             .routes(bus.clone(), live, Some(mesh.catalogue().clone()))
             .merge(api::call_routes(mesh.clone(), principals.clone(), &options))
             .merge(api::catalogue_routes(mesh.catalogue().clone(), principals.clone()));
-        let router = hub::router(state, routes, axum::Router::new());
+        let limits = Limits::new(&options);
+        let (builtin, who) = (platform::Deps::default(), principals.clone());
+        let endpoint = Endpoint::new(mesh.clone(), builtin, who, limits, &tasks, &shutdown);
+        let router = hub::router(state, routes, endpoint.routes());
         Self { mesh, bus, db, shutdown, principals, keys, router, tasks, _artifacts: artifacts }
     }
 
@@ -116,7 +125,7 @@ impl Site {
 
     /// The holder of a key of the default tenant that may send to these topics.
     pub(crate) fn sender(&self, send: &[&str]) -> Principal {
-        self.holder(json!({"role": "authenticated", "tenant": "default", "send": send}))
+        self.principals.of_token(&self.key(send, 3600)).expect("a key")
     }
 
     /// The holder of a key with these claims, for an hour.
@@ -124,6 +133,22 @@ impl Site {
         claims["exp"] = json!(utc_now().timestamp() + 3600);
         let key = self.keys.mint(&serde_json::from_value(claims).expect("claims"));
         self.principals.of_token(&key).expect("a key")
+    }
+
+    /// A key of the default tenant that may send to these topics, good for some seconds.
+    pub(crate) fn key(&self, send: &[&str], seconds: i64) -> String {
+        let claims = json!({"role": "authenticated", "tenant": "default", "send": send,
+            "exp": utc_now().timestamp() + seconds});
+        self.keys.mint(&serde_json::from_value(claims).expect("claims"))
+    }
+
+    /// Serves over TCP as well; the address.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
+        self.tasks.spawn(async move { hub::serve(listener, router, &shutdown).await });
+        address
     }
 
     /// A machine with these servers joins, and what it offers is waited for.
@@ -296,7 +321,6 @@ impl Machine {
             ),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
-            artifacts: cogo::artifact::Store::folder(dir.path(), Default::default()),
             reread: Live::default(),
             shutdown: shutdown.clone(),
             ready: watch::Sender::new(false),
