@@ -35,6 +35,7 @@ use serde_json::Value;
 use crate::catalogue::{Catalogue, Offer};
 use crate::config;
 use crate::gateway::ROLE;
+use crate::handler::INTENT;
 
 pub use self::outcome::{Failed, Outcome, Verdict};
 pub use self::refusal::Refusal;
@@ -83,6 +84,12 @@ impl Mesh {
     #[must_use]
     pub fn config(&self) -> Arc<config::Mesh> {
         self.config.get()
+    }
+
+    /// The retry policies, as they are at any moment.
+    #[must_use]
+    pub fn policies(&self) -> Live<Policies> {
+        self.policies.clone()
     }
 
     /// The tools that `who` may call, of all toolsets or of one, by toolset and name.
@@ -149,8 +156,11 @@ impl Mesh {
     /// The message of a call, if it is one that `who` may know of.
     async fn call(&self, who: &Principal, id: MessageId) -> Result<Message, Refusal> {
         match who.message(id).await {
+            // An operator reads all tenants' messages, but acts for one at a time.
             Ok(message)
-                if message.role == ROLE.name && message.intent == crate::handler::INTENT =>
+                if message.role == ROLE.name
+                    && message.intent == INTENT
+                    && message.tenant == who.tenant() =>
             {
                 Ok(message)
             }
