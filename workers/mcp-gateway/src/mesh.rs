@@ -2,12 +2,12 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`request`] | what is asked for, and what was started |
-//! | [`start`] | checked, and then committed to the bus |
-//! | [`validate`] | arguments against the tool's `inputSchema`, at bounded cost |
-//! | [`outcome`] | what became of a message, as a caller of a tool is told |
-//! | [`task`] | a call as a task: its state, its questions and their answers, its end |
-//! | [`refusal`] | why something was not done |
+//! | `request` | what is asked for, and what was started |
+//! | `start` | checked, and then committed to the bus |
+//! | `validate` | arguments against the tool's `inputSchema`, at bounded cost |
+//! | `outcome` | what became of a message, as a caller of a tool is told |
+//! | `task` | a call as a task: its state, its questions and their answers, its end |
+//! | `refusal` | why something was not done |
 //!
 //! There is no state here that matters: a call is its message, and a task is its message as well. A tool that
 //! asks for input before it goes on (MCP 2026-07-28, "Multi Round-Trip Requests") has finished that message; the
