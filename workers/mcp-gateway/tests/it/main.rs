@@ -4,6 +4,8 @@ mod api;
 mod demo;
 mod fallback;
 mod handler;
+mod live;
 mod real;
 mod sick;
 mod support;
+mod toolsets;
