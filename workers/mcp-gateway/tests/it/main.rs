@@ -8,4 +8,5 @@ mod live;
 mod real;
 mod sick;
 mod support;
+mod tls;
 mod toolsets;
