@@ -13,6 +13,7 @@ mod feed;
 mod group;
 mod json;
 mod limits;
+pub mod offer;
 mod patience;
 mod postgres;
 pub(crate) mod queries;
@@ -30,7 +31,7 @@ use sqlx::postgres::PgPool;
 
 pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
-pub use feed::{Feed, Update, Watch};
+pub use feed::{Agents, Changed, Feed, Update, Watch};
 pub use json::MAX_PAYLOAD_BYTES;
 #[cfg(feature = "hub")]
 pub(crate) use json::storable;
@@ -152,7 +153,7 @@ impl Bus {
         match signal {
             Signal::Log => self.transport().want(Want::Log),
             Signal::Circuit => self.transport().want(Want::Circuit),
-            Signal::Work | Signal::Link | Signal::Due => {}
+            Signal::Work | Signal::Claims | Signal::Link | Signal::Due => {}
         }
         self.core.wake.waker(signal)
     }
@@ -381,7 +382,12 @@ impl Bus {
     /// # Errors
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn append_event(&self, event: Value) -> Result<(), Error> {
-        let events = json!([json::storable(event)]);
+        self.append_events(vec![event]).await
+    }
+
+    /// As [`Bus::append_event`], for several: all or none.
+    pub(crate) async fn append_events(&self, events: Vec<Value>) -> Result<(), Error> {
+        let events: Value = events.into_iter().map(json::storable).collect();
         self.transport().append_events(&events).await?;
         self.wake(Signal::Log);
         Ok(())

@@ -24,12 +24,16 @@ pub const IN_FLIGHT: &str = "cogo_handlers_in_flight";
 pub const EVENTS_TOTAL: &str = "cogo_bus_events_total";
 /// Leases lost while a handler ran, by `role`.
 pub const LEASES_LOST_TOTAL: &str = "cogo_leases_lost_total";
+/// Progress reports that were dropped because a handler made more than are written, by `role`.
+pub const PROGRESS_DROPPED_TOTAL: &str = "cogo_progress_dropped_total";
 /// Round trips to the database that failed and were tried again, by `call`.
 pub const BUS_RETRIES_TOTAL: &str = "cogo_bus_retries_total";
 /// Messages published by this process, by `role`.
 pub const PUBLISHED_TOTAL: &str = "cogo_messages_published_total";
 /// Configuration files read again while running, by `file` and `outcome` (applied, refused, unchanged).
 pub const CONFIG_RELOADS_TOTAL: &str = "cogo_config_reloads_total";
+/// Spans by `outcome`: exported, dropped (too many waited), failed (the collector did not take them).
+pub const TRACE_SPANS_TOTAL: &str = "cogo_trace_spans_total";
 
 /// Requests of remote callers that were answered, by `route` (function, table) and `status`.
 pub const REST_REQUESTS_TOTAL: &str = "cogo_rest_requests_total";
@@ -76,12 +80,14 @@ pub fn describe() {
     describe_gauge!(IN_FLIGHT, "Handlers running now");
     describe_counter!(EVENTS_TOTAL, "Events seen in the log since this hub started");
     describe_counter!(LEASES_LOST_TOTAL, "Leases lost while a handler ran");
+    describe_counter!(PROGRESS_DROPPED_TOTAL, "Progress reports that were dropped");
     describe_counter!(BUS_RETRIES_TOTAL, "Round trips to the database that were tried again");
     describe_counter!(PUBLISHED_TOTAL, "Messages published by this process");
     describe_gauge!(CIRCUIT_OPEN_CURRENT, "Circuit breakers that are not closed");
     describe_counter!(CIRCUIT_OPEN_TOTAL, "How often a circuit breaker opened");
     describe_counter!(CIRCUIT_CLOSE_TOTAL, "How often a circuit breaker closed");
     describe_counter!(CONFIG_RELOADS_TOTAL, "Configuration files read again while running");
+    describe_counter!(TRACE_SPANS_TOTAL, "Spans of traces by what became of them");
     describe_gauge!(REALTIME_CONNECTIONS, "Open sockets of the hub's Realtime");
     describe_gauge!(REALTIME_CHANNELS, "Joined channels of the hub's Realtime");
     describe_counter!(REALTIME_FRAMES_TOTAL, "Frames of the hub's Realtime by direction");

@@ -7,7 +7,9 @@ mod circuits;
 mod execution;
 mod in_flight;
 mod lease;
+mod progress;
 pub mod runner;
+mod spans;
 mod topics;
 mod upkeep;
 
@@ -28,6 +30,7 @@ use crate::live::Live;
 use crate::message::Message;
 use crate::retry::{self, ErrorClass};
 use crate::shutdown::Shutdown;
+use crate::trace::Place;
 
 /// Does the work of a role, one message at a time.
 ///
@@ -63,10 +66,21 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Where the message was sent from, if it says so: the attempt's span then goes below that one.
+    fn sent_from(&self, _message: &Message) -> Option<Place> {
+        None
+    }
+
     /// What others may see of the worker in `workers.info`, such as the tools that it offers; a JSON object of at
-    /// most some ten kilobytes. Asked again and again, so that it may change; each change is an event of the log.
+    /// most some fifty kilobytes. Asked again and again, so that it may change; each change is an event of the log.
     fn info(&self) -> Value {
         json!({})
+    }
+
+    /// Waits until [`Handler::info`] gives something else than when it was last asked, so that others see it soon
+    /// and not only with the worker's next sign of life. Dropped and called again at will.
+    fn info_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 }
 
@@ -91,14 +105,17 @@ pub struct Delivery {
     pub cancelled: CancellationToken,
     /// The name of the [`Fallback`] to use, since the breaker of the message's own key is not closed.
     pub fallback: Option<String>,
-    pub(crate) progress: watch::Sender<Option<Value>>,
+    /// The attempt's span, for what the handler does on its behalf; none where no spans are made.
+    pub place: Option<Place>,
+    pub(crate) progress: progress::Reports,
 }
 
 impl Delivery {
-    /// Reports how far the work is. Recorded as a `*_progress` event, at most one a second; the
-    /// latest report wins.
+    /// Reports how far the work is. All reports are written to the log as `*_progress` events, in order, up to ten
+    /// times a second and before the result. Of more than 32 between two writes the oldest are dropped; of one
+    /// over 4 KiB the numbers and the beginnings of texts are kept.
     pub fn progress(&self, report: Value) {
-        self.progress.send_replace(Some(report));
+        self.progress.push(report);
     }
 }
 

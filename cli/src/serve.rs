@@ -14,9 +14,13 @@ use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
+use cogo::retry;
 use cogo::shutdown::{Shutdown, Tasks};
+use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
-use cogo_worker_mcp_gateway::{Gateway, ROLE};
+use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
+use cogo_worker_mcp_gateway::mesh::Mesh;
+use cogo_worker_mcp_gateway::{Gateway, ROLE, api, config};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -259,8 +263,14 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
-    let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes, axum::Router::new());
+    let retry = plan.policies.retry.clone();
+    let mesh = mesh(&state, retry.clone(), gateway.mesh(), &tasks, &shutdown);
+    let limits = endpoint::Limits::new(&plan.hub);
+    let endpoint = Endpoint::new(mesh.clone(), state.principals(), limits, &tasks, &shutdown);
+    let offered = mesh.catalogue().clone();
+    let calls = api::call_routes(mesh, state.principals(), &plan.hub);
+    let routes = gateway.routes(parts.hub_bus, retry, Some(offered)).merge(calls);
+    let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
@@ -318,6 +328,19 @@ async fn run(
         let _too_slow = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
     }
     ended
+}
+
+/// The tools of all machines, wherever their gateways run.
+fn mesh(
+    state: &hub::State,
+    retry: Live<retry::Policies>,
+    config: Live<config::Mesh>,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> Mesh {
+    let (bus, feed) = (state.bus.clone(), state.feed.clone());
+    let catalogue = Catalogue::start(bus, feed.clone(), config.clone(), tasks, shutdown);
+    Mesh::new(catalogue, feed, retry, config)
 }
 
 /// Resolves when the embedded Postgres dies under us; without one never.

@@ -45,8 +45,19 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mcp {
-    /// The largest request body in bytes, from 1024 to 64 MiB.
+    /// The largest request body in bytes, from 1024 to 64 MiB; also the largest frame of a WebSocket.
     pub max_body_bytes: usize,
+    /// How many requests of one key may be waited for at once, from 1 to 100000; more are answered 429. Streams on
+    /// which a client hears of changes count.
+    pub max_calls_per_key: usize,
+    /// How many sessions there may be, from 1 to 100000. Clients of MCP 2026-07-28 and later have none.
+    pub max_sessions: usize,
+    /// How many sessions one key may have, from 1 to 100000.
+    pub max_sessions_per_key: usize,
+    /// After how long a session that nobody uses ends, in seconds, from 10 to 86400.
+    pub session_idle_s: u32,
+    /// How many WebSockets there may be, from 1 to 1900, and of one key at most half as many.
+    pub max_sockets: usize,
     /// The largest artifact in bytes, from 1024 to 1 GiB: a part of a tool's result that is too large for a message.
     pub max_artifact_bytes: usize,
     /// The most that one tenant's artifacts may come to in bytes, from 1 MiB to 16 TiB.
@@ -148,6 +159,11 @@ impl Default for Mcp {
         let artifact::Limits { max_bytes, tenant_bytes } = artifact::Limits::default();
         Self {
             max_body_bytes: 4 * 1024 * 1024,
+            max_calls_per_key: 1000,
+            max_sessions: 10_000, // some 50 KiB each
+            max_sessions_per_key: 1000,
+            session_idle_s: 1800, // a person's pause; a client whose session has ended opens another
+            max_sockets: 1000,
             max_artifact_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
             artifact_tenant_bytes: tenant_bytes,
         }
@@ -265,7 +281,13 @@ impl Options {
         let Rest { statement_timeout_ms, max_connections, .. } = self.rest;
         within("rest.statement_timeout_ms", statement_timeout_ms.into(), 100, 600_000)?;
         within("rest.max_connections", max_connections.into(), 1, 1000)?;
-        within("mcp.max_body_bytes", self.mcp.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
+        let mcp = &self.mcp;
+        within("mcp.max_body_bytes", mcp.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
+        within("mcp.max_calls_per_key", mcp.max_calls_per_key as u64, 1, 100_000)?;
+        within("mcp.max_sessions", mcp.max_sessions as u64, 1, 100_000)?;
+        within("mcp.max_sessions_per_key", mcp.max_sessions_per_key as u64, 1, 100_000)?;
+        within("mcp.session_idle_s", mcp.session_idle_s.into(), 10, 86_400)?;
+        within("mcp.max_sockets", mcp.max_sockets as u64, 1, 1900)?;
         let Mcp { max_artifact_bytes, artifact_tenant_bytes, .. } = self.mcp;
         within("mcp.max_artifact_bytes", max_artifact_bytes as u64, 1024, 1 << 30)?;
         within("mcp.artifact_tenant_bytes", artifact_tenant_bytes, 1 << 20, 16 << 40)?;

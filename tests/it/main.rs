@@ -3,6 +3,7 @@
 mod artifact;
 mod backlog;
 mod caller;
+mod catalogue;
 mod circuits;
 mod claim;
 mod claim_schedules;

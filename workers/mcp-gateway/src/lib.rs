@@ -10,6 +10,8 @@
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
 //! | `mesh` (feature `api`) | one call over the bus: checked, durable, waited for; tasks |
+//! | `platform` (feature `api`) | the built-in toolset `cogo`: the bus as tools |
+//! | [`trace`] | spans of a call, from the hub to the tool's server |
 //! | `demo` (feature) | a real MCP server to try it with |
 //! | `api` (feature) | the routes `/api/mcp/*` |
 
@@ -24,16 +26,21 @@ pub mod catalogue;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "api")]
+pub mod endpoint;
 mod gateway;
 pub mod handler;
 #[cfg(feature = "api")]
 pub mod mesh;
 mod meta;
 pub mod metrics;
+#[cfg(feature = "api")]
+pub mod platform;
 pub mod redact;
 mod results;
 mod secret;
 pub mod toolsets;
+pub mod trace;
 pub mod upstream;
 
 pub use gateway::{Gateway, ROLE};

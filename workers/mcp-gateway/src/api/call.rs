@@ -3,7 +3,6 @@
 
 mod answer;
 mod prefer;
-mod traceparent;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +22,8 @@ use uuid::Uuid;
 
 use self::answer::Told;
 use self::prefer::Prefer;
-use self::traceparent::TraceParent;
-use crate::mesh::{Mesh, Request, Verdict};
+use crate::mesh::{Mesh, Refusal, Request, Verdict};
+use crate::trace::{self, Asked, CallSpan, End};
 
 /// How long a caller waits that does not say how long.
 const WAIT: Duration = Duration::from_secs(30);
@@ -79,32 +78,52 @@ async fn call(
         false => Some(calls.waiters.try_acquire().map_err(|_| full(calls.max_waiters))?),
     };
     let key = one(&headers, "idempotency-key")?;
-    let parent = one(&headers, "traceparent")?.map(TraceParent::of).transpose()?;
-    let trace_id = trace_id(&headers, parent)?;
+    let (toolset, tool) = (path.text("toolset"), path.text("tool"));
+    let (trace_id, header) = (trace_id(&headers)?, trace::in_headers(&headers));
+    let mut span = trace::server_span(&Asked {
+        method: "tools/call",
+        toolset: Some(toolset),
+        tool: Some(tool),
+        trace_id,
+        header: header.as_ref(),
+        ..Asked::default()
+    });
     let request = Request {
-        toolset: path.text("toolset").to_owned(),
-        tool: path.text("tool").to_owned(),
+        toolset: toolset.to_owned(),
+        tool: tool.to_owned(),
         arguments: Some(arguments),
         idempotency_key: key.map(str::to_owned),
-        trace_id,
-        traceparent: parent.map(|parent| parent.to_string()),
+        trace_id: span.trace_id(),
+        place: span.place(),
         deadline: query.deadline_ms.map(Duration::from_millis),
         priority: query.priority,
         ..Request::default()
     };
-    let started = calls.mesh.start(&who, request).await.map_err(|refusal| {
-        let error = ApiError::from(refusal);
-        match trace_id {
-            Some(trace_id) => error.with_trace_id(trace_id.0),
-            None => error,
-        }
-    })?;
+    let started = match calls.mesh.start(&who, request).await {
+        Ok(started) => started,
+        Err(refusal) => return Err(refused(refusal, span)),
+    };
+    span.message(started.id, started.duplicate);
     let verdict = match wait.is_zero() {
         true => Verdict::Pending,
         false => calls.mesh.verdict(&started, wait, None).await?,
     };
-    let told = Told { started, key, parent, prefer, waited: wait, by_query: query.wait.is_some() };
+    let traceparent = span.traceparent();
+    let told =
+        Told { started, key, traceparent, prefer, waited: wait, by_query: query.wait.is_some() };
+    span.end(answer::end(&verdict));
     Ok(told.response(verdict))
+}
+
+/// The answer where nothing was queued.
+fn refused(refusal: Refusal, span: CallSpan) -> ApiError {
+    let trace_id = span.trace_id();
+    span.end(End::Failed(refusal.code().as_str()));
+    let error = ApiError::from(refusal);
+    match trace_id {
+        Some(trace_id) => error.with_trace_id(trace_id.0),
+        None => error,
+    }
 }
 
 fn full(max: usize) -> ApiError {
@@ -125,16 +144,10 @@ fn one<'a>(headers: &'a HeaderMap, name: &'static str) -> Result<Option<&'a str>
     }
 }
 
-/// The trace that the call belongs to: both headers say the same, or only one does.
-fn trace_id(headers: &HeaderMap, parent: Option<TraceParent>) -> Result<Option<TraceId>, ApiError> {
-    let of_parent = parent.map(|parent| TraceId(parent.trace));
-    let Some(text) = one(headers, "x-trace-id")? else { return Ok(of_parent) };
+/// The trace that the caller wants the call to belong to.
+fn trace_id(headers: &HeaderMap) -> Result<Option<TraceId>, ApiError> {
+    let Some(text) = one(headers, "x-trace-id")? else { return Ok(None) };
     let id = Uuid::try_parse(text).ok().filter(|_| matches!(text.len(), 32 | 36));
-    let Some(id) = id.map(TraceId) else {
-        return Err(ApiError::invalid("x-trace-id", "must be a UUID"));
-    };
-    if of_parent.is_some_and(|parent| parent != id) {
-        return Err(ApiError::invalid("x-trace-id", "differs from the trace id in traceparent"));
-    }
-    Ok(Some(id))
+    let id = id.ok_or_else(|| ApiError::invalid("x-trace-id", "must be a UUID"))?;
+    Ok(Some(TraceId(id)))
 }

@@ -1,7 +1,9 @@
 //! Real MCP servers, a sick one, and what tests say again and again.
 
+pub(crate) mod asks;
 pub(crate) mod install;
 pub(crate) mod process;
+pub(crate) mod shelf;
 pub(crate) mod sick;
 
 use std::sync::{Arc, Mutex};
@@ -100,6 +102,7 @@ pub(crate) fn attempt() -> (Attempt, Arc<Mutex<Vec<Value>>>) {
         timeout: PATIENCE,
         cancelled: CancellationToken::new(),
         fallback: None,
+        place: None,
         progress: Arc::new(move |report| sink.lock().expect("no panics").push(report)),
     };
     (attempt, reports)

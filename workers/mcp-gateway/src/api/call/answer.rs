@@ -10,8 +10,8 @@ use cogo::retry::ErrorClass;
 use serde_json::json;
 
 use super::prefer::Prefer;
-use super::traceparent::TraceParent;
 use crate::mesh::{Failed, Started, Verdict};
+use crate::trace::{End, TRACEPARENT};
 
 /// JSON-RPC 2.0, section 5.1: no such method, or the params are not as it wants them.
 const CALLERS_FAULT: [i32; 2] = [-32601, -32602];
@@ -20,7 +20,8 @@ const CALLERS_FAULT: [i32; 2] = [-32601, -32602];
 pub(super) struct Told<'a> {
     pub(super) started: Started,
     pub(super) key: Option<&'a str>,
-    pub(super) parent: Option<TraceParent>,
+    /// The hub's span; or where there are none the caller's.
+    pub(super) traceparent: Option<String>,
     pub(super) prefer: Prefer,
     pub(super) waited: Duration,
     /// The query said how long to wait, so the preference did not.
@@ -106,11 +107,11 @@ impl Told<'_> {
                 headers.insert(name, value);
             }
         };
-        let Started { id, trace_id, .. } = self.started;
+        let Started { trace_id, .. } = self.started;
         put(HeaderName::from_static("x-trace-id"), &trace_id.to_string());
-        let flags = self.parent.map_or(0, TraceParent::flags);
-        let span = TraceParent::new(trace_id.0, id.0, flags);
-        put(HeaderName::from_static("traceparent"), &span.to_string());
+        if let Some(traceparent) = &self.traceparent {
+            put(HeaderName::from_static(TRACEPARENT), traceparent);
+        }
         if let Some(key) = self.key {
             put(HeaderName::from_static("idempotency-key"), key);
         }
@@ -127,5 +128,17 @@ impl Told<'_> {
         if !applied.is_empty() {
             put(HeaderName::from_static("preference-applied"), &applied.join(", "));
         }
+    }
+}
+
+/// How a call ended, for its span.
+pub(super) fn end(verdict: &Verdict) -> End<'_> {
+    match verdict {
+        Verdict::Result(result) if result["isError"] == true => End::Failed("tool_error"),
+        Verdict::Result(_) => End::Done,
+        Verdict::Refused(failed) => End::Refused(failed.code),
+        Verdict::Dead(failed) => End::Failed(&failed.class),
+        Verdict::Cancelled => End::Cancelled,
+        Verdict::Pending => End::Pending,
     }
 }
