@@ -251,7 +251,7 @@ async fn run(
         artifacts_dir: plan.artifacts_dir.clone(),
     };
     let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes);
+    let router = hub::router(state, routes, axum::Router::new());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());

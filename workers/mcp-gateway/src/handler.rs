@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::capture::{Capture, Record};
 use crate::metrics;
 use crate::toolsets::Toolsets;
-use crate::upstream::{Call, CallError, Reply, Upstream};
+use crate::upstream::{Call, CallError, Input, Reply, Upstream};
 
 /// What the gateway's messages ask for.
 pub const INTENT: &str = "mcp.call";
@@ -33,7 +33,7 @@ pub struct McpHandler {
     capture: Capture,
 }
 
-/// The payload of a message; everything else in it is refused.
+/// The payload of a message; everything else in it is refused. What is optional was added later.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {
@@ -41,6 +41,20 @@ struct Payload {
     tool: String,
     #[serde(default)]
     params: Option<Map<String, Value>>,
+    /// The hash of the definition that the call was checked against.
+    #[serde(default)]
+    #[allow(dead_code)] // for the catalogue
+    definition: Option<String>,
+    /// What the caller put into its request's `_meta`.
+    #[serde(default)]
+    meta: Map<String, Value>,
+    /// The span that the call belongs to (W3C Trace Context).
+    #[serde(default)]
+    #[allow(dead_code)] // for tracing
+    traceparent: Option<String>,
+    /// Answers to what the tool asked for, in a call before (MCP 2026-07-28, SEP-2322).
+    #[serde(default)]
+    input: Option<Input>,
 }
 
 /// What a handler is given beside the message.
@@ -257,7 +271,8 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
     // W3C Trace Context, section 3.2: the trace, and 64 bits of the message as the parent span.
     let (trace, span) =
         (message.trace_id.0.simple().to_string(), message.id.0.simple().to_string());
-    let mut meta = Map::from_iter([
+    let mut meta = crate::meta::passed_on(&payload.meta);
+    meta.extend([
         ("traceparent".to_owned(), json!(format!("00-{trace}-{}-01", &span[16..]))),
         ("cogo/message_id".to_owned(), json!(message.id)),
         ("cogo/trace_id".to_owned(), json!(message.trace_id)),
@@ -269,6 +284,7 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
     Call {
         tool: payload.tool.clone(),
         params: payload.params.clone().unwrap_or_default(),
+        input: payload.input.clone(),
         timeout: attempt.timeout,
         meta,
         progress: attempt.progress,
@@ -282,10 +298,13 @@ fn record(
     upstream: &Upstream,
     outcome: &Result<Reply, CallError>,
 ) -> Record {
-    let request = json!({
+    let mut request = json!({
         "toolset": payload.toolset, "tool": payload.tool,
         "params": payload.params.clone().unwrap_or_default(),
     });
+    if let Some(input) = &payload.input {
+        request["input"] = json!(input);
+    }
     let mut summary = json!({
         "message_id": message.id, "trace_id": message.trace_id, "tenant": message.tenant,
         "toolset": payload.toolset, "tool": payload.tool, "shard": message.shard,

@@ -30,7 +30,7 @@ use self::supervisor::Link;
 use crate::config::Toolset;
 use crate::secret::{Resolved, Secret};
 
-pub use self::call::{Call, Reply};
+pub use self::call::{Call, Input, Reply};
 pub use self::connection::Server;
 pub use self::error::CallError;
 pub use self::tools::{Tool, Tools};
