@@ -119,6 +119,11 @@ impl Settle {
         }
     }
 
+    /// Whether the message may be finished because of this.
+    pub(crate) fn may_end(&self) -> bool {
+        !matches!(self.op, Op::Release { .. })
+    }
+
     /// Whether the message may be claimed again later because of this.
     pub(crate) fn puts_off(&self) -> bool {
         match &self.op {
