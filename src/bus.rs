@@ -170,6 +170,17 @@ impl Bus {
         }
     }
 
+    /// Ends what [`Bus::follow`] asked for, of these topics.
+    pub(crate) fn unfollow(&self, tenant: &str, topics: &[Topic]) {
+        for topic in topics {
+            self.transport().forget(&Want::Work {
+                tenant: tenant.to_owned(),
+                role: topic.role().to_owned(),
+                service: topic.service().to_owned(),
+            });
+        }
+    }
+
     /// How long to wait before looking again when nothing wakes us; another time at each call, and longer where
     /// a look costs a request over the internet.
     #[must_use]

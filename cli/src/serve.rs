@@ -14,7 +14,10 @@ use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
+use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
+use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
+use cogo_worker_mcp_gateway::mesh::Mesh;
 use cogo_worker_mcp_gateway::{Gateway, ROLE};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
@@ -29,7 +32,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, mcp, recorder};
+use crate::{jwt_secret, recorder};
 
 /// How long what stands by may take to end after the work has.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -64,7 +67,7 @@ struct Plan {
     bus_limits: Live<cogo::bus::Limits>,
     /// Without a file those that another hub set are left alone.
     sets_limits: bool,
-    mcp: cogo_worker_mcp_gateway::config::Config,
+    mcp: Live<cogo_worker_mcp_gateway::config::Config>,
     data_dir: PathBuf,
     artifacts_dir: PathBuf,
     database: Option<PgConnectOptions>,
@@ -77,6 +80,7 @@ impl Plan {
             if what.embedded { global.named_database()? } else { Some(global.database()?) };
         let (policies, mut reload) = Policies::load(&source)?;
         let bus_limits = reload.watch()?;
+        let mcp = reload.watch()?;
         Ok(Self {
             worker: limits.load(&source)?,
             policies,
@@ -84,7 +88,7 @@ impl Plan {
             hub: source.load()?,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
-            mcp: mcp::load(global)?,
+            mcp,
             data_dir: global.data_dir()?,
             artifacts_dir: global.artifacts_dir()?,
             database,
@@ -213,6 +217,7 @@ async fn run(
             plan.policies.clone(),
             &plan.source,
             plan.artifacts_dir.clone(),
+            signals.hung_up(),
             &shutdown,
         );
         context.ready = readiness.register(ROLE.name);
@@ -250,8 +255,9 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
+    let open_routes = mesh(&plan, &parts.hub_bus, &state, &tasks, &shutdown).routes();
     let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes, axum::Router::new());
+    let router = hub::router(state, routes, open_routes);
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
@@ -309,6 +315,21 @@ async fn run(
         let _too_slow = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
     }
     ended
+}
+
+/// `/mcp`: the tools of all machines, wherever their gateways run.
+fn mesh(
+    plan: &Plan,
+    bus: &Bus,
+    state: &hub::State,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> Endpoint {
+    let (feed, config) = (state.feed.clone(), Live::from(plan.mcp.mesh.clone()));
+    let catalogue = Catalogue::start(bus.clone(), feed.clone(), config.clone(), tasks, shutdown);
+    let mesh = Mesh::new(catalogue, feed, bus.clone(), plan.policies.retry.clone(), config);
+    let limits = endpoint::Limits::new(&plan.hub);
+    Endpoint::new(mesh, state.principals(), limits, tasks, shutdown)
 }
 
 /// Resolves when the embedded Postgres dies under us; without one never.

@@ -248,6 +248,8 @@ impl Transport for Postgres {
     /// NOTIFY tells of everything, to everybody.
     fn want(&self, _want: Want) {}
 
+    fn forget(&self, _want: &Want) {}
+
     fn wake_others(&self) -> BoxFuture<'_, ()> {
         listen::tell_now(&self.pool).boxed()
     }

@@ -462,6 +462,10 @@ impl Transport for Rest {
         self.wakeups.want(want);
     }
 
+    fn forget(&self, want: &Want) {
+        self.wakeups.forget(want);
+    }
+
     /// The hub does, since it reads the log.
     fn wake_others(&self) -> BoxFuture<'_, ()> {
         async {}.boxed()

@@ -124,6 +124,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn pace(&self) -> Pace;
     /// Says what the wake-ups are to tell of from now on.
     fn want(&self, want: Want);
+    /// Says what they need not tell of any more.
+    fn forget(&self, want: &Want);
     /// Wakes other processes now.
     fn wake_others(&self) -> BoxFuture<'_, ()>;
     /// How many bytes of messages or settles go well into one request.

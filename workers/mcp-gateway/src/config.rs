@@ -9,6 +9,7 @@ mod mesh;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cogo::config::{File, Invalid};
 use cogo::message::{NAME_RULE, valid_name};
 use reqwest::Url;
 use schemars::JsonSchema;
@@ -195,6 +196,12 @@ impl Toolset {
         }
     }
 
+    /// Whether it is the same server, at most reached with other headers or limits.
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
+        (&self.url, &self.command, &self.args, &self.cwd)
+            == (&other.url, &other.command, &other.args, &other.cwd)
+    }
+
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         match (&self.url, &self.command) {
             (Some(_), Some(_)) => return Err(("command", "must not stand beside url")),
@@ -372,6 +379,19 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl File for Config {
+    const NAME: &'static str = FILE;
+    const VARIABLES: Option<&'static str> = None;
+
+    fn validate(&self) -> Result<(), Invalid> {
+        match Self::validate(self) {
+            Err(Error::Invalid { field, rule }) => Err(Invalid { field, rule: rule.to_owned() }),
+            Err(error) => Err(Invalid { field: String::new(), rule: error.to_string() }),
+            Ok(()) => Ok(()),
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub mod catalogue;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "api")]
+pub mod endpoint;
 mod gateway;
 pub mod handler;
 #[cfg(feature = "api")]
