@@ -85,6 +85,17 @@ impl Waker {
     }
 }
 
+impl Waker {
+    /// Whether there was a wake-up since the last call, without waiting for one.
+    pub(crate) fn rang(&mut self) -> bool {
+        let rang = self.0.has_changed().unwrap_or(false);
+        if rang {
+            self.0.mark_unchanged();
+        }
+        rang
+    }
+}
+
 impl Wake {
     pub(crate) fn new() -> Self {
         let closed = CancellationToken::new();

@@ -77,6 +77,7 @@ impl Watch {
     /// The same without progress, which then costs nothing.
     #[must_use]
     pub fn without_progress(mut self) -> Self {
+        // The new place before the old one goes, so that both are told by the same.
         self.place = self.feed.take_place(self.place.id, false);
         self.look_for_progress = false;
         self

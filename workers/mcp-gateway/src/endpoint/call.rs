@@ -53,8 +53,8 @@ impl Endpoint {
             deadline: timeout,
             priority: None,
         };
-        let started = match self.0.mesh.start(&asked.who, request).await {
-            Ok(started) => started,
+        let (started, watch) = match self.0.mesh.begin(&asked.who, request).await {
+            Ok(begun) => begun,
             // The model that wrote the arguments can write better ones, if it is told (SEP-1303).
             Err(Refusal::InvalidArguments { pointer, message }) => {
                 return Ok(finished(asked, invalid_arguments(&pointer, &message), None));
@@ -84,7 +84,7 @@ impl Endpoint {
             None => (PATIENCE, false),
         };
         let outcome = tokio::select! {
-            outcome = self.0.mesh.wait(&started, until, progress) => outcome?,
+            outcome = self.0.mesh.end(watch, until, progress) => outcome?,
             // Whoever cancelled tells the bus.
             () = waiting.unwanted.cancelled() => return Err(unwanted()),
         };
