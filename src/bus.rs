@@ -13,6 +13,7 @@ mod feed;
 mod group;
 mod json;
 mod limits;
+pub mod offer;
 mod patience;
 mod postgres;
 pub(crate) mod queries;
@@ -30,7 +31,7 @@ use sqlx::postgres::PgPool;
 
 pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
-pub use feed::{Feed, Update, Watch};
+pub use feed::{Agents, Changed, Feed, Update, Watch};
 pub use json::MAX_PAYLOAD_BYTES;
 #[cfg(feature = "hub")]
 pub(crate) use json::storable;
@@ -43,6 +44,7 @@ pub(crate) use transport::Pace;
 pub use wake::{Signal, Waker};
 
 use self::core::{Core, millis};
+use crate::artifact;
 use crate::error::Code;
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
@@ -168,6 +170,12 @@ impl Bus {
                 service: topic.service().to_owned(),
             });
         }
+    }
+
+    /// Where artifacts go that are not to lie on this machine: to the hub, where this is the way to one.
+    #[must_use]
+    pub fn artifacts(&self) -> Option<artifact::Store> {
+        self.transport().artifacts()
     }
 
     /// Ends what [`Bus::follow`] asked for, of these topics.

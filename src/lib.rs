@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod artifact;
 pub mod breaker;
 pub mod bus;
 pub mod clock;
@@ -30,4 +31,5 @@ pub mod secret;
 pub mod shutdown;
 #[cfg(feature = "test-util")]
 pub mod testing;
+pub mod trace;
 pub mod worker;

@@ -6,6 +6,7 @@ use std::process;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Subcommand};
+use cogo::artifact::Store;
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
 use cogo::live::Live;
@@ -116,6 +117,12 @@ impl Worker {
         self.command.is_none()
     }
 
+    /// The role, where this binary has it and is to run it.
+    pub(crate) fn built_in(&self) -> Option<&'static str> {
+        let name = self.role.as_deref().filter(|_| self.serves())?;
+        ROLES.iter().map(|role| role.name).find(|role| *role == name)
+    }
+
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         if let Some(Command::Install(install)) = self.command {
             return install.run(global, output);
@@ -148,7 +155,14 @@ impl Worker {
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let artifacts = global.artifacts_dir()?;
         let hung_up = signals.hung_up();
-        let context = context(bus, id, &options, policies, &source, artifacts, hung_up, &shutdown);
+        let store = match bus.artifacts() {
+            Some(store) => store,
+            None => {
+                Store::folder(&artifacts, source.load::<cogo::hub::Options>()?.artifact_limits())
+            }
+        };
+        let context =
+            context(bus, id, &options, policies, &source, artifacts, store, hung_up, &shutdown);
         let mut ready = context.ready.subscribe();
         if let Some(probe) = probe {
             probe.start(ready.clone(), &tasks, &shutdown)?;
@@ -267,6 +281,7 @@ pub(crate) fn context(
     policies: Policies,
     source: &Source,
     artifacts_dir: PathBuf,
+    artifacts: Store,
     reread: Live<()>,
     shutdown: &Shutdown,
 ) -> Context {
@@ -281,6 +296,7 @@ pub(crate) fn context(
         breaker: policies.breaker,
         config_dir: source.dir().map_or_else(|| PathBuf::from("configs"), PathBuf::from),
         artifacts_dir,
+        artifacts,
         reread,
         shutdown: shutdown.clone(),
         ready: watch::Sender::new(false),

@@ -6,15 +6,18 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::Value;
 use sqlx::postgres::PgPool;
 
+use crate::artifact;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::core::millis;
 use crate::bus::error::Error;
+use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::patience::Patient;
 use crate::bus::queries::backlog::{self, Limit, Parked};
 use crate::bus::queries::{
     self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow, dead_letters,
+    offers,
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
@@ -151,6 +154,36 @@ impl Transport for Postgres {
         ask("workers", queries::workers(self.db(), max))
     }
 
+    fn define<'a>(&'a self, definitions: &'a Value, tenant: &'a str) -> Answer<'a, Vec<String>> {
+        ask("bus_define", offers::define(self.db(), definitions, tenant))
+    }
+
+    fn definitions<'a>(
+        &'a self,
+        hashes: &'a [String],
+        tenant: &'a str,
+    ) -> Answer<'a, Vec<Definition>> {
+        ask("bus_definitions", offers::definitions(self.db(), hashes, tenant))
+    }
+
+    fn offers<'a>(&'a self, grace_ms: i64, tenant: &'a str) -> Answer<'a, Vec<Offered>> {
+        ask("bus_offers", offers::offers(self.db(), grace_ms, tenant))
+    }
+
+    fn pins<'a>(&'a self, tenant: &'a str) -> Answer<'a, Vec<Pin>> {
+        ask("bus_pins", offers::pins(self.db(), tenant))
+    }
+
+    fn pin<'a>(
+        &'a self,
+        pins: &'a Value,
+        who: Option<&'a str>,
+        first: bool,
+        tenant: &'a str,
+    ) -> Answer<'a, i32> {
+        ask("bus_pin", offers::pin(self.db(), pins, who, first, tenant))
+    }
+
     fn stats(&self) -> Answer<'_, Vec<Depth>> {
         ask("bus_stats", queries::stats(self.db()))
     }
@@ -249,6 +282,11 @@ impl Transport for Postgres {
     fn want(&self, _want: Want) {}
 
     fn forget(&self, _want: &Want) {}
+
+    /// A database is no place for them.
+    fn artifacts(&self) -> Option<artifact::Store> {
+        None
+    }
 
     fn wake_others(&self) -> BoxFuture<'_, ()> {
         listen::tell_now(&self.pool).boxed()

@@ -3,11 +3,14 @@
 //! For machines with nothing but outbound HTTPS. Wake-ups come over a WebSocket (`wakeups.rs`); without it the
 //! bus works as well, only slower.
 
+mod artifacts;
 mod error;
 mod http;
 mod key;
 mod rows;
 mod wakeups;
+
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use reqwest::Url;
@@ -22,11 +25,13 @@ use self::http::Http;
 use self::key::Keyring;
 use self::rows::{EventRow, Probed, read, read_one, read_row, steps};
 use self::wakeups::Wakeups;
+use crate::artifact;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::core::millis;
 use crate::bus::error::Error;
+use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
 use crate::bus::queries::{
@@ -64,7 +69,7 @@ pub struct Options {
 /// A server of `/rest/v1` and `/realtime/v1`.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    http: Http,
+    http: Arc<Http>,
     wakeups: Wakeups,
 }
 
@@ -74,7 +79,7 @@ impl Rest {
         let url = parse(&options.url)?;
         let keys = Keyring::open(options.key, options.api_key)?;
         Tasks::new().spawn(keys.clone().follow(wake.closed()));
-        let http = Http::new(url.clone(), keys.clone(), options.net.clone())?;
+        let http = Arc::new(Http::new(url.clone(), keys.clone(), options.net.clone())?);
         let wakeups = Wakeups::new(&url, &keys, &options.net, http.doubt(), wake);
         Ok(Self { http, wakeups })
     }
@@ -332,6 +337,37 @@ impl Transport for Rest {
         self.rows("workers", "workers", query)
     }
 
+    fn define<'a>(&'a self, definitions: &'a Value, tenant: &'a str) -> Answer<'a, Vec<String>> {
+        self.rpc("bus_define", json!({"definitions": definitions, "tenant": tenant}), read)
+    }
+
+    fn definitions<'a>(
+        &'a self,
+        hashes: &'a [String],
+        tenant: &'a str,
+    ) -> Answer<'a, Vec<Definition>> {
+        self.rpc("bus_definitions", json!({"hashes": hashes, "tenant": tenant}), read)
+    }
+
+    fn offers<'a>(&'a self, grace_ms: i64, tenant: &'a str) -> Answer<'a, Vec<Offered>> {
+        self.rpc("bus_offers", json!({"grace_ms": grace_ms, "tenant": tenant}), read)
+    }
+
+    fn pins<'a>(&'a self, tenant: &'a str) -> Answer<'a, Vec<Pin>> {
+        self.rpc("bus_pins", json!({"tenant": tenant}), read)
+    }
+
+    fn pin<'a>(
+        &'a self,
+        pins: &'a Value,
+        who: Option<&'a str>,
+        first: bool,
+        tenant: &'a str,
+    ) -> Answer<'a, i32> {
+        let arguments = json!({"pins": pins, "who": who, "first": first, "tenant": tenant});
+        self.rpc("bus_pin", arguments, read)
+    }
+
     fn stats(&self) -> Answer<'_, Vec<Depth>> {
         self.rpc("bus_stats", json!({}), |call, body| {
             let mut rows: Vec<Depth> = read(call, body)?;
@@ -464,6 +500,11 @@ impl Transport for Rest {
 
     fn forget(&self, want: &Want) {
         self.wakeups.forget(want);
+    }
+
+    fn artifacts(&self) -> Option<artifact::Store> {
+        let http: Arc<dyn artifact::Remote> = self.http.clone();
+        Some(artifact::Store::hub(http))
     }
 
     /// The hub does, since it reads the log.
