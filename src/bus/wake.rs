@@ -22,6 +22,8 @@ pub enum Signal {
     Log,
     /// A circuit breaker may have changed.
     Circuit,
+    /// Claims may have been taken away: whoever holds some should see whether they are still in force.
+    Claims,
     /// The connection that brings wake-ups was made, made again or lost.
     Link,
     /// Something was put off: it will be due sooner, perhaps, than was foreseen. Told within this process alone.
@@ -31,8 +33,8 @@ pub enum Signal {
 /// How many batches of endings wait for who is slow to hear them; what is lost by that, the log tells.
 const ENDINGS_KEPT: usize = 256;
 
-const SIGNALS: [Signal; 5] =
-    [Signal::Work, Signal::Log, Signal::Circuit, Signal::Link, Signal::Due];
+const SIGNALS: [Signal; 6] =
+    [Signal::Work, Signal::Log, Signal::Circuit, Signal::Claims, Signal::Link, Signal::Due];
 
 /// The wake-ups of one process. Cheap to clone; the tasks that it starts end with its last clone.
 #[derive(Debug, Clone)]
@@ -48,6 +50,7 @@ pub(crate) struct Lines {
     work: Line,
     log: Line,
     circuit: Line,
+    claims: Line,
     link: Line,
     due: Line,
     tell: Notify,
@@ -57,8 +60,8 @@ pub(crate) struct Lines {
 impl Default for Lines {
     fn default() -> Self {
         let ended = broadcast::Sender::new(ENDINGS_KEPT);
-        let [work, log, circuit, link, due] = SIGNALS.map(|_| Line::default());
-        Self { work, log, circuit, link, due, tell: Notify::new(), ended }
+        let [work, log, circuit, claims, link, due] = SIGNALS.map(|_| Line::default());
+        Self { work, log, circuit, claims, link, due, tell: Notify::new(), ended }
     }
 }
 
@@ -151,6 +154,7 @@ impl Lines {
             Signal::Work => &self.work,
             Signal::Log => &self.log,
             Signal::Circuit => &self.circuit,
+            Signal::Claims => &self.claims,
             Signal::Link => &self.link,
             Signal::Due => &self.due,
         }
