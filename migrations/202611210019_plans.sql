@@ -5,7 +5,9 @@
 -- plans at all. docs/query-plans.md has the plans at a million rows; docs/benchmarks-mcp.md what it gave.
 --
 -- The plan that is kept is made anew when the tables are analyzed, and each statement is written so that any plan of it
--- goes by the right index: rows by id one by one behind a limit, claims in the order of the claim index.
+-- goes by the right index: rows by id one by one behind a limit, claims in the order of the claim index. A plan that
+-- does not know how many rows are asked for expects a tenth of the table, and may look so dear that Postgres would
+-- compile it at each call (jit): so none of them is.
 
 -- As in 202611210009_enqueue.sql.
 do $$
@@ -39,7 +41,7 @@ create function cogo.read_log(after_xid xid8, after_seq bigint, horizon xid8, ma
     returns table (cursor text, id uuid, event_type text, message_id uuid, trace_id uuid, tenant text,
         service text, role text, shard integer, attempt integer, worker_id text, reason text,
         payload jsonb, created_at timestamptz)
-    language plpgsql stable set plan_cache_mode = force_generic_plan
+    language plpgsql stable set plan_cache_mode = force_generic_plan set jit = off
     as $$
 #variable_conflict use_column
 begin
@@ -144,8 +146,19 @@ begin
 end
 $$;
 
-alter function public.bus_enqueue(jsonb) set plan_cache_mode = force_generic_plan;
-alter function public.bus_step(jsonb, text, text[], integer, integer, text) set plan_cache_mode = force_generic_plan;
-alter function public.bus_claim(text, text[], integer, integer, text) set plan_cache_mode = force_generic_plan;
+do $$
+declare
+    f regprocedure;
+begin
+    foreach f in array array[
+        'public.bus_enqueue(jsonb)', 'public.bus_step(jsonb, text, text[], integer, integer, text)',
+        'public.bus_claim(text, text[], integer, integer, text)']::regprocedure[]
+    loop
+        execute format('alter function %s set plan_cache_mode = force_generic_plan', f);
+        execute format('alter function %s set jit = off', f);
+    end loop;
+end
+$$;
+
 -- How many tenants wait is told by its parameters, and it is not on the way of a single message.
 alter function cogo.claim_fairly(text, text[], integer, interval) set plan_cache_mode = auto;

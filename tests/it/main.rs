@@ -14,6 +14,7 @@ mod embedded;
 mod enqueue;
 mod failures;
 mod fairness;
+mod feed;
 mod fixtures;
 mod hub;
 mod identity;
