@@ -36,35 +36,15 @@ $$;
 -- The same, but put into its caller: it was declared to be less than what it calls.
 alter function cogo.first_claim_no(timestamptz) stable;
 
--- The log from a place on, below the horizon: what its readers ask for again and again.
-create function cogo.read_log(after_xid xid8, after_seq bigint, horizon xid8, max integer)
-    returns table (cursor text, id uuid, event_type text, message_id uuid, trace_id uuid, tenant text,
-        service text, role text, shard integer, attempt integer, worker_id text, reason text,
-        payload jsonb, created_at timestamptz)
-    language plpgsql stable set plan_cache_mode = force_generic_plan set jit = off
-    as $$
-#variable_conflict use_column
-begin
-    return query
-        select e.xid::text || '.' || e.seq, e.id, e.event_type, e.message_id, e.trace_id, e.tenant,
-            e.service, e.role, e.shard, e.attempt, e.worker_id, e.reason, e.payload, e.created_at
-        from public.bus_events e
-        where (e.xid, e.seq) > (after_xid, after_seq) and e.xid < horizon
-        order by e.xid, e.seq
-        limit read_log.max;
-end
-$$;
-
-revoke all on function cogo.read_log(xid8, bigint, xid8, integer) from public;
-
--- As in 202611210004_operate.sql, but where nothing is filtered, by read_log. The other branches go by what the filter
--- says, and are planned for it.
+-- As in 202611210004_operate.sql, with the rights of its caller (202611210014_scope.sql), and with a branch for each way in:
+-- one that asked `x is null or column = x` could use the column's index only when it was planned for x.
 create or replace function public.bus_read_events(
         after text default '0.0', max integer default 100, filter jsonb default '{}')
     returns table (cursor text, id uuid, event_type text, message_id uuid, trace_id uuid, tenant text,
         service text, role text, shard integer, attempt integer, worker_id text, reason text,
         payload jsonb, created_at timestamptz)
-    language plpgsql stable security definer set search_path = pg_catalog, pg_temp
+    language plpgsql stable security invoker set search_path = pg_catalog, pg_temp
+        set plan_cache_mode = force_generic_plan set jit = off
     as $$
 #variable_conflict use_column
 declare
@@ -110,21 +90,28 @@ begin
         end if;
         by_types := array(select jsonb_array_elements_text(filter -> 'types'));
     end if;
-    if filter = '{}' then
-        return query select * from cogo.read_log(after_xid, after_seq, horizon, max);
-        return;
-    end if;
     by_message := (filter ->> 'message_id')::uuid;
     by_trace := (filter ->> 'trace_id')::uuid;
 
-    if by_message is not null or by_trace is not null then
-        -- Few rows, by their own index; then in the log's order.
+    -- Few rows, by their own index; then in the log's order.
+    if by_message is not null then
         return query
             select e.xid::text || '.' || e.seq, e.id, e.event_type, e.message_id, e.trace_id, e.tenant,
                 e.service, e.role, e.shard, e.attempt, e.worker_id, e.reason, e.payload, e.created_at
             from public.bus_events e
-            where (by_message is null or e.message_id = by_message)
-                and (by_trace is null or e.trace_id = by_trace)
+            where e.message_id = by_message and (by_trace is null or e.trace_id = by_trace)
+                and (e.xid, e.seq) > (after_xid, after_seq) and e.xid < horizon
+                and (filter ->> 'tenant' is null or e.tenant = filter ->> 'tenant')
+                and (filter ->> 'worker_id' is null or e.worker_id = filter ->> 'worker_id')
+                and (by_types is null or e.event_type = any (by_types))
+            order by e.xid, e.seq
+            limit bus_read_events.max;
+    elsif by_trace is not null then
+        return query
+            select e.xid::text || '.' || e.seq, e.id, e.event_type, e.message_id, e.trace_id, e.tenant,
+                e.service, e.role, e.shard, e.attempt, e.worker_id, e.reason, e.payload, e.created_at
+            from public.bus_events e
+            where e.trace_id = by_trace
                 and (e.xid, e.seq) > (after_xid, after_seq) and e.xid < horizon
                 and (filter ->> 'tenant' is null or e.tenant = filter ->> 'tenant')
                 and (filter ->> 'worker_id' is null or e.worker_id = filter ->> 'worker_id')
