@@ -125,7 +125,7 @@ impl Mesh {
     ///
     /// # Errors
     /// As [`Mesh::wait`].
-    pub async fn end(
+    pub async fn outcome(
         &self,
         watch: Watch,
         until: Duration,

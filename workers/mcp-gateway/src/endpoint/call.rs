@@ -84,7 +84,7 @@ impl Endpoint {
             None => (PATIENCE, false),
         };
         let outcome = tokio::select! {
-            outcome = self.0.mesh.end(watch, until, progress) => outcome?,
+            outcome = self.0.mesh.outcome(watch, until, progress) => outcome?,
             // Whoever cancelled tells the bus.
             () = waiting.unwanted.cancelled() => return Err(unwanted()),
         };

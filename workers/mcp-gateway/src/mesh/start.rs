@@ -24,7 +24,7 @@ impl Mesh {
     }
 
     /// As [`Mesh::start`], for those who wait: the watch was set before the call was on the bus, so that nothing needs
-    /// to be looked at until something is told. For [`Mesh::end`].
+    /// to be looked at until something is told. For [`Mesh::outcome`].
     ///
     /// # Errors
     /// As [`Mesh::start`].
