@@ -64,6 +64,11 @@ field:
 remote-scale:
     cargo test --release --locked -p cogo-cli --test scale -- --ignored --nocapture
 
+# What a durable call over /mcp costs beside proxies that store nothing, in one run; some minutes. Needs Node.js 20 and
+# npm, and installs what it compares with below target/bench-mcp. The figures are for docs/benchmarks-mcp.md.
+bench-mcp:
+    cargo bench --locked -p cogo-cli --bench mcp
+
 # Licences, sources and duplicates of the dependencies (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources

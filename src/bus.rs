@@ -52,6 +52,8 @@ use crate::message::{Message, MessageId, NewMessage, Topic, TraceId};
 use crate::shutdown::Tasks;
 use group::Grouper;
 use postgres::Postgres;
+use queries::Looked;
+use tokio::sync::broadcast;
 use transport::{Transport, Want};
 use wake::Wake;
 
@@ -304,6 +306,16 @@ impl Bus {
     pub async fn message(&self, id: MessageId) -> Result<Message, Error> {
         let found = self.core.retry("message", || self.transport().message(id)).await?;
         found.ok_or(Error::NoMessage(id))
+    }
+
+    /// Those of `messages` that are there, as they stand.
+    pub(crate) async fn look_at(&self, messages: &[MessageId]) -> Result<Vec<Looked>, Error> {
+        self.core.retry("look_at", || self.transport().look_at(messages)).await
+    }
+
+    /// Hears from now on of messages that this process has settled.
+    pub(crate) fn endings(&self) -> broadcast::Receiver<Arc<[MessageId]>> {
+        self.core.wake.endings()
     }
 
     /// Which of `messages` wait for nothing more: they are finished, or gone.

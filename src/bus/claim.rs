@@ -42,6 +42,8 @@ pub struct Settle {
     /// The fencing token.
     pub claim_no: i64,
     op: Op,
+    /// Whether the message has an ordering key.
+    ordered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -102,11 +104,13 @@ impl Settle {
     /// The settle of this claim was itself refused; a dead letter says so.
     pub(crate) fn refused(id: MessageId, claim_no: i64, error: Value) -> Self {
         let reason = Some("result_refused".to_owned());
-        Self { id, claim_no, op: Op::Fail { error, retry_in: None, reason, meta: json!({}) } }
+        let op = Op::Fail { error, retry_in: None, reason, meta: json!({}) };
+        Self { id, claim_no, op, ordered: true }
     }
 
     fn new(message: &Message, op: Op) -> Self {
-        Self { id: message.id, claim_no: message.claim_no, op }
+        let ordered = message.ordering_key.is_some();
+        Self { id: message.id, claim_no: message.claim_no, op, ordered }
     }
 
     /// Whether the message may be claimed again at once because of this.
@@ -117,6 +121,16 @@ impl Settle {
             // Of a breaker that has just closed, the next reap tells.
             Op::Release { delay, park, .. } => delay.is_zero() && park.is_none(),
         }
+    }
+
+    /// Whether another message may be claimed because of this: the next of its key.
+    pub(crate) fn makes_way(&self) -> bool {
+        self.ordered
+    }
+
+    /// Whether the message may be finished because of this.
+    pub(crate) fn may_end(&self) -> bool {
+        !matches!(self.op, Op::Release { .. })
     }
 
     /// Whether the message may be claimed again later because of this.

@@ -137,6 +137,10 @@ impl Core {
             }
         }
         if !settles.is_empty() {
+            let ended = settles.iter().zip(&outcomes).filter(|(settle, outcome)| {
+                settle.may_end() && matches!(outcome, Settled::Settled | Settled::Repeated)
+            });
+            self.wake.ended(ended.map(|(settle, _)| settle.id).collect());
             self.wake.wake(Signal::Log);
             if settles.iter().any(Settle::makes_work) {
                 self.wake.wake(Signal::Work);

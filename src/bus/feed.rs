@@ -7,18 +7,21 @@ mod follow;
 mod watch;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
 use tokio::sync::{Notify, broadcast, watch as channel};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 pub use agents::{Agents, Changed};
 pub use watch::{Update, Watch};
 
 use crate::bus::error::Error;
-use crate::bus::queries::Head;
+use crate::bus::group::Grouper;
+use crate::bus::queries::{Head, Looked};
 use crate::bus::{Bus, Signal};
 use crate::error::chain;
 use crate::event::Cursor;
@@ -32,6 +35,10 @@ use crate::shutdown::{Shutdown, Tasks};
 const POLL: Duration = Duration::from_secs(1);
 /// Events a round trip; as many as fit well into one answer.
 const BATCH: u32 = 500;
+/// From so many events in one look the next one waits for a moment, or each commit would be looked at by itself.
+const MANY: usize = 8;
+/// How long that is.
+const GATHER: Duration = Duration::from_millis(5);
 /// Types of events that are counted by name: a dozen for each intent, and intents are few.
 const MAX_TYPES: usize = 200;
 /// Batches that are kept for followers; who is slower than that reads them from the log by itself.
@@ -50,6 +57,8 @@ pub struct Feed {
     position: channel::Sender<Option<Cursor>>,
     /// Where reading began.
     began: Arc<OnceLock<Cursor>>,
+    /// Looks of several waiters in one round trip.
+    looks: Grouper<MessageId, Option<Looked>>,
 }
 
 /// What was read of the log in one go.
@@ -78,15 +87,37 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Told {
     /// Something happened to it.
-    happened: Notify,
+    happened: Bell,
     /// Its handler reported how far it is.
-    progressed: Notify,
+    progressed: Bell,
+}
+
+/// Rings for all who listen, and counts, so that who was busy when it rang knows that it did.
+#[derive(Debug, Default)]
+struct Bell {
+    rung: AtomicU64,
+    ringing: Notify,
+}
+
+impl Bell {
+    fn ring(&self) {
+        self.rung.fetch_add(1, Ordering::AcqRel);
+        self.ringing.notify_waiters();
+    }
+
+    /// Whether it has rung since `heard` was last brought up to date, which it is now.
+    fn rang(&self, heard: &mut u64) -> bool {
+        let rung = self.rung.load(Ordering::Acquire);
+        std::mem::replace(heard, rung) != rung
+    }
 }
 
 /// How far the log was read, and which types of events have been counted.
 #[derive(Debug, Default)]
 struct Tail {
     cursor: Option<Cursor>,
+    /// The last look found many events, but not all that fit.
+    is_busy: bool,
     types: HashSet<String>,
 }
 
@@ -123,7 +154,13 @@ impl Feed {
         // There before the first one happens, so that its rate is seen.
         counter!(CIRCUIT_OPEN_TOTAL).increment(0);
         counter!(CIRCUIT_CLOSE_TOTAL).increment(0);
+        let looking = bus.clone();
+        let looks = Grouper::start(tasks, None, move |ids: Vec<MessageId>| {
+            let bus = looking.clone();
+            async move { Ok(in_order(&ids, bus.look_at(&ids).await?)) }
+        });
         let feed = Self {
+            looks,
             bus,
             waiters: Arc::default(),
             stopped,
@@ -137,6 +174,7 @@ impl Feed {
             tokio::select! {
                 () = running.tail() => {}
                 () = running.look_for_waiters() => {}
+                () = running.hear_endings() => {}
                 () = running.stopped.cancelled() => {}
             }
         });
@@ -155,10 +193,10 @@ impl Feed {
         tokio::pin!(deadline);
         loop {
             // Armed before looking, so that what happens in between is not missed.
-            let told = place.told.happened.notified();
+            let told = place.told.happened.ringing.notified();
             tokio::pin!(told);
             told.as_mut().enable();
-            let message = self.bus.message(id).await?;
+            let message = self.look(id).await?.message;
             if message.status.is_final() {
                 return Ok(message);
             }
@@ -167,6 +205,24 @@ impl Feed {
                 () = &mut deadline => return self.bus.message(id).await,
                 // Nobody tells any more.
                 () = self.stopped.cancelled() => return self.bus.message(id).await,
+            }
+        }
+    }
+
+    /// The message as it stands; concurrent looks share a round trip.
+    async fn look(&self, id: MessageId) -> Result<Looked, Error> {
+        self.looks.call(id).await?.ok_or(Error::NoMessage(id))
+    }
+
+    /// Tells those who wait for what this process settles, as soon as that is committed. Where it misses some, since
+    /// it was slow, the log tells of them.
+    async fn hear_endings(&self) {
+        let mut endings = self.bus.endings();
+        loop {
+            match endings.recv().await {
+                Ok(ended) => ended.iter().for_each(|id| self.tell_waiters(*id)),
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => std::future::pending().await,
             }
         }
     }
@@ -199,7 +255,10 @@ impl Feed {
                     false
                 }
             };
-            if !more {
+            if place.is_busy {
+                // Much happens: more of it at a time costs less, and who waits here was told of it already.
+                tokio::time::sleep(GATHER).await;
+            } else if !more {
                 tokio::select! {
                     () = woken.woken() => {}
                     () = tokio::time::sleep(POLL) => {}
@@ -217,11 +276,13 @@ impl Feed {
         self.position.send_if_modified(|position| position.replace(after) != Some(after));
         let events = self.bus.read_heads(after, BATCH).await?;
         let more = events.len() == BATCH as usize;
+        tail.is_busy = !more && events.len() >= MANY;
         for head in &events {
             tail.cursor = Some(head.cursor);
             tail.count(&head.event_type);
             match head.message_id {
                 Some(id) if is_progress(&head.event_type) => self.tell_curious(id),
+                Some(_) if is_beginning(&head.event_type) => {}
                 Some(id) => self.tell_waiters(id),
                 None => {}
             }
@@ -236,13 +297,13 @@ impl Feed {
 
     fn tell_waiters(&self, id: MessageId) {
         if let Some(waiting) = self.waiters().by_message.get(&id) {
-            waiting.told.happened.notify_waiters();
+            waiting.told.happened.ring();
         }
     }
 
     fn tell_curious(&self, id: MessageId) {
         if let Some(waiting) = self.waiters().by_message.get(&id).filter(|it| it.curious > 0) {
-            waiting.told.progressed.notify_waiters();
+            waiting.told.progressed.ring();
         }
     }
 
@@ -267,6 +328,17 @@ impl Feed {
 fn lock(waiters: &Mutex<Waiters>) -> MutexGuard<'_, Waiters> {
     // Nothing that can panic happens under the lock, so a poisoned one is still whole.
     waiters.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What was looked at, in the order of the question: one answer for each id, however often it stands there.
+fn in_order(ids: &[MessageId], looked: Vec<Looked>) -> Vec<Option<Looked>> {
+    let by_id: HashMap<_, _> = looked.into_iter().map(|it| (it.message.id, it)).collect();
+    ids.iter().map(|id| by_id.get(id).cloned()).collect()
+}
+
+/// Whether a message waits after this, for the first time or again: nothing that a waiter waits for.
+fn is_beginning(event_type: &str) -> bool {
+    event_type.ends_with("_scheduled")
 }
 
 fn is_progress(event_type: &str) -> bool {

@@ -16,7 +16,7 @@ use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::patience::Patient;
 use crate::bus::queries::backlog::{self, Limit, Parked};
 use crate::bus::queries::{
-    self, Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow, dead_letters,
+    self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow, dead_letters,
     offers,
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
@@ -94,6 +94,10 @@ impl Transport for Postgres {
 
     fn message(&self, id: MessageId) -> Answer<'_, Option<Message>> {
         ask("message", queries::message(self.db(), id))
+    }
+
+    fn look_at<'a>(&'a self, ids: &'a [MessageId]) -> Answer<'a, Vec<Looked>> {
+        ask("look_at", queries::look_at(self.db(), ids))
     }
 
     fn settled_of<'a>(&'a self, ids: &'a [MessageId]) -> Answer<'a, Vec<MessageId>> {

@@ -220,6 +220,42 @@ pub(crate) async fn message(
     sqlx::query_as(SQL).bind(id).fetch_optional(db).await
 }
 
+/// A message, as a waiter needs it.
+#[derive(Debug, Clone)]
+pub(crate) struct Looked {
+    pub(crate) message: Message,
+    /// Whether its handlers ever reported how far they were.
+    pub(crate) reported: bool,
+}
+
+impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for Looked {
+    fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+        use sqlx::Row as _;
+        Ok(Self { message: Message::from_row(row)?, reported: row.try_get("reported")? })
+    }
+}
+
+/// Those of `ids` that are there. Each by its own index entry, whatever the plan was made for.
+pub(crate) async fn look_at(
+    db: impl PgExecutor<'_>,
+    ids: &[MessageId],
+) -> sqlx::Result<Vec<Looked>> {
+    const SQL: &str = concat!(
+        "select ",
+        message_columns!("m"),
+        ", r.reported from unnest($1::uuid[]) as w (id)
+        cross join lateral (
+            select * from agent_messages a where a.id = w.id limit 1
+        ) m
+        cross join lateral (
+            select (select true from bus_events e
+                where e.message_id = m.id and e.event_type like '%\\_progress' limit 1) is not null as reported
+        ) r"
+    );
+    let ids: Vec<uuid::Uuid> = ids.iter().map(|id| id.0).collect();
+    sqlx::query_as(SQL).bind(ids).fetch_all(db).await
+}
+
 /// Which of `ids` name no message that is still under way.
 pub(crate) async fn settled_of(
     db: impl PgExecutor<'_>,

@@ -34,7 +34,9 @@ use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
-use crate::bus::queries::{Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow};
+use crate::bus::queries::{
+    Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow,
+};
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
 use crate::error::Code;
@@ -240,6 +242,19 @@ impl Transport for Rest {
         let query = vec![("select", "*".to_owned()), ("id", format!("eq.{id}"))];
         let rows = self.rows::<Message>("message", "agent_messages", query);
         async move { Ok(rows.await?.pop()) }.boxed()
+    }
+
+    /// One by one: whoever waits over HTTPS waits for few, and the columns that it may see are asked for in one place.
+    fn look_at<'a>(&'a self, ids: &'a [MessageId]) -> Answer<'a, Vec<Looked>> {
+        async move {
+            let mut looked = Vec::with_capacity(ids.len());
+            for id in ids {
+                let message = self.message(*id).await?;
+                looked.extend(message.map(|message| Looked { message, reported: true }));
+            }
+            Ok(looked)
+        }
+        .boxed()
     }
 
     fn settled_of<'a>(&'a self, ids: &'a [MessageId]) -> Answer<'a, Vec<MessageId>> {

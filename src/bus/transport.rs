@@ -19,7 +19,9 @@ use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
-use crate::bus::queries::{Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow};
+use crate::bus::queries::{
+    Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow,
+};
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
 use crate::message::{Message, MessageId, TraceId};
@@ -39,6 +41,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn reap(&self, max: i32) -> Answer<'_, Reaped>;
 
     fn message(&self, id: MessageId) -> Answer<'_, Option<Message>>;
+    /// Those of `ids` that are there.
+    fn look_at<'a>(&'a self, ids: &'a [MessageId]) -> Answer<'a, Vec<Looked>>;
     /// Which of `ids` name no message that is still under way.
     fn settled_of<'a>(&'a self, ids: &'a [MessageId]) -> Answer<'a, Vec<MessageId>>;
     fn message_events(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>>;

@@ -8,8 +8,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::message::MessageId;
 
 /// What there is to look at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,9 @@ pub enum Signal {
     Due,
 }
 
+/// How many batches of endings wait for who is slow to hear them; what is lost by that, the log tells.
+const ENDINGS_KEPT: usize = 256;
+
 const SIGNALS: [Signal; 6] =
     [Signal::Work, Signal::Log, Signal::Circuit, Signal::Claims, Signal::Link, Signal::Due];
 
@@ -40,7 +45,7 @@ pub(crate) struct Wake {
 }
 
 /// What the tasks that wake need; apart from [`Wake`], or they would keep themselves alive.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Lines {
     work: Line,
     log: Line,
@@ -49,6 +54,15 @@ pub(crate) struct Lines {
     link: Line,
     due: Line,
     tell: Notify,
+    ended: broadcast::Sender<Arc<[MessageId]>>,
+}
+
+impl Default for Lines {
+    fn default() -> Self {
+        let ended = broadcast::Sender::new(ENDINGS_KEPT);
+        let [work, log, circuit, claims, link, due] = SIGNALS.map(|_| Line::default());
+        Self { work, log, circuit, claims, link, due, tell: Notify::new(), ended }
+    }
 }
 
 /// One kind of wake-up.
@@ -71,6 +85,17 @@ impl Waker {
             // The bus is gone; its other ends will say so. Never busy-loop on it.
             std::future::pending::<()>().await;
         }
+    }
+}
+
+impl Waker {
+    /// Whether there was a wake-up since the last call, without waiting for one.
+    pub(crate) fn rang(&mut self) -> bool {
+        let rang = self.0.has_changed().unwrap_or(false);
+        if rang {
+            self.0.mark_unchanged();
+        }
+        rang
     }
 }
 
@@ -98,6 +123,19 @@ impl Wake {
     /// Wakes this process alone.
     pub(crate) fn wake_here(&self, signal: Signal) {
         self.lines.wake_here(signal);
+    }
+
+    /// Says within this process that messages may have ended: look at them. Sooner than the log, which tells of them
+    /// as well, and of what other processes settle.
+    pub(crate) fn ended(&self, messages: Vec<MessageId>) {
+        if !messages.is_empty() {
+            let _nobody_waits = self.lines.ended.send(messages.into());
+        }
+    }
+
+    /// Hears of what [`Wake::ended`] says from now on.
+    pub(crate) fn endings(&self) -> broadcast::Receiver<Arc<[MessageId]>> {
+        self.lines.ended.subscribe()
     }
 
     pub(crate) fn lines(&self) -> Arc<Lines> {

@@ -281,11 +281,17 @@ impl<H: Handler> Runner<H> {
             gauge!(IN_FLIGHT, "role" => self.role()).set(in_flight.running() as f64);
             let draining = shutdown.draining().is_cancelled();
             let free = self.options.concurrency.saturating_sub(running);
-            // A turn that settles claims as well: it costs one look into an index, and a place that has
-            // just become free need not wait for the next wake-up.
             let claimed = topics.get();
-            let want = if draining || claimed.is_empty() { 0 } else { free.min(at_once) };
+            look |= woken.rang() && !draining;
             look &= !claimed.is_empty();
+            // A turn that settles claims as well where something may wait: where the last look found more than there
+            // was room for, where a settled message makes way for the next of its key, and over the internet, where
+            // a look of its own would cost a request. Else nothing does, and a result need not wait for the look.
+            let claims_too = look
+                || self.bus.pace().is_far
+                || settles.iter().any(|ready| ready.settle.makes_way());
+            let takes = claims_too && !draining && !claimed.is_empty();
+            let want = if takes { free.min(at_once) } else { 0 };
             if settles.is_empty() && (want == 0 || !look) {
                 continue;
             }
@@ -300,7 +306,9 @@ impl<H: Handler> Runner<H> {
                     self.settled(&settles, &outcomes, in_flight);
                     settles.clear();
                     // Fewer than there was room for: nothing more waits, until someone says so.
-                    look = want > 0 && claims.len() == want;
+                    if want > 0 {
+                        look = claims.len() == want;
+                    }
                     if !claims.is_empty() {
                         soon = SOON;
                     }

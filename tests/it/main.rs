@@ -15,6 +15,7 @@ mod embedded;
 mod enqueue;
 mod failures;
 mod fairness;
+mod feed;
 mod fixtures;
 mod hub;
 mod identity;

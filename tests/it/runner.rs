@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use cogo::bus::Bus;
 use cogo::live::Live;
-use cogo::message::{Message, MessageId, Status};
+use cogo::message::{Message, MessageId, NewMessage, Status};
 use cogo::retry::Policies;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::testing::TestDb;
@@ -422,4 +422,39 @@ async fn a_publish_of_another_process_wakes_the_worker() {
     tokio::time::timeout(SOON, woken.woken()).await.expect("listening in time");
     there.publish(echo(json!({}))).await.expect("published");
     tokio::time::timeout(SOON, woken.woken()).await.expect("woken in time");
+}
+
+/// As many messages as places would take longer than this, were each place filled by the look of every second alone.
+const WITHOUT_LOOKING: Duration = Duration::from_secs(8);
+
+#[tokio::test]
+async fn places_that_become_free_are_filled_though_nobody_tells_of_what_waits() {
+    let db = TestDb::new().await;
+    let (bus, other) = (Bus::new(db.pool().clone()), Bus::new(db.pool().clone()));
+    publish(&other, 40).await;
+    let watch = cogo::clock::Stopwatch::start();
+    let running = Running::start(&bus, json!({}), Duration::from_secs(30), 2).await;
+    eventually("all are done", async || {
+        let query = "select count(*) from agent_messages where status = 'done'";
+        let done: i64 = sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("counted");
+        (done == 40).then_some(())
+    })
+    .await;
+    assert!(watch.elapsed() < WITHOUT_LOOKING, "{:?}", watch.elapsed());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_next_message_of_a_key_is_claimed_as_soon_as_the_one_before_it_is_settled() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), Duration::from_secs(30), 4).await;
+    let watch = cogo::clock::Stopwatch::start();
+    let messages: Vec<_> = (0..20)
+        .map(|n| NewMessage { ordering_key: Some("k".to_owned()), ..echo(json!({"n": n})) })
+        .collect();
+    bus.publish_all(&messages).await.expect("published");
+    finished(&bus, messages[19].id).await;
+    assert!(watch.elapsed() < WITHOUT_LOOKING, "{:?}", watch.elapsed());
+    running.stop().await;
 }

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{Feed, Place};
 use crate::bus::error::Error;
+use crate::bus::queries::Looked;
 use crate::event::Event;
 use crate::message::{Message, MessageId};
 
@@ -34,6 +35,9 @@ pub struct Watch {
     look: bool,
     look_for_progress: bool,
     finished: Option<Message>,
+    /// How often what is told of the message had rung when it was last looked at.
+    happened: u64,
+    progressed: u64,
 }
 
 impl Feed {
@@ -48,7 +52,18 @@ impl Feed {
             look: true,
             look_for_progress: true,
             finished: None,
+            happened: 0,
+            progressed: 0,
         }
+    }
+}
+
+impl Feed {
+    /// As [`Feed::watch`], for a message that is yet to be published: there is nothing to look at until something
+    /// happens to it, and what happens from now on is told. The id must be new.
+    #[must_use]
+    pub fn expect(&self, id: MessageId) -> Watch {
+        Watch { look: false, look_for_progress: false, ..self.watch(id) }
     }
 }
 
@@ -62,6 +77,7 @@ impl Watch {
     /// The same without progress, which then costs nothing.
     #[must_use]
     pub fn without_progress(mut self) -> Self {
+        // The new place before the old one goes, so that both are told by the same.
         self.place = self.feed.take_place(self.place.id, false);
         self.look_for_progress = false;
         self
@@ -78,16 +94,21 @@ impl Watch {
         loop {
             // Armed before looking, so that what happens in between is not missed.
             let told = std::sync::Arc::clone(&self.place.told);
-            let (happened, progressed) = (told.happened.notified(), told.progressed.notified());
+            let happened = told.happened.ringing.notified();
+            let progressed = told.progressed.ringing.notified();
             tokio::pin!(happened, progressed);
             happened.as_mut().enable();
             progressed.as_mut().enable();
+            // What happened since, while nobody was listening.
+            self.look |= told.happened.rang(&mut self.happened);
+            self.look_for_progress |=
+                self.place.is_curious && told.progressed.rang(&mut self.progressed);
             if self.look && self.finished.is_none() {
-                let message = self.feed.bus.message(self.place.id).await?;
+                let Looked { message, reported } = self.feed.look(self.place.id).await?;
                 if message.status.is_final() {
                     self.finished = Some(message);
                     // All that was reported is in the log by now.
-                    self.look_for_progress = self.place.is_curious;
+                    self.look_for_progress = self.place.is_curious && reported;
                 }
                 self.look = false;
             }

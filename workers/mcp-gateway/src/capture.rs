@@ -1,9 +1,11 @@
 //! What each attempt leaves behind: `mcp/<toolset>/<time>-<message id>/` below the artifacts
 //! directory, with `request.json`, `summary.json`, and `response.json` or `error.json` or both.
 //!
-//! A directory appears as a whole: it is written under a name that begins with `.tmp-`, its files
-//! are flushed to disk, and then it is renamed. Secrets are out before anything is written. A disk
-//! that fails never fails a call.
+//! A directory appears as a whole: it is written under a name that begins with `.tmp-` and then renamed.
+//! What is kept of a failure is flushed to disk before that; of a success it is not, since the call that waits
+//! for it is in the log with its result, and three flushes took longer than all else that a call does: what was
+//! written in the last seconds before a power cut may be empty then. Secrets are out before anything is
+//! written. A disk that fails never fails a call.
 
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
@@ -118,7 +120,9 @@ impl Capture {
                 text.push(b'\n');
                 let mut file = create(&dir.join(name))?;
                 file.write_all(&text)?;
-                file.sync_all()?;
+                if record.error.is_some() {
+                    file.sync_all()?;
+                }
             }
         }
         Ok(())

@@ -25,7 +25,7 @@ mod validate;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cogo::bus::{Feed, Update};
+use cogo::bus::{Feed, Update, Watch};
 use cogo::hub::Principal;
 use cogo::live::Live;
 use cogo::message::{Message, MessageId, Status, Topic};
@@ -128,6 +128,19 @@ impl Mesh {
         Ok(self.verdict(started, until, progress).await?.into())
     }
 
+    /// As [`Mesh::wait`], with the watch that [`Mesh::begin`] gave.
+    ///
+    /// # Errors
+    /// As [`Mesh::wait`].
+    pub async fn outcome(
+        &self,
+        watch: Watch,
+        until: Duration,
+        progress: Option<&mut (dyn FnMut(Value) + Send)>,
+    ) -> Result<Outcome, Refusal> {
+        Ok(self.watched(watch, until, progress).await?.into())
+    }
+
     /// As [`Mesh::wait`], for those who tell a tool's failure from the bus's.
     ///
     /// # Errors
@@ -136,10 +149,21 @@ impl Mesh {
         &self,
         started: &Started,
         until: Duration,
+        progress: Option<&mut (dyn FnMut(Value) + Send)>,
+    ) -> Result<Verdict, Refusal> {
+        self.watched(self.feed.watch(started.id), until, progress).await
+    }
+
+    async fn watched(
+        &self,
+        mut watch: Watch,
+        until: Duration,
         mut progress: Option<&mut (dyn FnMut(Value) + Send)>,
     ) -> Result<Verdict, Refusal> {
         let clock = cogo::clock::Stopwatch::start();
-        let mut watch = self.feed.watch(started.id);
+        if progress.is_none() {
+            watch = watch.without_progress();
+        }
         loop {
             match watch.next(until.saturating_sub(clock.elapsed())).await? {
                 Update::Progress(reports) => {

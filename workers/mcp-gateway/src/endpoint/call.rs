@@ -90,8 +90,8 @@ impl Endpoint {
     ) -> Answer {
         let progress_token = request.meta.get("progressToken").cloned();
         let entered = self.0.calls.enter(asked.key.clone());
-        let started = match self.0.mesh.start(&asked.who, request).await {
-            Ok(started) => started,
+        let (started, watch) = match self.0.mesh.begin(&asked.who, request).await {
+            Ok(begun) => begun,
             // The model that wrote the arguments can write better ones, if it is told (SEP-1303).
             Err(Refusal::InvalidArguments { pointer, message }) => {
                 return Ok(finished(asked, invalid_arguments(&pointer, &message), None));
@@ -122,7 +122,7 @@ impl Endpoint {
             None => None,
         };
         let outcome = tokio::select! {
-            outcome = self.0.mesh.wait(&started, patience.unwrap_or(PATIENCE), progress) => outcome?,
+            outcome = self.0.mesh.outcome(watch, patience.unwrap_or(PATIENCE), progress) => outcome?,
             // Whoever cancelled tells the bus.
             () = waiting.unwanted.cancelled() => return Err(unwanted()),
         };

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cogo::clock::Stopwatch;
+use cogo::bus::Watch;
 use cogo::hub::Principal;
 use cogo::message::{Message, NewMessage, Topic};
 use serde_json::{Map, Value, json};
@@ -19,6 +20,19 @@ impl Mesh {
     /// A [`Refusal`]; nothing was queued, unless the database did not answer: then nobody knows, and an idempotency
     /// key makes it safe to ask again.
     pub async fn start(&self, who: &Principal, request: Request) -> Result<Started, Refusal> {
+        Ok(self.begin(who, request).await?.0)
+    }
+
+    /// As [`Mesh::start`], for those who wait: the watch was set before the call was on the bus, so that nothing needs
+    /// to be looked at until something is told. For [`Mesh::outcome`].
+    ///
+    /// # Errors
+    /// As [`Mesh::start`].
+    pub async fn begin(
+        &self,
+        who: &Principal,
+        request: Request,
+    ) -> Result<(Started, Watch), Refusal> {
         let (offer, topic) = self.find(who, &request.toolset, &request.tool).await?;
         let arguments = request.arguments.unwrap_or_default();
         let clock = Stopwatch::start();
@@ -56,21 +70,24 @@ impl Mesh {
             deadline_ms: Some(asked.or(policy.deadline_ms).unwrap_or(default_ms)),
             ..NewMessage::new(&topic, INTENT, payload)
         };
-        let wanted = message.payload.clone();
+        // Only an own key can give another message than this one.
+        let wanted = message.idempotency_key.is_some().then(|| message.payload.clone());
+        let mut watch = self.feed.expect(message.id);
         let receipt = who.publish(message).await?;
         if receipt.duplicate {
+            watch = self.feed.watch(receipt.id);
             let known = self.call(who, receipt.id).await.map_err(|refusal| match refusal {
                 // The key belongs to a message that is no call, or not this caller's.
                 Refusal::NoCall(id) => Refusal::Conflict(id),
                 refusal => refusal,
             })?;
-            if !is_same(&known, &topic, &wanted) {
+            if !wanted.is_some_and(|wanted| is_same(&known, &topic, &wanted)) {
                 return Err(Refusal::Conflict(receipt.id));
             }
         }
         span.end(receipt.id, receipt.duplicate);
         let (id, trace_id, duplicate) = (receipt.id, receipt.trace_id, receipt.duplicate);
-        Ok(Started { id, trace_id, duplicate })
+        Ok((Started { id, trace_id, duplicate }, watch))
     }
 
     /// The tool, if it is offered to `who`, and where its calls wait.
