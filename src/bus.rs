@@ -15,7 +15,7 @@ mod json;
 mod limits;
 mod patience;
 mod postgres;
-mod queries;
+pub(crate) mod queries;
 pub mod replay;
 #[cfg(feature = "remote")]
 pub mod rest;
@@ -30,8 +30,10 @@ use sqlx::postgres::PgPool;
 
 pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
-pub use feed::Feed;
+pub use feed::{Feed, Update, Watch};
 pub use json::MAX_PAYLOAD_BYTES;
+#[cfg(feature = "hub")]
+pub(crate) use json::storable;
 pub use limits::{Limits, TenantLimit, TopicLimit};
 #[cfg(feature = "hub")]
 pub(crate) use queries::Head;
@@ -159,6 +161,17 @@ impl Bus {
     pub fn follow(&self, tenant: &str, topics: &[Topic]) {
         for topic in topics {
             self.transport().want(Want::Work {
+                tenant: tenant.to_owned(),
+                role: topic.role().to_owned(),
+                service: topic.service().to_owned(),
+            });
+        }
+    }
+
+    /// Ends what [`Bus::follow`] asked for, of these topics.
+    pub(crate) fn unfollow(&self, tenant: &str, topics: &[Topic]) {
+        for topic in topics {
+            self.transport().forget(&Want::Work {
                 tenant: tenant.to_owned(),
                 role: topic.role().to_owned(),
                 service: topic.service().to_owned(),
@@ -297,6 +310,17 @@ impl Bus {
     pub async fn message_events(&self, id: MessageId, max: u32) -> Result<Vec<Event>, Error> {
         let max = i64::from(max);
         self.core.retry("message_events", || self.transport().message_events(id, max)).await
+    }
+
+    /// The events of one message's progress after the one with the number `after`, oldest first, at most `max`.
+    pub(crate) async fn progress(
+        &self,
+        id: MessageId,
+        after: i64,
+        max: u32,
+    ) -> Result<Vec<Event>, Error> {
+        let max = i64::from(max);
+        self.core.retry("message_events", || self.transport().progress(id, after, max)).await
     }
 
     /// What happened within one trace, oldest first, at most `max` events.
@@ -462,7 +486,7 @@ fn room<T: serde::Serialize>(most: usize) -> Option<group::Room<T>> {
     (most < usize::MAX).then_some(group::Room { most, weigh: |item: &T| json::size(item) })
 }
 
-fn check(message: &NewMessage) -> Result<(), Error> {
+pub(crate) fn check(message: &NewMessage) -> Result<(), Error> {
     message.validate()?;
     let refuse = |field, rule, code| Err(Error::Field { field, rule, code });
     if json::holds_nul(&message.payload) {

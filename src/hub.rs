@@ -14,7 +14,7 @@
 //! | `max_waiters` | 1000 | how many may wait at once |
 //! | `request_timeout_s` | 30 | how long any other request may take |
 //! | `open_reads` | on loopback | whether reading needs no token |
-//! | `allowed_origins` | `[]` | pages on the web that may call `/rest/v1` and `/realtime/v1` |
+//! | `allowed_origins` | `[]` | pages on the web that may call `/rest/v1`, `/realtime/v1` and `/mcp` |
 //! | `rest.max_body_bytes` | 16 MiB | the largest request body there |
 //! | `rest.max_answer_bytes` | 32 MiB | the largest answer there |
 //! | `rest.max_rows` | 1000 | how many rows of a table are given at once |
@@ -31,6 +31,7 @@
 //! | `realtime.queue_bytes` | 4 MiB | bytes that may |
 //! | `realtime.queue_bytes_all` | 256 MiB | bytes that may for all sockets together |
 //! | `realtime.silence_s` | 60 | after how long a silent socket is closed |
+//! | `mcp.max_body_bytes` | 4 MiB | the largest request body below `/mcp` |
 //!
 //! From the environment come secrets alone, which the caller reads: the admin token, `COGO_ADMIN_TOKEN`, and
 //! those that sign the keys of remote callers, `COGO_JWT_SECRET`.
@@ -56,6 +57,7 @@ pub mod maintenance;
 mod messages;
 mod options;
 mod origins;
+mod principal;
 pub mod realtime;
 mod rest;
 mod serve;
@@ -86,7 +88,8 @@ pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
-pub use options::{InvalidOptions, Options, Rest, Retention};
+pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
+pub use principal::{Principal, Principals};
 pub use serve::serve;
 
 use crate::bus::{Bus, Feed};
@@ -128,6 +131,24 @@ pub struct State {
     pub artifacts_dir: PathBuf,
 }
 
+impl State {
+    /// Tells who calls, for routes that take keys as well as the admin token: those that a role mounts below
+    /// `/mcp`.
+    #[must_use]
+    pub fn principals(&self) -> Principals {
+        Principals::new(self.token.clone(), self.keys.clone(), self.bus.clone(), self.database())
+    }
+
+    /// The database, for remote callers.
+    fn database(&self) -> caller::Database {
+        caller::Database {
+            pool: self.callers.clone(),
+            statement_timeout: Duration::from_millis(self.options.rest.statement_timeout_ms.into()),
+            ..self.realtime.callers()
+        }
+    }
+}
+
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("State")
@@ -161,13 +182,7 @@ impl Hub {
             hosts: Hosts::new(ip, &state.options.allowed_hosts),
             catalogue: rest::Cache::default(),
             origins: Origins::new(&state.options.allowed_origins),
-            callers: caller::Database {
-                pool: state.callers.clone(),
-                statement_timeout: Duration::from_millis(
-                    state.options.rest.statement_timeout_ms.into(),
-                ),
-                ..state.realtime.callers()
-            },
+            callers: state.database(),
             open_reads: state.options.open_reads.unwrap_or_else(|| ip.is_loopback()),
             waiters: Semaphore::new(state.options.max_waiters),
             gauges: Gauges::default(),
@@ -186,21 +201,30 @@ impl Hub {
     }
 }
 
-/// Everything that the hub answers: its own routes and `role_routes`. The rules for hosts, tokens,
-/// limits and errors hold for both; for remote callers (`/rest/v1`, `/realtime/v1`) a key stands in the
-/// token's place.
+/// Everything that the hub answers: its own routes, `role_routes` and `open_routes`. The rules for hosts,
+/// limits and errors hold for all. The admin token stands before the first two; for remote callers (`/rest/v1`,
+/// `/realtime/v1`) a key stands in its place. `open_routes` lie at or below `/mcp` and ask [`Principals`] who
+/// calls; nobody else does, so each of them must. No time limit holds there.
 ///
 /// # Panics
 /// When a role's route is one of the hub's own.
-pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
-    let (limit, remote_limit) = (state.options.max_body_bytes, state.options.rest.max_body_bytes);
+pub fn router(state: State, role_routes: axum::Router, open_routes: axum::Router) -> axum::Router {
+    let limits = state.options.body_limits();
     let hub = Arc::new(Hub::new(state));
-    let origins = hub.origins.clone();
+    let admit_origins = |told: origins::Told| {
+        let origins = hub.origins.clone();
+        from_fn(move |request, next| origins::admit(origins.clone(), told, request, next))
+    };
     let remote = rest::routes(&hub)
         .merge(realtime::routes(&hub))
         .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(remote_limit))
-        .layer(from_fn(move |request, next| origins::admit(origins.clone(), request, next)));
+        .layer(RequestBodyLimitLayer::new(limits.remote))
+        .layer(admit_origins(origins::REMOTE));
+    let open = open_routes
+        .reset_fallback()
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limits.open))
+        .layer(admit_origins(origins::OPEN));
     axum::Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -219,10 +243,11 @@ pub fn router(state: State, role_routes: axum::Router) -> axum::Router {
         .merge(role_routes.reset_fallback())
         // The body limit that counts is the one below, which holds without a handler's help.
         .layer(DefaultBodyLimit::disable())
-        .layer(RequestBodyLimitLayer::new(limit))
+        .layer(RequestBodyLimitLayer::new(limits.own))
         .merge(remote)
+        .merge(open)
         .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
         .layer(from_fn_with_state(hub, guard::admit))
         .layer(CatchPanicLayer::custom(error::of_panic))
-        .layer(from_fn(move |request, next| shape::shape(limit, remote_limit, request, next)))
+        .layer(from_fn(move |request, next| shape::shape(limits, request, next)))
 }

@@ -8,6 +8,7 @@ mod execution;
 mod in_flight;
 mod lease;
 pub mod runner;
+mod topics;
 mod upkeep;
 
 use std::future::Future;
@@ -52,6 +53,12 @@ pub trait Handler: Send + Sync + 'static {
     /// Without one such messages are parked. `may_have_run` says that an earlier attempt may have done it where
     /// it belongs: two places may then do what one would not do twice.
     fn fallback(&self, _message: &Message, _may_have_run: bool) -> Option<Fallback> {
+        None
+    }
+
+    /// Why the message is not this worker's any more, if so: it came with a claim that was under way when its topic
+    /// was given up. It is put back as it was, with its attempt. One that is still claimed would come again at once.
+    fn refuses(&self, _message: &Message) -> Option<&'static str> {
         None
     }
 
@@ -187,6 +194,8 @@ pub struct Context {
     pub config_dir: PathBuf,
     /// Where artifacts go.
     pub artifacts_dir: PathBuf,
+    /// Replaced when files are to be read again, as on a SIGHUP.
+    pub reread: Live<()>,
     /// When to stop.
     pub shutdown: Shutdown,
     /// Set to true once the role claims messages; the hub's `/readyz` waits for it.

@@ -2,12 +2,11 @@
 
 use std::future::Future;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use cogo::live::{Live, Setter};
 use cogo::shutdown::Shutdown;
-use tokio::sync::Notify;
 
 use crate::exit::Exit;
 use crate::output::note;
@@ -26,7 +25,7 @@ pub(crate) struct Signals {
     hangup: Option<Hangup>,
     #[cfg(windows)]
     ctrl_c: tokio::signal::windows::CtrlC,
-    hung_up: Arc<Notify>,
+    hung_up: (Setter<()>, Live<()>),
 }
 
 /// SIGHUP. It means two things: to a server that configuration is to be read again, and to all that a terminal
@@ -65,13 +64,13 @@ impl Signals {
             interrupt: signal(SignalKind::interrupt())?,
             terminate: signal(SignalKind::terminate())?,
             hangup: None,
-            hung_up: Arc::default(),
+            hung_up: Live::new(()),
         })
     }
 
     #[cfg(windows)]
     pub(crate) fn new() -> io::Result<Self> {
-        Ok(Self { ctrl_c: tokio::signal::windows::ctrl_c()?, hung_up: Arc::default() })
+        Ok(Self { ctrl_c: tokio::signal::windows::ctrl_c()?, hung_up: Live::new(()) })
     }
 
     /// For what serves until it is told to end: SIGHUP is heard as well.
@@ -88,8 +87,8 @@ impl Signals {
     }
 
     /// Told of each SIGHUP that asks for configuration to be read again.
-    pub(crate) fn hung_up(&self) -> Arc<Notify> {
-        Arc::clone(&self.hung_up)
+    pub(crate) fn hung_up(&self) -> Live<()> {
+        self.hung_up.1.clone()
     }
 
     /// Waits for a signal to end. Cancel-safe. Also passes on what [`Signals::hung_up`] is told.
@@ -103,7 +102,7 @@ impl Signals {
                     if gone {
                         return "SIGHUP";
                     }
-                    self.hung_up.notify_one();
+                    self.hung_up.0.set(());
                 }
             }
         }

@@ -1,14 +1,11 @@
 //! Policies that are read again while the process runs: on SIGHUP, and when a file has changed.
 
-use std::sync::Arc;
-
 use anyhow::Result;
 use cogo::breaker;
 use cogo::config::{Reload, Source};
 use cogo::live::Live;
 use cogo::retry;
 use cogo::shutdown::{Shutdown, Tasks};
-use tokio::sync::Notify;
 
 /// The policies as they are at any moment.
 #[derive(Debug, Clone)]
@@ -27,6 +24,6 @@ impl Policies {
 }
 
 /// Reads again from here on until the process stops; `hung_up` is told of each SIGHUP.
-pub(crate) fn start(reload: Reload, hung_up: Arc<Notify>, tasks: &Tasks, shutdown: &Shutdown) {
+pub(crate) fn start(reload: Reload, hung_up: Live<()>, tasks: &Tasks, shutdown: &Shutdown) {
     tasks.spawn(reload.run(hung_up, shutdown.draining().clone()));
 }

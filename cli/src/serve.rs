@@ -29,7 +29,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, mcp, recorder};
+use crate::{jwt_secret, recorder};
 
 /// How long what stands by may take to end after the work has.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ struct Plan {
     bus_limits: Live<cogo::bus::Limits>,
     /// Without a file those that another hub set are left alone.
     sets_limits: bool,
-    mcp: cogo_worker_mcp_gateway::config::Config,
+    mcp: Live<cogo_worker_mcp_gateway::config::Config>,
     data_dir: PathBuf,
     artifacts_dir: PathBuf,
     database: Option<PgConnectOptions>,
@@ -77,6 +77,7 @@ impl Plan {
             if what.embedded { global.named_database()? } else { Some(global.database()?) };
         let (policies, mut reload) = Policies::load(&source)?;
         let bus_limits = reload.watch()?;
+        let mcp = reload.watch()?;
         Ok(Self {
             worker: limits.load(&source)?,
             policies,
@@ -84,7 +85,7 @@ impl Plan {
             hub: source.load()?,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
-            mcp: mcp::load(global)?,
+            mcp,
             data_dir: global.data_dir()?,
             artifacts_dir: global.artifacts_dir()?,
             database,
@@ -213,6 +214,7 @@ async fn run(
             plan.policies.clone(),
             &plan.source,
             plan.artifacts_dir.clone(),
+            signals.hung_up(),
             &shutdown,
         );
         context.ready = readiness.register(ROLE.name);
@@ -251,7 +253,7 @@ async fn run(
         artifacts_dir: plan.artifacts_dir.clone(),
     };
     let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes);
+    let router = hub::router(state, routes, axum::Router::new());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Subcommand};
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
+use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role};
 use rand::RngExt as _;
@@ -146,7 +147,8 @@ impl Worker {
         let options = cogo::config::Worker { tenant, ..options };
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let artifacts = global.artifacts_dir()?;
-        let context = context(bus, id, &options, policies, &source, artifacts, &shutdown);
+        let hung_up = signals.hung_up();
+        let context = context(bus, id, &options, policies, &source, artifacts, hung_up, &shutdown);
         let mut ready = context.ready.subscribe();
         if let Some(probe) = probe {
             probe.start(ready.clone(), &tasks, &shutdown)?;
@@ -265,6 +267,7 @@ pub(crate) fn context(
     policies: Policies,
     source: &Source,
     artifacts_dir: PathBuf,
+    reread: Live<()>,
     shutdown: &Shutdown,
 ) -> Context {
     Context {
@@ -278,6 +281,7 @@ pub(crate) fn context(
         breaker: policies.breaker,
         config_dir: source.dir().map_or_else(|| PathBuf::from("configs"), PathBuf::from),
         artifacts_dir,
+        reread,
         shutdown: shutdown.clone(),
         ready: watch::Sender::new(false),
     }

@@ -99,7 +99,7 @@ fn short(text: &str) -> bool {
     text.chars().count() <= REASON_MAX && !text.contains('\0')
 }
 
-fn check_reason(reason: Option<&str>) -> Result<(), Error> {
+pub(crate) fn check_reason(reason: Option<&str>) -> Result<(), Error> {
     match reason {
         Some(text) if !short(text) => {
             refuse("reason", "must be at most 200 characters, none of them U+0000")
@@ -207,7 +207,7 @@ pub enum Operated {
 }
 
 impl Operated {
-    fn of(code: Option<&str>) -> Self {
+    pub(crate) fn of(code: Option<&str>) -> Self {
         match code.and_then(Code::from_sqlstate) {
             None => Self::Done,
             Some(Code::NotFound) => Self::NotFound,

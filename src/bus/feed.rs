@@ -3,14 +3,17 @@
 
 #[cfg(feature = "hub")]
 mod follow;
+mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch as channel};
 use tokio_util::sync::CancellationToken;
+
+pub use watch::{Update, Watch};
 
 use crate::bus::error::Error;
 use crate::bus::queries::Head;
@@ -40,7 +43,7 @@ pub struct Feed {
     stopped: CancellationToken,
     followed: broadcast::Sender<Arc<Heads>>,
     /// How far the log was read; none until its end was asked for.
-    position: watch::Sender<Option<Cursor>>,
+    position: channel::Sender<Option<Cursor>>,
     /// Where reading began.
     began: Arc<OnceLock<Cursor>>,
 }
@@ -61,8 +64,19 @@ struct Waiters {
 
 #[derive(Debug)]
 struct Waiting {
-    told: Arc<Notify>,
+    told: Arc<Told>,
     count: usize,
+    /// How many of these want to hear of progress.
+    curious: usize,
+}
+
+/// What those are told who wait for one message.
+#[derive(Debug, Default)]
+struct Told {
+    /// Something happened to it.
+    happened: Notify,
+    /// Its handler reported how far it is.
+    progressed: Notify,
 }
 
 /// How far the log was read, and which types of events have been counted.
@@ -89,10 +103,12 @@ impl Tail {
 }
 
 /// A place among the waiters, given up when dropped.
-struct Place<'a> {
-    feed: &'a Feed,
+#[derive(Debug)]
+struct Place {
+    waiters: Arc<Mutex<Waiters>>,
     id: MessageId,
-    told: Arc<Notify>,
+    told: Arc<Told>,
+    is_curious: bool,
 }
 
 impl Feed {
@@ -108,7 +124,7 @@ impl Feed {
             waiters: Arc::default(),
             stopped,
             followed: broadcast::Sender::new(KEPT),
-            position: watch::Sender::new(None),
+            position: channel::Sender::new(None),
             began: Arc::default(),
         };
         let running = feed.clone();
@@ -129,12 +145,12 @@ impl Feed {
     /// # Errors
     /// [`Error::NoMessage`], or when the database does not answer.
     pub async fn wait(&self, id: MessageId, deadline: Duration) -> Result<Message, Error> {
-        let place = self.take_place(id);
+        let place = self.take_place(id, false);
         let deadline = tokio::time::sleep(deadline);
         tokio::pin!(deadline);
         loop {
             // Armed before looking, so that what happens in between is not missed.
-            let told = place.told.notified();
+            let told = place.told.happened.notified();
             tokio::pin!(told);
             told.as_mut().enable();
             let message = self.bus.message(id).await?;
@@ -199,8 +215,10 @@ impl Feed {
         for head in &events {
             tail.cursor = Some(head.cursor);
             tail.count(&head.event_type);
-            if let Some(id) = head.message_id {
-                self.tell_waiters(id);
+            match head.message_id {
+                Some(id) if is_progress(&head.event_type) => self.tell_curious(id),
+                Some(id) => self.tell_waiters(id),
+                None => {}
             }
         }
         if !events.is_empty() {
@@ -212,31 +230,49 @@ impl Feed {
 
     fn tell_waiters(&self, id: MessageId) {
         if let Some(waiting) = self.waiters().by_message.get(&id) {
-            waiting.told.notify_waiters();
+            waiting.told.happened.notify_waiters();
         }
     }
 
-    fn take_place(&self, id: MessageId) -> Place<'_> {
+    fn tell_curious(&self, id: MessageId) {
+        if let Some(waiting) = self.waiters().by_message.get(&id).filter(|it| it.curious > 0) {
+            waiting.told.progressed.notify_waiters();
+        }
+    }
+
+    fn take_place(&self, id: MessageId, is_curious: bool) -> Place {
         let mut waiters = self.waiters();
-        let waiting = waiters
-            .by_message
-            .entry(id)
-            .or_insert_with(|| Waiting { told: Arc::default(), count: 0 });
+        let waiting = waiters.by_message.entry(id).or_insert_with(|| Waiting {
+            told: Arc::default(),
+            count: 0,
+            curious: 0,
+        });
         waiting.count += 1;
-        Place { feed: self, id, told: Arc::clone(&waiting.told) }
+        waiting.curious += usize::from(is_curious);
+        let told = Arc::clone(&waiting.told);
+        Place { waiters: Arc::clone(&self.waiters), id, told, is_curious }
     }
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
-        // Nothing that can panic happens under the lock, so a poisoned one is still whole.
-        self.waiters.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.waiters)
     }
 }
 
-impl Drop for Place<'_> {
+fn lock(waiters: &Mutex<Waiters>) -> MutexGuard<'_, Waiters> {
+    // Nothing that can panic happens under the lock, so a poisoned one is still whole.
+    waiters.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn is_progress(event_type: &str) -> bool {
+    event_type.ends_with("_progress")
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        let mut waiters = self.feed.waiters();
+        let mut waiters = lock(&self.waiters);
         if let Some(waiting) = waiters.by_message.get_mut(&self.id) {
             waiting.count -= 1;
+            waiting.curious -= usize::from(self.is_curious);
             if waiting.count == 0 {
                 waiters.by_message.remove(&self.id);
             }

@@ -101,6 +101,10 @@ impl Transport for Postgres {
         ask("message_events", queries::message_events(self.db(), id, max))
     }
 
+    fn progress(&self, id: MessageId, after: i64, max: i64) -> Answer<'_, Vec<Event>> {
+        ask("message_events", queries::progress(self.db(), id, after, max))
+    }
+
     fn trace_events(&self, trace: TraceId, max: i64) -> Answer<'_, Vec<Event>> {
         ask("trace_events", queries::trace_events(self.db(), trace, max))
     }
@@ -239,6 +243,8 @@ impl Transport for Postgres {
 
     /// NOTIFY tells of everything, to everybody.
     fn want(&self, _want: Want) {}
+
+    fn forget(&self, _want: &Want) {}
 
     fn wake_others(&self) -> BoxFuture<'_, ()> {
         listen::tell_now(&self.pool).boxed()

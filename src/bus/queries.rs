@@ -253,6 +253,21 @@ pub(crate) async fn message_events(
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(max).fetch_all(db).await
 }
 
+/// The events of one message's progress that come after the one numbered `after`.
+pub(crate) async fn progress(
+    db: impl PgExecutor<'_>,
+    id: MessageId,
+    after: i64,
+    max: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let sql = format!(
+        "select {EVENT_COLUMNS} from bus_events e
+            where e.message_id = $1 and e.seq > $2 and e.event_type like '%\\_progress'
+            order by e.seq limit $3"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(after).bind(max).fetch_all(db).await
+}
+
 /// The events of one trace, by time and number.
 pub(crate) async fn trace_events(
     db: impl PgExecutor<'_>,

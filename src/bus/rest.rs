@@ -114,16 +114,18 @@ impl Rest {
         call: &'static str,
         column: &'static str,
         id: String,
+        more: &[(&'static str, String)],
         max: i64,
     ) -> Answer<'a, Vec<Event>> {
         const COLUMNS: &str = "xid,seq,id,event_type,message_id,trace_id,tenant,service,role,shard,\
                                attempt,worker_id,reason,payload,created_at";
-        let query = vec![
+        let mut query = vec![
             ("select", COLUMNS.to_owned()),
             (column, format!("eq.{id}")),
             ("order", "seq.asc".to_owned()),
             ("limit", max.to_string()),
         ];
+        query.extend_from_slice(more);
         let rows = self.rows::<EventRow>(call, "bus_events", query);
         async move { Ok(rows.await?.into_iter().map(Event::from).collect()) }.boxed()
     }
@@ -259,11 +261,16 @@ impl Transport for Rest {
     }
 
     fn message_events(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>> {
-        self.events("message_events", "message_id", id.to_string(), max)
+        self.events("message_events", "message_id", id.to_string(), &[], max)
+    }
+
+    fn progress(&self, id: MessageId, after: i64, max: i64) -> Answer<'_, Vec<Event>> {
+        let more = [("seq", format!("gt.{after}")), ("event_type", "like.*\\_progress".to_owned())];
+        self.events("message_events", "message_id", id.to_string(), &more, max)
     }
 
     fn trace_events(&self, trace: TraceId, max: i64) -> Answer<'_, Vec<Event>> {
-        self.events("trace_events", "trace_id", trace.to_string(), max)
+        self.events("trace_events", "trace_id", trace.to_string(), &[], max)
     }
 
     fn read_events<'a>(
@@ -438,6 +445,10 @@ impl Transport for Rest {
 
     fn want(&self, want: Want) {
         self.wakeups.want(want);
+    }
+
+    fn forget(&self, want: &Want) {
+        self.wakeups.forget(want);
     }
 
     /// The hub does, since it reads the log.

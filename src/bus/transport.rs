@@ -40,6 +40,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     /// Which of `ids` name no message that is still under way.
     fn settled_of<'a>(&'a self, ids: &'a [MessageId]) -> Answer<'a, Vec<MessageId>>;
     fn message_events(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>>;
+    /// The events of a message's progress after one of them.
+    fn progress(&self, id: MessageId, after: i64, max: i64) -> Answer<'_, Vec<Event>>;
     fn trace_events(&self, trace: TraceId, max: i64) -> Answer<'_, Vec<Event>>;
     fn read_events<'a>(
         &'a self,
@@ -118,6 +120,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn pace(&self) -> Pace;
     /// Says what the wake-ups are to tell of from now on.
     fn want(&self, want: Want);
+    /// Says what they need not tell of any more.
+    fn forget(&self, want: &Want);
     /// Wakes other processes now.
     fn wake_others(&self) -> BoxFuture<'_, ()>;
     /// How many bytes of messages or settles go well into one request.

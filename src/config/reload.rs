@@ -7,11 +7,9 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::{Error, File, Source, diff};
@@ -136,11 +134,11 @@ impl Reload {
 
     /// Looks again and again until `stop`, and reads all files whenever `asked` says so, as on a SIGHUP.
     /// An error is told in the log and counted; it ends nothing.
-    pub async fn run(mut self, asked: Arc<Notify>, stop: CancellationToken) {
+    pub async fn run(mut self, mut asked: Live<()>, stop: CancellationToken) {
         loop {
             let now = tokio::select! {
                 () = tokio::time::sleep(LOOK_PERIOD) => false,
-                () = asked.notified() => true,
+                () = asked.changed() => true,
                 () = stop.cancelled() => return,
             };
             // Files may lie on a network.

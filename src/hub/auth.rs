@@ -10,7 +10,7 @@ use crate::error::Code;
 use crate::hub::error::ApiError;
 
 /// The header that carries the token.
-const HEADER: &str = "x-admin-token";
+pub(crate) const HEADER: &str = "x-admin-token";
 /// What answers without a token wherever the hub listens: for load balancers and monitoring.
 const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
@@ -48,7 +48,7 @@ impl AdminToken {
         &self.0
     }
 
-    fn is(&self, given: &[u8]) -> bool {
+    pub(crate) fn is(&self, given: &[u8]) -> bool {
         self.0.as_bytes().ct_eq(given).into()
     }
 
@@ -70,12 +70,12 @@ impl fmt::Debug for AdminToken {
 }
 
 /// The header's value if there is exactly one: two could be read differently by a proxy in between.
-fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
+pub(crate) fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
     let mut values = headers.get_all(name).into_iter();
     values.next().filter(|_| values.next().is_none())
 }
 
-fn bearer(value: &HeaderValue) -> Option<&[u8]> {
+pub(crate) fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     let (scheme, token) = value.as_bytes().split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }

@@ -1,4 +1,4 @@
-//! Who calls `/rest/v1` and `/realtime/v1`, and what the database lets them do.
+//! Who calls with a key, and what the database lets them do.
 //!
 //! The hub verifies the token and names its role and claims to the database; what a caller may do is decided
 //! there, by grants, policies and functions, as it would be behind PostgREST. So each request is a
@@ -75,23 +75,33 @@ impl Caller {
         access: Access,
         request: &About<'_>,
     ) -> Result<Transaction, Error> {
-        let failed = |error: sqlx::Error| match &error {
-            sqlx::Error::Database(refusal)
-                if matches!(refusal.code().as_deref(), Some("42501" | "22023")) =>
-            {
-                tracing::error!(error = %chain(&error), "Remote callers cannot be served: {REMEDY}");
+        self.begun(db, access, request).await.map_err(|error| {
+            if is_forbidden(&error) {
                 Error::new(503, "PGRST000", "The hub may not act for its callers").with_hint(REMEDY)
+            } else {
+                self.refusal(&error)
             }
-            _ => self.refusal(&error),
-        };
+        })
+    }
+
+    /// As [`Caller::begin`], with the database's own error.
+    ///
+    /// # Errors
+    /// As [`Caller::begin`].
+    pub(crate) async fn begun(
+        &self,
+        db: &Database,
+        access: Access,
+        request: &About<'_>,
+    ) -> sqlx::Result<Transaction> {
         let place = match self.role {
             Role::ServiceRole => None,
             Role::Anon | Role::Authenticated => {
                 let place = db.shares.take(self.claims.tenant.as_deref().unwrap_or_default()).await;
-                Some(place.ok_or(sqlx::Error::PoolTimedOut).map_err(failed)?)
+                Some(place.ok_or(sqlx::Error::PoolTimedOut)?)
             }
         };
-        let connection = db.pool.acquire().await.map_err(failed)?;
+        let connection = db.pool.acquire().await?;
         let patience = db.statement_timeout + GRACE;
         let tasks = db.tasks.clone();
         let mut transaction = Transaction { connection, patience, is_open: true, place, tasks };
@@ -104,7 +114,10 @@ impl Caller {
                 if error.as_database_error().is_some() {
                     transaction.rollback().await;
                 }
-                Err(failed(error))
+                if is_forbidden(&error) {
+                    tracing::error!(error = %chain(&error), "Remote callers cannot be served: {REMEDY}");
+                }
+                Err(error)
             }
         }
     }
@@ -267,6 +280,14 @@ pub(crate) async fn within<T>(
     answer.unwrap_or_else(|_| Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into())))
 }
 
+/// Whether a transaction could not begin because the hub's login may not take on its caller's role.
+fn is_forbidden(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .and_then(|refusal| refusal.code())
+        .is_some_and(|code| matches!(&*code, "42501" | "22023"))
+}
+
 /// What a hub says that may not act for its callers.
 const REMEDY: &str = "Run `cogo migrate`, and `grant cogo_hub to` the login of the hub.";
 
@@ -338,7 +359,8 @@ fn apikey_of(uri: &Uri) -> Result<Option<String>, Error> {
     }
 }
 
-fn refused(error: &identity::Error) -> Error {
+/// What a token is refused with.
+pub(crate) fn refused(error: &identity::Error) -> Error {
     use identity::Error::{BadClaim, Expired, MissingClaim};
     match error {
         identity::Error::Missing => anonymous(),

@@ -21,13 +21,14 @@ pub(crate) async fn admit(
     mut request: Request,
     next: Next,
 ) -> Response {
-    request.extensions_mut().insert(BodyLimit(hub.state.options.max_body_bytes));
+    let limit = hub.state.options.body_limits().of(request.uri().path());
+    request.extensions_mut().insert(BodyLimit(limit));
     let headers = request.headers();
     let admitted =
         check_size(headers).and_then(|()| hub.hosts.check(request.uri(), headers)).and_then(|()| {
             let path = request.uri().path();
             // There a key says who calls, and the database what they may.
-            if is_remote(path) {
+            if is_remote(path) || is_open(path) {
                 return Ok(());
             }
             auth::check(&hub.state.token, hub.open_reads, request.method(), path, headers)
@@ -41,9 +42,20 @@ pub(crate) async fn admit(
 /// Whether a path is one of Supabase's protocols, which remote workers and other clients speak: they carry
 /// keys of their own and not the admin token, and are answered in PostgREST's words.
 pub(crate) fn is_remote(path: &str) -> bool {
-    ["/rest/v1", "/realtime/v1"].into_iter().any(|root| {
-        path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    is_below("/rest/v1", path) || is_below("/realtime/v1", path)
+}
+
+/// Whether a path is one of a role's routes that find out themselves who calls ([`crate::hub::Principals`]),
+/// because keys are taken there as well as the admin token.
+pub(crate) fn is_open(path: &str) -> bool {
+    is_below(OPEN_ROOT, path)
+}
+
+/// Below it lie the routes that take keys as well as the admin token.
+pub(crate) const OPEN_ROOT: &str = "/mcp";
+
+fn is_below(root: &str, path: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 fn check_size(headers: &HeaderMap) -> Result<(), ApiError> {
@@ -62,6 +74,10 @@ pub(crate) async fn limit_time(
     request: Request,
     next: Next,
 ) -> Response {
+    // A stream lasts as long as its client wants it; a call that waits has a deadline of its own.
+    if is_open(request.uri().path()) {
+        return next.run(request).await;
+    }
     let query = request.uri().query().unwrap_or_default();
     let waits = query.split('&').any(|pair| pair.starts_with("wait="));
     // A wait ends by itself; this is only for what it does before and after.

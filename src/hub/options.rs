@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::hub::{host, origins, realtime};
+use crate::hub::{guard, host, origins, realtime};
 
 /// How a hub is configured; the table in [`crate::hub`] has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,15 +27,46 @@ pub struct Options {
     pub max_waiters: usize,
     /// How long a request that does not wait may take, in seconds, from 1 to 600.
     pub request_timeout_s: u32,
-    /// Pages on the web that may call `/rest/v1` and `/realtime/v1`, as `https://name` or `https://name:port`;
+    /// Pages on the web that may call `/rest/v1`, `/realtime/v1` and `/mcp`, as `https://name` or `https://name:port`;
     /// `*` for all. Whoever is no page sends no origin and needs none.
     pub allowed_origins: Vec<String>,
     /// How `/rest/v1` is served.
     pub rest: Rest,
     /// How `/realtime/v1` is served.
     pub realtime: realtime::Options,
+    /// How `/mcp` is served.
+    pub mcp: Mcp,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
+}
+
+/// How `/mcp` is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mcp {
+    /// The largest request body in bytes, from 1024 to 64 MiB.
+    pub max_body_bytes: usize,
+}
+
+/// The largest request bodies, by path.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct BodyLimits {
+    pub(crate) own: usize,
+    pub(crate) remote: usize,
+    pub(crate) open: usize,
+}
+
+impl BodyLimits {
+    /// The one of a path.
+    pub(crate) fn of(self, path: &str) -> usize {
+        if guard::is_remote(path) {
+            self.remote
+        } else if guard::is_open(path) {
+            self.open
+        } else {
+            self.own
+        }
+    }
 }
 
 /// How long what is finished stays.
@@ -94,8 +125,16 @@ impl Default for Options {
             allowed_origins: Vec::new(),
             rest: Rest::default(),
             realtime: realtime::Options::default(),
+            mcp: Mcp::default(),
             open_reads: None,
         }
+    }
+}
+
+impl Default for Mcp {
+    fn default() -> Self {
+        // An argument may be an image, in base64; the bus takes as much of a payload.
+        Self { max_body_bytes: 4 * 1024 * 1024 }
     }
 }
 
@@ -155,6 +194,15 @@ fn days(days: u32) -> Duration {
 }
 
 impl Options {
+    /// The largest request bodies.
+    pub(crate) fn body_limits(&self) -> BodyLimits {
+        BodyLimits {
+            own: self.max_body_bytes,
+            remote: self.rest.max_body_bytes,
+            open: self.mcp.max_body_bytes,
+        }
+    }
+
     /// Checks every field.
     ///
     /// # Errors
@@ -177,6 +225,7 @@ impl Options {
         let Rest { statement_timeout_ms, max_connections, .. } = self.rest;
         within("rest.statement_timeout_ms", statement_timeout_ms.into(), 100, 600_000)?;
         within("rest.max_connections", max_connections.into(), 1, 1000)?;
+        within("mcp.max_body_bytes", self.mcp.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
         self.realtime.validate()?;
         for (at, origin) in self.allowed_origins.iter().enumerate() {
             if !origins::is_origin(origin) {

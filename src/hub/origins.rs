@@ -1,4 +1,4 @@
-//! Which pages on the web may call `/rest/v1` and `/realtime/v1`.
+//! Which pages on the web may call `/rest/v1`, `/realtime/v1` and `/mcp`.
 //!
 //! A browser says of which page it calls, in the header `Origin`; nobody else sends one. A page of a stranger
 //! is refused even where it has a key: its user may not know that it calls. A page that the hub's own address
@@ -15,6 +15,8 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::error::Code;
+use crate::hub::error::ApiError;
 use crate::hub::rest::Error;
 
 /// What clients may read of an answer besides its body.
@@ -25,6 +27,14 @@ const HEADERS: &str = "authorization, apikey, x-client-info, content-type, accep
     content-profile, prefer, range, range-unit, x-api-key, x-retry-count, x-supabase-api-version";
 /// What is answered on these paths.
 const METHODS: &str = "GET, HEAD, POST, OPTIONS";
+/// The same for the role's own routes that take keys, of which MCP's clients read these headers.
+const OPEN_EXPOSED: &str = "Mcp-Session-Id, Mcp-Protocol-Version, Content-Type, Location, Retry-After, \
+    WWW-Authenticate, Idempotency-Key, X-Trace-Id, Traceparent";
+/// And send these.
+const OPEN_HEADERS: &str = "authorization, content-type, accept, last-event-id, mcp-session-id, \
+    mcp-protocol-version, mcp-method, mcp-name, x-admin-token, x-cogo-tenant, idempotency-key, \
+    x-trace-id, traceparent, tracestate";
+const OPEN_METHODS: &str = "GET, HEAD, POST, DELETE, OPTIONS";
 
 /// The pages that may.
 #[derive(Debug, Clone)]
@@ -95,23 +105,54 @@ pub(crate) fn is_origin(text: &str) -> bool {
         && text.eq_ignore_ascii_case(&format!("{scheme}://{authority}"))
 }
 
-/// Stands before `/rest/v1` and `/realtime/v1`: refuses pages that may not call, answers preflights, and lets
-/// the others read their answers.
-pub(crate) async fn admit(origins: Origins, request: Request, next: Next) -> Response {
+/// What is told to pages of the routes below one root.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Told {
+    exposed: &'static str,
+    headers: &'static str,
+    methods: &'static str,
+    refuse: fn(Error) -> Response,
+}
+
+/// Of `/rest/v1` and `/realtime/v1`, which answer as PostgREST does.
+pub(crate) const REMOTE: Told = Told {
+    exposed: EXPOSED,
+    headers: HEADERS,
+    methods: METHODS,
+    refuse: |error| error.into_response(),
+};
+/// Of the role's routes that take keys, which answer as the hub does.
+pub(crate) const OPEN: Told = Told {
+    exposed: OPEN_EXPOSED,
+    headers: OPEN_HEADERS,
+    methods: OPEN_METHODS,
+    refuse: |error| {
+        let code = match error.status() {
+            StatusCode::FORBIDDEN => Code::Forbidden,
+            _ => Code::InvalidArgument,
+        };
+        ApiError::new(code, format!("{}; see `allowed_origins` of hub.json", error.message()))
+            .into_response()
+    },
+};
+
+/// Stands before them: refuses pages that may not call, answers preflights, and lets the others read their
+/// answers.
+pub(crate) async fn admit(origins: Origins, told: Told, request: Request, next: Next) -> Response {
     let origin = match origins.check(request.headers()) {
         Ok(origin) => origin,
-        Err(error) => return error.into_response(),
+        Err(error) => return (told.refuse)(error),
     };
     let asks = request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = if request.method() == Method::OPTIONS && asks {
-        preflight(request.headers())
+        preflight(told, request.headers())
     } else {
         next.run(request).await
     };
     if let Some(origin) = origin {
         let headers = response.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED));
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(told.exposed));
     }
     response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
     response
@@ -119,12 +160,15 @@ pub(crate) async fn admit(origins: Origins, request: Request, next: Next) -> Res
 
 /// A browser asks whether a page may send what it is about to send. Its headers are named back to it: none of
 /// them gives rights by itself, the key is not the browser's to add.
-fn preflight(headers: &HeaderMap) -> Response {
+fn preflight(told: Told, headers: &HeaderMap) -> Response {
     let asked = headers.get(ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     let mut response = StatusCode::NO_CONTENT.into_response();
     let answer = response.headers_mut();
-    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
-    answer.insert(ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(HeaderValue::from_static(HEADERS)));
+    answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(told.methods));
+    answer.insert(
+        ACCESS_CONTROL_ALLOW_HEADERS,
+        asked.unwrap_or(HeaderValue::from_static(told.headers)),
+    );
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("86400"));
     response
 }

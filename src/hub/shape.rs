@@ -8,19 +8,15 @@ use axum::response::{IntoResponse, Response};
 use crate::clock::Stopwatch;
 use crate::error::Code;
 use crate::hub::error::ApiError;
+use crate::hub::options::BodyLimits;
 use crate::hub::{guard, rest};
 
 /// The outermost layer. An error that is not JSON comes from the router, from a library or from a role
 /// that does not know better; it gets the one shape.
-pub(crate) async fn shape(
-    body_max: usize,
-    remote_body_max: usize,
-    request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn shape(limits: BodyLimits, request: Request, next: Next) -> Response {
     let began = Stopwatch::start();
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let body_max = if guard::is_remote(&path) { remote_body_max } else { body_max };
+    let body_max = limits.of(&path);
     let mut response = next.run(request).await;
     let status = response.status();
     if (status.is_client_error() || status.is_server_error()) && !is_json(&response) {

@@ -88,6 +88,8 @@ pub struct Claims {
     pub topics: Vec<Pattern>,
     /// What it may enqueue and read.
     pub send: Vec<Pattern>,
+    /// Whether it may operate on messages of its tenant, `topics` and `send`, such as to requeue dead letters.
+    pub operate: bool,
     /// All other claims.
     pub rest: Map<String, Value>,
 }
@@ -107,6 +109,7 @@ impl Claims {
             worker: None,
             topics: Vec::new(),
             send: Vec::new(),
+            operate: false,
             rest: Map::new(),
         }
     }
@@ -195,6 +198,7 @@ impl TryFrom<Map<String, Value>> for Claims {
             worker: text(&mut map, "worker")?,
             topics: patterns(&mut map, "topics")?,
             send: patterns(&mut map, "send")?,
+            operate: flag(&mut map, "operate")?,
             rest: map,
         };
         if claims.tenant.as_deref().is_some_and(|tenant| !valid_name(tenant)) {
@@ -229,6 +233,7 @@ impl From<Claims> for Map<String, Value> {
         put("worker", claims.worker.into());
         put("topics", patterns(&claims.topics));
         put("send", patterns(&claims.send));
+        put("operate", if claims.operate { true.into() } else { Value::Null });
         map.extend(claims.rest);
         map
     }
@@ -244,6 +249,14 @@ fn text(map: &mut Map<String, Value>, name: &'static str) -> Result<Option<Strin
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(_) => Err(Error::BadClaim { name, rule: "a string" }),
+    }
+}
+
+fn flag(map: &mut Map<String, Value>, name: &'static str) -> Result<bool, Error> {
+    match take(map, name) {
+        None => Ok(false),
+        Some(Value::Bool(is_so)) => Ok(is_so),
+        Some(_) => Err(Error::BadClaim { name, rule: "true or false" }),
     }
 }
 

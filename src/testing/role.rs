@@ -45,6 +45,7 @@ impl RunningRole {
             breaker: Live::default(),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
+            reread: Live::default(),
             shutdown: shutdown.clone(),
             ready: watch::Sender::new(false),
         };

@@ -75,6 +75,8 @@ enum End {
     NotBegun,
     /// The breaker of this key is not closed.
     Parked(String),
+    /// Not begun, because the topic was given up meanwhile; why.
+    Refused(&'static str),
 }
 
 /// What the event says beside what the handler says.
@@ -102,6 +104,9 @@ impl<H: Handler> Execution<H> {
     pub(crate) async fn run(self) -> Ended {
         if self.is_late() {
             return self.not_tried(End::TooLate);
+        }
+        if let Some(reason) = self.handler.refuses(&self.message) {
+            return self.not_tried(End::Refused(reason));
         }
         let key = self.handler.policy_key(&self.message);
         let way = tokio::select! {
@@ -156,9 +161,12 @@ impl<H: Handler> Execution<H> {
             End::Returned(Err(failure)) => failed(failure.class),
             End::Panicked(_) => failed(ErrorClass::Internal),
             End::TimedOut(_) => failed(self.timed_out()),
-            End::Lost | End::Stopped | End::TooLate | End::NotBegun | End::Parked(_) => {
-                Outcome::Unknown
-            }
+            End::Lost
+            | End::Stopped
+            | End::TooLate
+            | End::NotBegun
+            | End::Parked(_)
+            | End::Refused(_) => Outcome::Unknown,
         }
     }
 
@@ -264,6 +272,10 @@ impl<H: Handler> Execution<H> {
                 Some(self.fail(Failure::new(self.timed_out(), text), facts))
             }
             End::NotBegun => Some(self.release()),
+            End::Refused(reason) => {
+                self.count("released");
+                Some(Settle::release(&self.message, Duration::ZERO, reason))
+            }
             End::Parked(key) => {
                 self.count("parked");
                 Some(Settle::park(&self.message, &key))

@@ -26,6 +26,7 @@ use crate::shutdown::{Shutdown, Tasks};
 use crate::worker::circuits::Circuits;
 use crate::worker::execution::{self, Ended, Execution};
 use crate::worker::in_flight::InFlight;
+use crate::worker::topics::Topics;
 use crate::worker::upkeep::{self, jittered};
 use crate::worker::{Context, Failure, Handler, RoleError, lease};
 
@@ -46,7 +47,7 @@ pub struct Options {
     pub worker_id: String,
     /// Whose work it does; `*` ([`crate::message::ALL_TENANTS`]) for everybody's, in fair shares.
     pub tenant: String,
-    /// What it claims.
+    /// What it claims; see [`Runner::following`] for topics that come and go.
     pub topics: Vec<Topic>,
     /// How many messages it handles at once.
     pub concurrency: usize,
@@ -63,6 +64,25 @@ pub async fn run<H: Handler>(
     topics: Vec<Topic>,
     context: &Context,
 ) -> Result<(), RoleError> {
+    Ok(runner(handler, topics, context).run(&context.shutdown, &context.ready).await?)
+}
+
+/// As [`run`], for a worker of `role` whose topics come and go. While there are none it shows itself, claims nothing
+/// and is not ready. Of a topic that comes later than the start and that the key does not allow, the log tells.
+///
+/// # Errors
+/// As [`run`].
+pub async fn follow<H: Handler>(
+    handler: H,
+    role: &str,
+    topics: Live<Vec<Topic>>,
+    context: &Context,
+) -> Result<(), RoleError> {
+    let runner = runner(handler, topics.get().to_vec(), context).following(role, topics);
+    Ok(runner.run(&context.shutdown, &context.ready).await?)
+}
+
+fn runner<H: Handler>(handler: H, topics: Vec<Topic>, context: &Context) -> Runner<H> {
     let options = Options {
         worker_id: context.worker_id.clone(),
         tenant: context.tenant.clone(),
@@ -70,9 +90,8 @@ pub async fn run<H: Handler>(
         concurrency: context.concurrency,
         lease: context.lease,
     };
-    let runner = Runner::new(handler, options, context.bus.clone(), context.retry.clone())
-        .with_breakers(context.breaker.clone());
-    Ok(runner.run(&context.shutdown, &context.ready).await?)
+    Runner::new(handler, options, context.bus.clone(), context.retry.clone())
+        .with_breakers(context.breaker.clone())
 }
 
 /// A worker, ready to run.
@@ -80,6 +99,7 @@ pub async fn run<H: Handler>(
 pub struct Runner<H> {
     handler: Arc<H>,
     options: Options,
+    topics: Topics,
     bus: Bus,
     retry: Live<Policies>,
     circuits: Arc<Circuits>,
@@ -96,7 +116,14 @@ impl<H: Handler> Runner<H> {
     /// it begins.
     pub fn new(handler: H, options: Options, bus: Bus, retry: impl Into<Live<Policies>>) -> Self {
         let circuits = circuits(&bus, &options, Live::default());
-        Self { handler: Arc::new(handler), options, bus, retry: retry.into(), circuits }
+        let topics = Topics::fixed(options.topics.clone());
+        Self { handler: Arc::new(handler), options, topics, bus, retry: retry.into(), circuits }
+    }
+
+    /// Claims `topics`, as they are at any moment, in place of the options'. All must be of `role`.
+    #[must_use]
+    pub fn following(self, role: &str, topics: Live<Vec<Topic>>) -> Self {
+        Self { topics: Topics::new(role, topics), ..self }
     }
 
     /// Sets when breakers open; else the defaults hold.
@@ -114,9 +141,15 @@ impl<H: Handler> Runner<H> {
     /// When the bus refuses what the worker is, which no retry can mend.
     pub async fn run(self, shutdown: &Shutdown, ready: &watch::Sender<bool>) -> Result<(), Error> {
         self.check_key()?;
-        self.bus.follow(&self.options.tenant, &self.options.topics);
         let side = Tasks::new();
         let stop_side = tokio_util::sync::CancellationToken::new();
+        let (claimed, topics) = Live::new(self.topics.now());
+        side.spawn(self.topics.clone().follow(
+            self.bus.clone(),
+            self.options.tenant.clone(),
+            claimed,
+            stop_side.clone(),
+        ));
         let in_flight = InFlight::default();
         side.spawn(lease::keep(
             self.bus.clone(),
@@ -132,12 +165,13 @@ impl<H: Handler> Runner<H> {
             self.bus.clone(),
             Arc::clone(&self.handler),
             self.options.clone(),
+            (self.role(), topics.clone()),
             in_flight.clone(),
             stop_side.clone(),
         ));
 
         let handlers = Tasks::new();
-        let ended = self.turns(shutdown, ready, &in_flight, &handlers).await;
+        let ended = self.turns(shutdown, ready, topics, &in_flight, &handlers).await;
 
         ready.send_replace(false);
         // All is settled, but a breaker may still be told how a probe went; else none could be made for as long
@@ -159,7 +193,8 @@ impl<H: Handler> Runner<H> {
     /// Finds what the key does not allow before anything is asked: the bus would refuse it, without saying how
     /// to get a key that does.
     fn check_key(&self) -> Result<(), Error> {
-        let Options { worker_id, tenant, topics, .. } = &self.options;
+        let Options { worker_id, tenant, .. } = &self.options;
+        let topics = self.topics.now();
         let Some(claims) = self.bus.claims().filter(|claims| claims.role != Role::ServiceRole)
         else {
             return Ok(());
@@ -194,6 +229,7 @@ impl<H: Handler> Runner<H> {
         &self,
         shutdown: &Shutdown,
         ready: &watch::Sender<bool>,
+        mut topics: Live<Vec<Topic>>,
         in_flight: &InFlight,
         handlers: &Tasks,
     ) -> Result<(), Error> {
@@ -228,6 +264,7 @@ impl<H: Handler> Runner<H> {
                         settles.extend(handed.flatten());
                     }
                     () = woken.woken(), if !draining => look = true,
+                    () = topics.changed(), if !draining => look = true,
                     () = tokio::time::sleep(self.bus.pause().min(soon)), if !draining => {
                         look = true;
                         soon = soon.saturating_mul(2);
@@ -245,12 +282,14 @@ impl<H: Handler> Runner<H> {
             let free = self.options.concurrency.saturating_sub(running);
             // A turn that settles claims as well: it costs one look into an index, and a place that has
             // just become free need not wait for the next wake-up.
-            let want = if draining { 0 } else { free.min(at_once) };
+            let claimed = topics.get();
+            let want = if draining || claimed.is_empty() { 0 } else { free.min(at_once) };
+            look &= !claimed.is_empty();
             if settles.is_empty() && (want == 0 || !look) {
                 continue;
             }
             let began = Stopwatch::start();
-            match self.step(&settles, want).await {
+            match self.step(&settles, &claimed, want).await {
                 Ok((outcomes, claims)) => {
                     ready.send_if_modified(|ready| !std::mem::replace(ready, true));
                     (answered, backoff) = (true, BACKOFF.0);
@@ -318,13 +357,14 @@ impl<H: Handler> Runner<H> {
     async fn step(
         &self,
         settles: &[Ready],
+        topics: &[Topic],
         want: usize,
     ) -> Result<(Vec<Settled>, Vec<Claim>), Error> {
         let batch: Vec<Settle> = settles.iter().map(|ready| ready.settle.clone()).collect();
         let request = ClaimRequest {
             worker: self.options.worker_id.clone(),
             tenant: self.options.tenant.clone(),
-            topics: self.options.topics.iter().map(Topic::to_string).collect(),
+            topics: topics.iter().map(Topic::to_string).collect(),
             max: want,
             lease: self.options.lease,
         };
@@ -455,7 +495,7 @@ impl<H: Handler> Runner<H> {
     }
 
     fn role(&self) -> String {
-        self.options.topics.first().map_or_else(String::new, |topic| topic.role().to_owned())
+        self.topics.role.clone()
     }
 }
 

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::bus::{Bus, Signal};
 use crate::error::chain;
+use crate::live::Live;
 use crate::message::Topic;
 use crate::worker::Handler;
 use crate::worker::in_flight::InFlight;
@@ -61,11 +62,12 @@ pub(crate) async fn reap(bus: Bus, stop: CancellationToken) {
 }
 
 /// Shows the worker in `workers`, three times a lease, so that two calls may fail before it is taken for lost;
-/// and as soon as the bus is heard of again, since it may have been by then.
+/// as soon as the bus is heard of again, since it may have been by then; and when its topics have changed.
 pub(crate) async fn show<H: Handler>(
     bus: Bus,
     handler: Arc<H>,
     options: Options,
+    (role, mut topics): (String, Live<Vec<Topic>>),
     in_flight: InFlight,
     stop: CancellationToken,
 ) {
@@ -75,10 +77,10 @@ pub(crate) async fn show<H: Handler>(
         let worker = json!({
             "id": options.worker_id,
             "tenant": options.tenant,
-            "role": options.topics.first().map_or("", Topic::role),
+            "role": role,
             "host": host_name(),
             "version": env!("CARGO_PKG_VERSION"),
-            "topics": options.topics.iter().map(Topic::to_string).collect::<Vec<_>>(),
+            "topics": topics.get().iter().map(Topic::to_string).collect::<Vec<_>>(),
             "lease_ms": u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
             "in_flight": in_flight.running(),
             "info": handler.info(),
@@ -94,6 +96,7 @@ pub(crate) async fn show<H: Handler>(
             tokio::select! {
                 () = next => {}
                 () = rejoined.woken() => {}
+                () = topics.changed() => {}
             }
         };
         tokio::select! {

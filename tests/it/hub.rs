@@ -144,7 +144,7 @@ impl TestHub {
             listen: setup.listen,
             artifacts_dir: artifacts.path().to_owned(),
         };
-        let router = hub::router(state, setup.routes);
+        let router = hub::router(state, setup.routes, axum::Router::new());
         Ok(Self { router, bus, readiness, shutdown, tasks, artifacts, db })
     }
 

@@ -112,6 +112,17 @@ impl Wakeups {
     }
 }
 
+impl Wakeups {
+    /// Of a bus that two workers share, the one that stays polls for what the other gave up.
+    pub(super) fn forget(&self, want: &Want) {
+        let mut state = self.inner.state();
+        state.wants.retain(|known| known != want);
+        state.plan();
+        drop(state);
+        self.inner.changed.notify_one();
+    }
+}
+
 impl State {
     /// The channels that the wants need; those that are new are not up yet.
     fn plan(&mut self) {

@@ -90,6 +90,11 @@ impl Error {
         &self.0.message
     }
 
+    /// What the answer's head says besides.
+    pub(crate) fn headers(&self) -> &[(HeaderName, HeaderValue)] {
+        &self.0.headers
+    }
+
     /// What the database said to a caller of `role`, as PostgREST tells it; a defect of ours or of the
     /// server's goes to the log alone.
     pub(crate) fn of_database(error: &sqlx::Error, role: Role) -> Self {

@@ -66,7 +66,7 @@ impl Gateway {
 }
 
 impl<B> Api<B> {
-    fn toolset(&self, name: &str) -> Result<&Arc<Upstream>, ApiError> {
+    fn toolset(&self, name: &str) -> Result<Arc<Upstream>, ApiError> {
         self.toolsets.get(name).ok_or_else(|| {
             let known = self.toolsets.names().join(", ");
             let message = format!("toolset: there is no {name:?}; there are: {known}");

@@ -4,18 +4,25 @@
 //! message says is an SSRF machine. Secrets come from the environment only; the file names the
 //! variable (`{"from_env": "NAME"}`), so that it can be shown and committed.
 
+mod mesh;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use cogo::config::{File, Invalid};
 use cogo::message::{NAME_RULE, valid_name};
 use reqwest::Url;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::mesh::{Filter, Mesh, Pinning, SEPARATOR, ToolLimits};
+
 /// The file's name within the configuration directory.
 pub const FILE: &str = "mcp.json";
 /// The toolset that the binary adds by itself; a file cannot define it.
 pub const DEMO: &str = "demo";
+/// The toolset of the bus itself, which the hub answers; a file cannot define it.
+pub const PLATFORM: &str = "cogo";
 
 /// `configs/mcp.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -27,6 +34,9 @@ pub struct Config {
     /// The MCP servers, by the name under which messages address them.
     #[serde(default)]
     pub toolsets: BTreeMap<String, Toolset>,
+    /// The tools of all machines as one: what a hub offers of them, and how calls are made.
+    #[serde(default)]
+    pub mesh: Mesh,
 }
 
 /// One MCP server: either `url`, or `command` with its arguments.
@@ -77,6 +87,9 @@ pub struct Toolset {
     #[serde(default = "max_frame_bytes")]
     #[schemars(range(min = 1024, max = 268_435_456))]
     pub max_frame_bytes: usize,
+    /// What holds for single tools, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tools: BTreeMap<String, ToolLimits>,
 }
 
 fn enabled() -> bool {
@@ -141,6 +154,7 @@ impl Default for Toolset {
             call_timeout_ms: None,
             max_in_flight: max_in_flight(),
             max_frame_bytes: max_frame_bytes(),
+            tools: BTreeMap::new(),
         }
     }
 }
@@ -182,6 +196,12 @@ impl Toolset {
         }
     }
 
+    /// Whether it is the same server, at most reached with other headers or limits.
+    pub(crate) fn is_same_server(&self, other: &Self) -> bool {
+        (&self.url, &self.command, &self.args, &self.cwd)
+            == (&other.url, &other.command, &other.args, &other.cwd)
+    }
+
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         match (&self.url, &self.command) {
             (Some(_), Some(_)) => return Err(("command", "must not stand beside url")),
@@ -216,6 +236,10 @@ impl Toolset {
         }
         if !(1024..=256 << 20).contains(&self.max_frame_bytes) {
             return Err(("max_frame_bytes", "must be from 1024 to 268435456"));
+        }
+        let most = self.tools.values().filter_map(|tool| tool.max_in_flight);
+        if most.into_iter().any(|most| !(1..=1024).contains(&most)) {
+            return Err(("tools", "must have a max_in_flight from 1 to 1024"));
         }
         Ok(())
     }
@@ -323,13 +347,23 @@ impl Config {
     /// # Errors
     /// Names the first field that breaks its rule.
     pub fn validate(&self) -> Result<(), Error> {
+        let of_mesh = |(field, rule)| Error::Invalid { field: format!("mesh.{field}"), rule };
+        self.mesh.check().map_err(of_mesh)?;
         for (name, toolset) in &self.toolsets {
             let at = format!("toolsets.{name}");
             if !valid_name(name) {
                 return Err(Error::Invalid { field: at, rule: NAME_RULE });
             }
-            if name == DEMO {
-                let rule = "is reserved for the toolset that the binary brings along";
+            let reserved = match name.as_str() {
+                DEMO => Some("is reserved for the toolset that the binary brings along"),
+                PLATFORM => Some("is reserved for the tools of the bus itself; name it otherwise"),
+                // Where `a__b__c` begins, nobody could say.
+                name if name.contains(SEPARATOR) || name.ends_with('_') => Some(
+                    "must hold no __ and not end with _: <toolset>__<tool> is how clients name a tool",
+                ),
+                _ => None,
+            };
+            if let Some(rule) = reserved {
                 return Err(Error::Invalid { field: at, rule });
             }
             toolset
@@ -345,6 +379,19 @@ impl Config {
             }
         }
         Ok(())
+    }
+}
+
+impl File for Config {
+    const NAME: &'static str = FILE;
+    const VARIABLES: Option<&'static str> = None;
+
+    fn validate(&self) -> Result<(), Invalid> {
+        match Self::validate(self) {
+            Err(Error::Invalid { field, rule }) => Err(Invalid { field, rule: rule.to_owned() }),
+            Err(error) => Err(Invalid { field: String::new(), rule: error.to_string() }),
+            Ok(()) => Ok(()),
+        }
     }
 }
 

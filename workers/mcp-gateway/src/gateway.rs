@@ -1,24 +1,39 @@
 //! The role: configuration in, a worker on the bus out.
 
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use cogo::config::{Reload, Source};
+use cogo::live::Live;
 use cogo::message::Topic;
-use cogo::shutdown::Shutdown;
+use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role, RoleError, runner};
+use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, FILE};
 use crate::handler::McpHandler;
 use crate::toolsets::Toolsets;
 
+/// How long what follows the configuration may take to end.
+const END_WITHIN: Duration = Duration::from_secs(1);
+
+/// The role's name.
+const NAME: &str = "mcp-gateway";
+
 /// The role `mcp-gateway`.
 pub const ROLE: Role = Role {
-    name: "mcp-gateway",
+    name: NAME,
     about: "Calls tools at MCP servers, over WebSocket, stdio and streamable HTTP",
     start: |context| Box::pin(start(context)),
 };
 
 async fn start(context: Context) -> Result<(), RoleError> {
-    let config = Config::load(&context.config_dir)?;
+    let mut reload = Reload::new(Source::new(Some(context.config_dir.clone())));
+    let config = reload.watch::<Config>()?;
+    let tasks = Tasks::new();
+    let stop = context.shutdown.draining().clone();
+    tasks.spawn(reload.run(context.reread.clone(), stop));
     let gateway = Gateway::start(config, None, &context.shutdown);
     let outcome = gateway.work(&context).await;
     gateway.shutdown().await;
@@ -29,14 +44,25 @@ async fn start(context: Context) -> Result<(), RoleError> {
 #[derive(Debug, Clone)]
 pub struct Gateway {
     toolsets: Arc<Toolsets>,
+    config: Live<Config>,
+    tasks: Tasks,
+    stop: CancellationToken,
 }
 
 impl Gateway {
-    /// Starts to connect to the servers of `config` and, if it is given, to the demo server at
-    /// `demo`. Must be called within a tokio runtime.
+    /// Starts to connect to the servers of `config`, as it is at any moment, and, if it is given, to the demo server
+    /// at `demo`. Must be called within a tokio runtime.
     #[must_use]
-    pub fn start(config: Config, demo: Option<String>, shutdown: &Shutdown) -> Self {
-        Self { toolsets: Toolsets::start(config, demo, shutdown) }
+    pub fn start(
+        config: impl Into<Live<Config>>,
+        demo: Option<String>,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let config = config.into();
+        let toolsets = Toolsets::start(config.get(), demo, shutdown);
+        let (tasks, stop) = (Tasks::new(), shutdown.draining().child_token());
+        tasks.spawn(follow(config.clone(), Arc::clone(&toolsets), stop.clone()));
+        Self { toolsets, config, tasks, stop }
     }
 
     /// The servers.
@@ -45,34 +71,69 @@ impl Gateway {
         &self.toolsets
     }
 
-    /// Where messages for these servers wait.
+    /// The configuration, as it is at any moment.
     #[must_use]
-    pub fn topics(&self) -> Vec<Topic> {
-        let topic = |name| Topic::new(ROLE.name, name).expect("names were checked at loading");
-        self.toolsets.names().into_iter().map(topic).collect()
+    pub fn config(&self) -> Live<Config> {
+        self.config.clone()
     }
 
-    /// Claims messages and calls tools until the context's shutdown says stop. The connections stay.
+    /// Where messages for these servers wait, now.
+    #[must_use]
+    pub fn topics(&self) -> Vec<Topic> {
+        self.toolsets.topics().get().to_vec()
+    }
+
+    /// Claims messages and calls tools until the context's shutdown says stop. The connections stay. While there is
+    /// no server it waits for one.
     ///
     /// # Errors
     /// When the worker cannot start, or stops before it was asked to.
     pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
-        if self.topics().is_empty() {
-            let file = context.config_dir.join(crate::config::FILE);
-            let text = format!(
-                "no toolset is enabled: name the MCP servers of this machine in {}, such as \
-                 {{\"toolsets\": {{\"browser\": {{\"url\": \"ws://localhost:3004\"}}}}}}",
-                file.display()
-            );
-            return Err(text.into());
-        }
         let (retry, artifacts) = (context.retry.clone(), &context.artifacts_dir);
         let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts);
-        runner::run(handler, self.topics(), context).await
+        let topics = self.toolsets.topics();
+        let stop = CancellationToken::new();
+        let telling = tell(topics.clone(), context.config_dir.clone(), stop.clone());
+        let telling = self.tasks.spawn(telling);
+        let outcome = runner::follow(handler, NAME, topics, context).await;
+        stop.cancel();
+        let _it_only_tells = telling.await;
+        outcome
     }
 
     /// Closes all connections and waits until all is gone.
     pub async fn shutdown(&self) {
+        self.stop.cancel();
         self.toolsets.shutdown().await;
+        self.tasks.join(END_WITHIN).await;
+    }
+}
+
+/// Goes over to each new configuration until `stop`.
+async fn follow(mut config: Live<Config>, toolsets: Arc<Toolsets>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = config.changed() => toolsets.apply(config.get()),
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Says, each time that it becomes so, that there is nothing to do, and what would help.
+async fn tell(mut topics: Live<Vec<Topic>>, config_dir: impl AsRef<Path>, stop: CancellationToken) {
+    let file = config_dir.as_ref().join(FILE);
+    loop {
+        if topics.get().is_empty() {
+            tracing::warn!(
+                config.file = %file.display(),
+                "No toolset is enabled, so that there is nothing to do yet. Name an MCP server of this machine with \
+                 `cogo mcp add browser --url ws://localhost:3004`, or in {}; it is taken up at once",
+                file.display()
+            );
+        }
+        tokio::select! {
+            () = topics.changed() => {}
+            () = stop.cancelled() => return,
+        }
     }
 }

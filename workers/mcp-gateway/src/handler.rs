@@ -15,8 +15,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Capture, Record};
 use crate::metrics;
-use crate::toolsets::Toolsets;
-use crate::upstream::{Call, CallError, Reply, Upstream};
+use crate::redact::Redactor;
+use crate::toolsets::{Set, Toolsets};
+use crate::upstream::{Call, CallError, Input, Reply, Upstream};
 
 /// What the gateway's messages ask for.
 pub const INTENT: &str = "mcp.call";
@@ -30,10 +31,10 @@ const CAPTURE_GRACE: Duration = Duration::from_millis(500);
 pub struct McpHandler {
     toolsets: Arc<Toolsets>,
     policies: Live<Policies>,
-    capture: Capture,
+    artifacts_dir: PathBuf,
 }
 
-/// The payload of a message; everything else in it is refused.
+/// The payload of a message; everything else in it is refused. What is optional was added later.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Payload {
@@ -41,6 +42,20 @@ struct Payload {
     tool: String,
     #[serde(default)]
     params: Option<Map<String, Value>>,
+    /// The hash of the definition that the call was checked against.
+    #[serde(default)]
+    #[allow(dead_code)] // for the catalogue
+    definition: Option<String>,
+    /// What the caller put into its request's `_meta`.
+    #[serde(default)]
+    meta: Map<String, Value>,
+    /// The span that the call belongs to (W3C Trace Context).
+    #[serde(default)]
+    #[allow(dead_code)] // for tracing
+    traceparent: Option<String>,
+    /// Answers to what the tool asked for, in a call before (MCP 2026-07-28, SEP-2322).
+    #[serde(default)]
+    input: Option<Input>,
 }
 
 /// What a handler is given beside the message.
@@ -62,6 +77,12 @@ impl Handler for McpHandler {
         let fallback = delivery.fallback.clone();
         let progress = Arc::new(move |report| delivery.progress(report));
         self.attempt(&message, Attempt { timeout, cancelled, fallback, progress }).await
+    }
+
+    /// The toolset was disabled or taken out while the claim was under way: another machine may have it.
+    fn refuses(&self, message: &Message) -> Option<&'static str> {
+        let served = self.toolsets.now().get(&message.service).is_some();
+        (!served).then_some("toolset_not_served")
     }
 
     /// What was dropped in the middle of a call may have been done (DESIGN, invariant 10).
@@ -106,8 +127,7 @@ impl McpHandler {
         policies: impl Into<Live<Policies>>,
         artifacts_dir: impl Into<PathBuf>,
     ) -> Self {
-        let capture = Capture::new(artifacts_dir, Arc::clone(toolsets.redactor()));
-        Self { toolsets, policies: policies.into(), capture }
+        Self { toolsets, policies: policies.into(), artifacts_dir: artifacts_dir.into() }
     }
 
     /// Makes one attempt at `message`, without a runner around it.
@@ -116,10 +136,12 @@ impl McpHandler {
     /// See [`Upstream::call`]; and `invalid_params` for a payload that is not as it should be.
     pub async fn attempt(&self, message: &Message, attempt: Attempt) -> Result<Output, Failure> {
         let clock = Stopwatch::start();
-        let (payload, upstream) = match self.accept(message, attempt.fallback.as_deref()) {
+        // One and the same, whatever the configuration becomes meanwhile.
+        let toolsets = self.toolsets.now();
+        let (payload, upstream) = match accept(&toolsets, message, attempt.fallback.as_deref()) {
             Ok(accepted) => accepted,
             Err(failure) => {
-                let toolset = self.toolsets.get(&message.service).map(|u| u.name());
+                let toolset = toolsets.get(&message.service).map(|u| u.name());
                 let toolset = toolset.unwrap_or(metrics::UNKNOWN);
                 metrics::call(toolset, metrics::UNKNOWN, clock.elapsed_ms(), Some(failure.class));
                 return Err(*failure);
@@ -128,7 +150,7 @@ impl McpHandler {
         let started = utc_now();
         let (timeout, cancelled) = (attempt.timeout, attempt.cancelled.clone());
         let fallback = attempt.fallback.clone();
-        let checking = self.may_call(message, &payload);
+        let checking = self.may_call(&toolsets, message, &payload);
         let outcome = match tokio::time::timeout(timeout, checking).await {
             Ok(true) => {
                 let timeout = timeout.saturating_sub(clock.elapsed());
@@ -152,12 +174,12 @@ impl McpHandler {
         // disk must not turn an outcome that is known into one that is not.
         let left = if cancelled.is_cancelled() { Duration::ZERO } else { timeout };
         let patience = left.saturating_sub(clock.elapsed()) + CAPTURE_GRACE;
-        if let Some(path) = self.capture.write(upstream.name(), message.id, record, patience).await
-        {
+        let capture = Capture::new(&self.artifacts_dir, Arc::clone(toolsets.redactor()));
+        if let Some(path) = capture.write(upstream.name(), message.id, record, patience).await {
             meta["artifacts"] = path.into();
         }
         // What leaves for the log must not hold our own secrets either, should a tool give them back.
-        let redactor = self.toolsets.redactor();
+        let redactor: &Redactor = toolsets.redactor();
         match outcome {
             Ok(Reply { result, server, .. }) => {
                 meta["server"] = json!(server);
@@ -176,40 +198,10 @@ impl McpHandler {
         }
     }
 
-    fn accept(
-        &self,
-        message: &Message,
-        fallback: Option<&str>,
-    ) -> Result<(Payload, &Upstream), Box<Failure>> {
-        let refuse = |text: String| Box::new(Failure::new(ErrorClass::InvalidParams, text));
-        if message.intent != INTENT {
-            return Err(refuse(format!("intent: must be {INTENT}, not {}", message.intent)));
-        }
-        let payload: Payload =
-            serde_path_to_error::deserialize(&message.payload).map_err(|error| {
-                match error.path().to_string().as_str() {
-                    "." => refuse(format!("payload: {}", error.inner())),
-                    field => refuse(format!("payload.{field}: {}", error.inner())),
-                }
-            })?;
-        if payload.toolset != message.service {
-            return Err(refuse(format!(
-                "payload.toolset: must be the message's service, {}",
-                message.service
-            )));
-        }
-        let Some(upstream) = self.toolsets.get(fallback.unwrap_or(&payload.toolset)) else {
-            let known = self.toolsets.names().join(", ");
-            let text = format!("payload.toolset: there is no {:?}, only {known}", payload.toolset);
-            return Err(refuse(text));
-        };
-        Ok((payload, upstream))
-    }
-
     /// Whether the tool may be called, which it may not where it may have been called before
     /// (DESIGN, invariant 10): the worker that held the message vanished, so nobody knows how far it
     /// came. An operator's requeue begins again at attempt 1, and knows what it does.
-    async fn may_call(&self, message: &Message, payload: &Payload) -> bool {
+    async fn may_call(&self, toolsets: &Set, message: &Message, payload: &Payload) -> bool {
         let class = message.error.as_ref().and_then(|error| error["class"].as_str());
         let vanished = class == Some(ErrorClass::LeaseExpired.as_str()) && message.attempts > 1;
         let policy = || self.policies.get().resolve(&self.policy_key(message));
@@ -218,9 +210,9 @@ impl McpHandler {
             return true;
         }
         // Where there is a fallback, nobody knows which of the two was called.
-        let own = self.toolsets.get(&message.service);
+        let own = toolsets.get(&message.service);
         let fallback = own.and_then(|own| own.toolset().fallback.as_deref());
-        let fallback = fallback.and_then(|name| self.toolsets.get(name));
+        let fallback = fallback.and_then(|name| toolsets.get(name));
         for upstream in own.into_iter().chain(fallback) {
             // If the server cannot be asked, the tool is taken for one that must not be repeated: the
             // next attempt would no longer know that a lease had expired.
@@ -240,6 +232,35 @@ impl McpHandler {
     }
 }
 
+fn accept<'a>(
+    toolsets: &'a Set,
+    message: &Message,
+    fallback: Option<&str>,
+) -> Result<(Payload, &'a Upstream), Box<Failure>> {
+    let refuse = |text: String| Box::new(Failure::new(ErrorClass::InvalidParams, text));
+    if message.intent != INTENT {
+        return Err(refuse(format!("intent: must be {INTENT}, not {}", message.intent)));
+    }
+    let payload: Payload = serde_path_to_error::deserialize(&message.payload).map_err(|error| {
+        match error.path().to_string().as_str() {
+            "." => refuse(format!("payload: {}", error.inner())),
+            field => refuse(format!("payload.{field}: {}", error.inner())),
+        }
+    })?;
+    if payload.toolset != message.service {
+        return Err(refuse(format!(
+            "payload.toolset: must be the message's service, {}",
+            message.service
+        )));
+    }
+    let Some(upstream) = toolsets.get(fallback.unwrap_or(&payload.toolset)) else {
+        let known = toolsets.names().join(", ");
+        let text = format!("payload.toolset: there is no {:?}, only {known}", payload.toolset);
+        return Err(refuse(text));
+    };
+    Ok((payload, upstream))
+}
+
 fn may_have_run(tool: &str) -> CallError {
     CallError {
         class: ErrorClass::Ambiguous,
@@ -257,7 +278,8 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
     // W3C Trace Context, section 3.2: the trace, and 64 bits of the message as the parent span.
     let (trace, span) =
         (message.trace_id.0.simple().to_string(), message.id.0.simple().to_string());
-    let mut meta = Map::from_iter([
+    let mut meta = crate::meta::passed_on(&payload.meta);
+    meta.extend([
         ("traceparent".to_owned(), json!(format!("00-{trace}-{}-01", &span[16..]))),
         ("cogo/message_id".to_owned(), json!(message.id)),
         ("cogo/trace_id".to_owned(), json!(message.trace_id)),
@@ -269,6 +291,7 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
     Call {
         tool: payload.tool.clone(),
         params: payload.params.clone().unwrap_or_default(),
+        input: payload.input.clone(),
         timeout: attempt.timeout,
         meta,
         progress: attempt.progress,
@@ -282,10 +305,13 @@ fn record(
     upstream: &Upstream,
     outcome: &Result<Reply, CallError>,
 ) -> Record {
-    let request = json!({
+    let mut request = json!({
         "toolset": payload.toolset, "tool": payload.tool,
         "params": payload.params.clone().unwrap_or_default(),
     });
+    if let Some(input) = &payload.input {
+        request["input"] = json!(input);
+    }
     let mut summary = json!({
         "message_id": message.id, "trace_id": message.trace_id, "tenant": message.tenant,
         "toolset": payload.toolset, "tool": payload.tool, "shard": message.shard,

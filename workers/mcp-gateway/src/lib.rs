@@ -6,8 +6,10 @@
 //! | [`upstream`] | one server: one connection kept, calls bounded, failures classified |
 //! | [`toolsets`] | all servers, by name |
 //! | [`handler`] | message to call and back, with the rule for redelivered messages |
+//! | [`catalogue`] | what the machines offer, told and gathered |
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
+//! | `mesh` (feature `api`) | one call over the bus: checked, durable, waited for; tasks |
 //! | `demo` (feature) | a real MCP server to try it with |
 //! | `api` (feature) | the routes `/api/mcp/*` |
 
@@ -16,11 +18,17 @@
 #[cfg(feature = "api")]
 pub mod api;
 pub mod capture;
+pub mod catalogue;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+#[cfg(feature = "api")]
+pub mod endpoint;
 mod gateway;
 pub mod handler;
+#[cfg(feature = "api")]
+pub mod mesh;
+mod meta;
 pub mod metrics;
 pub mod redact;
 mod secret;

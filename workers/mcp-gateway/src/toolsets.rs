@@ -1,25 +1,81 @@
-//! All MCP servers of a gateway, by name.
+//! All MCP servers of a gateway, by name, as the configuration says at any moment.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use cogo::shutdown::Shutdown;
+use cogo::live::{Live, Setter};
+use cogo::message::Topic;
+use cogo::shutdown::{Shutdown, Tasks};
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Config, DEMO, Toolset};
+use crate::gateway::ROLE;
 use crate::redact::Redactor;
-use crate::upstream::{CallError, PingReport, Upstream};
+use crate::secret::Secret;
+use crate::upstream::{CLOSE_WITHIN, CallError, PingReport, Upstream};
 
 /// How many bytes of names are offered: a row of `workers` and each event that tells of a change hold them.
 const OFFER_BYTES: usize = 16 * 1024;
 
-/// The enabled MCP servers of a configuration.
+/// The enabled MCP servers of a configuration that may change.
 #[derive(Debug)]
 pub struct Toolsets {
-    config: Config,
+    now: Live<Set>,
+    topics: Live<Vec<Topic>>,
+    demo: Option<String>,
+    shutdown: Shutdown,
+    state: Mutex<State>,
+    /// Those that were changed or taken out, until their last call has ended.
+    retiring: Tasks,
+}
+
+/// What applying a configuration replaces, under one lock, so that two never mix.
+#[derive(Debug)]
+struct State {
+    now: Setter<Set>,
+    topics: Setter<Vec<Topic>>,
+    /// Every secret that was ever loaded: a server may give one back when its toolset is long gone.
+    secrets: Vec<Secret>,
+}
+
+/// The enabled MCP servers at one moment.
+#[derive(Debug, Default)]
+pub struct Set {
+    config: Arc<Config>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
     redactor: Arc<Redactor>,
+}
+
+impl Set {
+    /// The server called `name`.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
+        self.upstreams.get(name)
+    }
+
+    /// All servers, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<Upstream>)> {
+        self.upstreams.iter().map(|(name, upstream)| (name.as_str(), upstream))
+    }
+
+    /// The names of all servers.
+    #[must_use]
+    pub fn names(&self) -> Vec<&str> {
+        self.upstreams.keys().map(String::as_str).collect()
+    }
+
+    /// The configuration they were started from; secrets are in it by reference only.
+    #[must_use]
+    pub fn config(&self) -> &Arc<Config> {
+        &self.config
+    }
+
+    /// What hides the secrets of all servers, and of those that are gone.
+    #[must_use]
+    pub fn redactor(&self) -> &Arc<Redactor> {
+        &self.redactor
+    }
 }
 
 impl Toolsets {
@@ -27,32 +83,93 @@ impl Toolsets {
     /// demo server at `demo`. Must be called within a tokio runtime. A server that cannot be reached
     /// or lacks a secret fails by itself, at its calls.
     #[must_use]
-    pub fn start(config: Config, demo: Option<String>, shutdown: &Shutdown) -> Arc<Self> {
-        let demo = demo.map(|url| (DEMO.to_owned(), Toolset::at(url)));
+    pub fn start(
+        config: impl Into<Arc<Config>>,
+        demo: Option<String>,
+        shutdown: &Shutdown,
+    ) -> Arc<Self> {
+        let (set_now, now) = Live::new(Set::default());
+        let (set_topics, topics) = Live::new(Vec::new());
+        let toolsets = Self {
+            now,
+            topics,
+            demo,
+            shutdown: shutdown.clone(),
+            state: Mutex::new(State { now: set_now, topics: set_topics, secrets: Vec::new() }),
+            retiring: Tasks::new(),
+        };
+        toolsets.apply(config.into());
+        Arc::new(toolsets)
+    }
+
+    /// Goes over to another configuration. A server whose entry has not changed keeps its connection. One whose
+    /// entry has changed gets a new one, and the old one ends with the last call that runs on it; so does that of
+    /// a server which is not there or not enabled any more.
+    pub fn apply(&self, config: Arc<Config>) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.now();
+        let demo = self.demo.clone().map(|url| (DEMO.to_owned(), Toolset::at(url)));
         let enabled = config.toolsets.iter().filter(|(_, toolset)| toolset.enabled);
-        let upstreams: BTreeMap<_, _> = enabled
-            .map(|(name, toolset)| (name.clone(), toolset.clone()))
-            .chain(demo)
+        let wanted = enabled.map(|(name, toolset)| (name.clone(), toolset.clone())).chain(demo);
+        let upstreams: BTreeMap<_, _> = wanted
             .map(|(name, toolset)| {
-                let upstream = Upstream::start(&name, toolset, shutdown);
+                let upstream = match before.get(&name) {
+                    Some(same) if *same.toolset() == toolset => Arc::clone(same),
+                    Some(old) => Upstream::in_place_of(old, toolset, &self.shutdown),
+                    None => Upstream::start(&name, toolset, &self.shutdown),
+                };
                 (name, upstream)
             })
             .collect();
-        let secrets = upstreams.values().flat_map(|upstream| upstream.secrets().iter().cloned());
-        let redactor = Arc::new(Redactor::new(secrets));
-        Arc::new(Self { config, upstreams, redactor })
+        for (name, old) in before.iter() {
+            let kept = upstreams.get(name).is_some_and(|now| Arc::ptr_eq(now, old));
+            if !kept {
+                self.retiring.spawn(Arc::clone(old).retire());
+            }
+        }
+        for secret in upstreams.values().flat_map(|upstream| upstream.secrets()) {
+            if !state.secrets.contains(secret) {
+                state.secrets.push(secret.clone());
+            }
+        }
+        let redactor = Arc::new(Redactor::new(state.secrets.iter().cloned()));
+        let topic = |name| Topic::new(ROLE.name, name).expect("names were checked at loading");
+        let topics = upstreams.keys().map(|name| topic(name)).collect();
+        // In this order: what is claimed is there to be called.
+        state.now.set(Set { config, upstreams, redactor });
+        if *self.topics.get() != topics {
+            state.topics.set(topics);
+        }
+    }
+
+    /// All servers, as they are now. Who needs several of them, or one and its secrets, takes them together.
+    #[must_use]
+    pub fn now(&self) -> Arc<Set> {
+        self.now.get()
+    }
+
+    /// All servers, as they are at any moment.
+    #[must_use]
+    pub fn live(&self) -> Live<Set> {
+        self.now.clone()
+    }
+
+    /// Where messages for them wait, at any moment.
+    #[must_use]
+    pub fn topics(&self) -> Live<Vec<Topic>> {
+        self.topics.clone()
     }
 
     /// The server called `name`.
     #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Arc<Upstream>> {
-        self.upstreams.get(name)
+    pub fn get(&self, name: &str) -> Option<Arc<Upstream>> {
+        self.now().get(name).cloned()
     }
 
     /// The names of all servers.
     #[must_use]
-    pub fn names(&self) -> Vec<&str> {
-        self.upstreams.keys().map(String::as_str).collect()
+    pub fn names(&self) -> Vec<String> {
+        self.now().names().into_iter().map(str::to_owned).collect()
     }
 
     /// What the servers offer, for whoever looks at the workers: `{"toolsets": {"<name>": {"tools": [...]}}}`, and
@@ -63,33 +180,39 @@ impl Toolsets {
             let tools = upstream.tools();
             tools.iter().map(|tool| tool.name.clone()).collect::<Vec<_>>()
         };
-        offer(self.upstreams.iter().map(|(name, upstream)| (name.as_str(), tools(upstream))))
+        offer(self.now().iter().map(|(name, upstream)| (name, tools(upstream))))
     }
 
     /// The configuration they were started from; secrets are in it by reference only.
     #[must_use]
-    pub fn config(&self) -> &Config {
-        &self.config
+    pub fn config(&self) -> Arc<Config> {
+        Arc::clone(self.now().config())
     }
 
     /// What hides the secrets of all servers.
     #[must_use]
-    pub fn redactor(&self) -> &Arc<Redactor> {
-        &self.redactor
+    pub fn redactor(&self) -> Arc<Redactor> {
+        Arc::clone(self.now().redactor())
     }
 
     /// Pings all servers, side by side; at most five seconds in all.
     pub async fn ping_all(&self) -> BTreeMap<String, Result<PingReport, CallError>> {
-        let pings = self
-            .upstreams
+        let now = self.now();
+        let pings = now
             .iter()
-            .map(|(name, upstream)| async move { (name.clone(), upstream.ping().await) });
+            .map(|(name, upstream)| async move { (name.to_owned(), upstream.ping().await) });
         join_all(pings).await.into_iter().collect()
     }
 
     /// Closes all connections, side by side, and waits until all is gone.
     pub async fn shutdown(&self) {
-        join_all(self.upstreams.values().map(|upstream| upstream.close())).await;
+        let now = self.now();
+        let retired = async {
+            // Those end with the process' shutdown.
+            self.retiring.join(CLOSE_WITHIN).await;
+        };
+        let close = join_all(now.iter().map(|(_, upstream)| upstream.close()));
+        futures_util::future::join(close, retired).await;
     }
 }
 

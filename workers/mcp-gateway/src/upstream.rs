@@ -30,7 +30,7 @@ use self::supervisor::Link;
 use crate::config::Toolset;
 use crate::secret::{Resolved, Secret};
 
-pub use self::call::{Call, Reply};
+pub use self::call::{Call, Input, Reply};
 pub use self::connection::Server;
 pub use self::error::CallError;
 pub use self::tools::{Tool, Tools};
@@ -38,7 +38,7 @@ pub use self::tools::{Tool, Tools};
 /// How long a sign of life may take. Nobody waits longer for a health page.
 const PING_WITHIN: Duration = Duration::from_secs(5);
 /// How long closing a connection may take: a child process gets twice 1.5 s to end.
-const CLOSE_WITHIN: Duration = Duration::from_secs(6);
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(6);
 
 /// One MCP server.
 #[derive(Debug)]
@@ -79,6 +79,33 @@ impl Upstream {
     pub fn start(name: &str, toolset: Toolset, shutdown: &Shutdown) -> Arc<Self> {
         let resolved = crate::secret::resolve(name, &toolset, &|name| std::env::var(name).ok());
         Self::start_with(name, toolset, shutdown, resolved)
+    }
+
+    /// The same toolset with other settings. Until its own list of tools is there it has that of `old`, if it is the
+    /// same server, so that its tools do not vanish for the moment of a change.
+    #[must_use]
+    pub(crate) fn in_place_of(old: &Self, toolset: Toolset, shutdown: &Shutdown) -> Arc<Self> {
+        let known = old.toolset().is_same_server(&toolset).then(|| old.tools());
+        let new = Self::start(old.name(), toolset, shutdown);
+        new.link.status.send_modify(|status| {
+            if status.tools.is_none() {
+                status.tools = known;
+            }
+        });
+        new
+    }
+
+    /// Closes it once its last call has ended. Calls that come later fail, unsent.
+    pub(crate) async fn retire(self: Arc<Self>) {
+        let all = u32::try_from(self.toolset().max_in_flight).unwrap_or(u32::MAX);
+        tokio::select! {
+            // Slots are given in the order of asking: who waits for one gets it before us.
+            slots = self.slots.acquire_many(all) => drop(slots),
+            () = self.link.stop.cancelled() => {}
+        }
+        let _first = self.link.why_closed.set("the toolset was changed or taken out");
+        tracing::info!(mcp.toolset = %self.name(), "Closing the old connection of {}", self.name());
+        self.close().await;
     }
 
     pub(crate) fn start_with(
@@ -222,7 +249,7 @@ impl Upstream {
                     }
                     let stopped = self.link.stop.is_cancelled();
                     if stopped || (now.attempt > before && now.connection.is_none()) {
-                        let why = now.error.as_deref().unwrap_or("the gateway is stopping");
+                        let why = now.error.as_deref().unwrap_or(self.link.why_closed());
                         return Err(self.unreachable(why));
                     }
                 }

@@ -55,7 +55,8 @@ pub(super) async fn enqueue<B: Publish>(
 fn message<B>(api: &Api<B>, headers: &HeaderMap, body: Enqueue) -> Result<NewMessage, ApiError> {
     let refuse = |field, rule| Err(ApiError::invalid(field, rule));
     // Whether the toolset answers now does not matter: its message waits. Nor is the tool looked up.
-    let toolset = api.toolset(&body.toolset)?.name();
+    let upstream = api.toolset(&body.toolset)?;
+    let toolset = upstream.name();
     if body.tool.is_empty() || body.tool.len() > MAX_TOOL || body.tool.contains(char::is_control) {
         return refuse("tool", "must be 1 to 128 characters, none of them control characters");
     }

@@ -10,11 +10,12 @@ use crate::upstream::{CallError, PingReport, State};
 /// All toolsets, those that are not enabled too. Of secrets, only the names of the variables that
 /// hold them; and what looks like a secret although it stands in the file is hidden as well.
 pub(super) fn config(toolsets: &Toolsets) -> Map<String, Value> {
-    let redactor = toolsets.redactor();
-    let configured = toolsets.config().toolsets.iter().map(|(name, t)| (name.as_str(), t));
-    let running = toolsets.names().into_iter().filter_map(|name| toolsets.get(name));
+    let now = toolsets.now();
+    let redactor = now.redactor();
+    let configured = now.config().toolsets.iter().map(|(name, t)| (name.as_str(), t));
+    let running = now.iter();
     configured
-        .chain(running.map(|upstream| (upstream.name(), upstream.toolset())))
+        .chain(running.map(|(_, upstream)| (upstream.name(), upstream.toolset())))
         .map(|(name, toolset)| (name.to_owned(), one(toolset, redactor)))
         .collect()
 }

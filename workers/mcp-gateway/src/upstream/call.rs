@@ -1,5 +1,6 @@
 //! One call of one tool.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use rmcp::model::{
     ProgressToken, RequestId, ServerResult,
 };
 use rmcp::service::{Peer, RequestHandle, ServiceError};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
@@ -30,6 +32,8 @@ pub struct Call {
     pub tool: String,
     /// Its arguments.
     pub params: Map<String, Value>,
+    /// Answers to what the tool asked for, in a call before.
+    pub input: Option<Input>,
     /// How long the call may take, waiting for a connection and a free slot included. The toolset's
     /// `call_timeout_ms` also holds.
     pub timeout: Duration,
@@ -41,6 +45,18 @@ pub struct Call {
     pub cancel: CancellationToken,
 }
 
+/// Answers to what a tool asked for (MCP 2026-07-28, "Multi Round-Trip Requests", SEP-2322).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Input {
+    /// The answers, by the names that the tool gave its questions.
+    #[serde(default)]
+    pub responses: BTreeMap<String, Value>,
+    /// What the tool wants to have back as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+}
+
 impl Call {
     /// A call of `tool` that reports no progress and is never cancelled.
     #[must_use]
@@ -48,6 +64,7 @@ impl Call {
         Self {
             tool: tool.into(),
             params,
+            input: None,
             timeout,
             meta: Map::new(),
             progress: Arc::new(|_| {}),
@@ -152,7 +169,11 @@ impl Request {
         tasks: &Tasks,
     ) -> Result<Self, CallError> {
         let probe = Arc::new(Probe::default());
-        let params = CallToolRequestParams::new(call.tool).with_arguments(call.params);
+        let mut params = CallToolRequestParams::new(call.tool).with_arguments(call.params);
+        if let Some(Input { responses, state }) = call.input {
+            params.input_responses = (!responses.is_empty()).then_some(responses);
+            params.request_state = state;
+        }
         let mut request = CallToolRequest::new(params);
         request.extensions.insert(Arc::clone(&probe));
         // The token is known only after sending, and a report may come sooner than we are told:
@@ -232,7 +253,13 @@ impl Request {
             (None, typed) => serde_json::to_value(typed).unwrap_or_default(),
         };
         match result.get("resultType").and_then(Value::as_str) {
-            // MCP 2026-07-28: the tool wants input first, or has become a task. Neither was offered.
+            // MCP 2026-07-28: the tool wants input first. Whoever called may give it, with another call.
+            Some("input_required")
+                if result["inputRequests"].is_object() || result["requestState"].is_string() =>
+            {
+                Ok(result)
+            }
+            // Or it has become a task, which was not offered; or it asks, and does not say what.
             Some(other) if other != "complete" => Err(CallError {
                 detail: Some(result.clone()),
                 ..CallError::new(

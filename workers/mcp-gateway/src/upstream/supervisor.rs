@@ -1,7 +1,7 @@
 //! Keeps one connection to a server: connects, watches, backs off, connects again.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -55,6 +55,8 @@ pub(super) struct Link {
     pub(super) tasks: Tasks,
     /// The server was silent after `server/discover`: begin with `initialize`.
     initialize_first: AtomicBool,
+    /// Why it was stopped, unless the gateway stops.
+    pub(super) why_closed: OnceLock<&'static str>,
 }
 
 impl Link {
@@ -76,7 +78,13 @@ impl Link {
             stop,
             tasks,
             initialize_first: AtomicBool::new(false),
+            why_closed: OnceLock::new(),
         }
+    }
+
+    /// Why it was stopped.
+    pub(super) fn why_closed(&self) -> &'static str {
+        self.why_closed.get().copied().unwrap_or("the gateway is stopping")
     }
 }
 
@@ -169,7 +177,7 @@ fn lost(link: &Link, reason: String, stopped: bool) {
     }
     link.status.send_modify(|status| {
         status.connection = None;
-        status.error = Some(if stopped { "the gateway is stopping".to_owned() } else { reason });
+        status.error = Some(if stopped { link.why_closed().to_owned() } else { reason });
         status.since = utc_now();
     });
 }

@@ -1,0 +1,19 @@
+//! What is offered: the tools of all machines, by tenant.
+//!
+//! | part | job |
+//! |---|---|
+//! | [`canonical`] | a definition's one text, and the hash that names it |
+//! | [`Offer`], [`TaskSupport`] | one tool as it is offered |
+//! | [`Snapshot`] | all that a tenant is offered, and what is held |
+//! | [`Catalogue`] (feature `api`) | the snapshots, kept fresh |
+
+pub mod canonical;
+#[cfg(feature = "api")]
+mod live;
+mod offer;
+mod snapshot;
+
+#[cfg(feature = "api")]
+pub use self::live::Catalogue;
+pub use self::offer::{Offer, TaskSupport};
+pub use self::snapshot::{Held, Snapshot};

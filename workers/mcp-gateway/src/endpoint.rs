@@ -1,0 +1,184 @@
+//! `/mcp`: one MCP server whose tools are all the tools of all machines.
+//!
+//! | part | job |
+//! |---|---|
+//! | [`http`] | streamable HTTP: one request in, JSON or a stream out |
+
+//! | [`lifecycle`], [`routing`] | which revision a request is of; headers that must say what the body says |
+//! | [`asked`] | a request, with who sent it and what it carries |
+//! | [`tools`], [`call`], [`tasks`] | the methods that the endpoint answers itself |
+//! | [`calls`] | what clients wait for: how much, and what they cancel |
+//! | [`sessions`] | sessions of revisions before 2026-07-28: whose they are, how many, until when |
+//! | [`server`] | what rmcp serves: `initialize`, `server/discover`, `subscriptions/listen`, streams of sessions |
+//! | [`rpc`] | JSON-RPC |
+//!
+//! A tool's definition and its result are given as its server gave them; rmcp's types would drop what they do not
+//! know, so they do not pass through them. All that is added is `_meta["cogo/message_id"]` and
+//! `_meta["cogo/trace_id"]`, and for clients of 2026-07-28 `resultType`, where the tool's server is older than that.
+//!
+//! A call is a message of the bus. Whoever waits for it may go away: the call goes on, and the same idempotency key
+//! or task finds its result. So of a client of 2026-07-28 that closes a request, the *request* is cancelled, as that
+//! revision demands; the call is cancelled by `notifications/cancelled`, or `tasks/cancel`, alone.
+
+mod asked;
+mod call;
+mod calls;
+mod http;
+mod lifecycle;
+mod reply;
+mod routing;
+mod rpc;
+mod server;
+mod sessions;
+mod tasks;
+mod tools;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::any;
+use cogo::hub::Principals;
+use cogo::shutdown::{Shutdown, Tasks};
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use serde_json::json;
+
+use self::asked::Asked;
+use self::calls::Calls;
+use self::rpc::{Answer, Incoming, RpcError};
+use self::server::Server;
+use self::sessions::Sessions;
+use crate::mesh::Mesh;
+
+/// How often a stream on which nothing happens is told that it is alive: more often than what lies between two
+/// machines closes what is silent.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// How much of everything there may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest request body.
+    pub max_body_bytes: usize,
+    /// Sessions in all.
+    pub max_sessions: usize,
+    /// Sessions of one key.
+    pub max_sessions_per_key: usize,
+    /// Requests of one key that are waited for at once; streams of notifications count.
+    pub max_calls_per_key: usize,
+    /// After how long a session that nobody uses ends.
+    pub session_idle: Duration,
+    /// How long a finished task can be asked for, if that is bounded.
+    pub task_ttl: Option<Duration>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 4 * 1024 * 1024,
+            max_sessions: 10_000,
+            max_sessions_per_key: 1000,
+            max_calls_per_key: 1000,
+            session_idle: Duration::from_secs(1800),
+            task_ttl: Some(Duration::from_secs(24 * 3600)),
+        }
+    }
+}
+
+/// The endpoint. Cheap to clone.
+#[derive(Clone)]
+pub struct Endpoint(Arc<Inner>);
+
+struct Inner {
+    mesh: Mesh,
+    principals: Principals,
+    limits: Limits,
+    calls: Calls,
+    sessions: Sessions,
+    rmcp: StreamableHttpService<Server, Sessions>,
+}
+
+impl fmt::Debug for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endpoint").field("limits", &self.0.limits).finish_non_exhaustive()
+    }
+}
+
+impl Endpoint {
+    /// An endpoint that calls tools by `mesh`, for whom `principals` lets in, until `shutdown` drains.
+    #[must_use]
+    pub fn new(
+        mesh: Mesh,
+        principals: Principals,
+        limits: Limits,
+        tasks: &Tasks,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let sessions = Sessions::start(limits.session_idle, tasks, shutdown);
+        let (catalogue, of_sessions) = (mesh.catalogue().clone(), tasks.clone());
+        let config = StreamableHttpServerConfig::default()
+            // The hub checks who may call by which name, and from which page, for all its routes.
+            .disable_allowed_hosts()
+            .disable_allowed_origins()
+            .with_sse_keep_alive(Some(KEEP_ALIVE))
+            .with_json_response(true)
+            .with_max_request_body_bytes(limits.max_body_bytes)
+            .with_cancellation_token(shutdown.draining().clone());
+        let rmcp = StreamableHttpService::new(
+            move || Ok(Server::new(catalogue.clone(), of_sessions.clone(), None)),
+            Arc::new(sessions.clone()),
+            config,
+        );
+        let calls = Calls::default();
+        Self(Arc::new(Inner { mesh, principals, limits, calls, sessions, rmcp }))
+    }
+
+    /// The routes `/mcp` and `/mcp/toolsets/{toolset}`, for the hub to mount as open routes: they ask themselves who
+    /// calls.
+    pub fn routes(&self) -> Router {
+        Router::new()
+            .route("/mcp", any(http::all))
+            .route("/mcp/toolsets/{toolset}", any(http::of_toolset))
+            .with_state(self.clone())
+    }
+
+    /// Whether the endpoint answers the method itself; all others are rmcp's.
+    fn is_own(method: &str) -> bool {
+        matches!(
+            method,
+            "tools/list"
+                | "tools/call"
+                | "tasks/get"
+                | "tasks/update"
+                | "tasks/cancel"
+                | "tasks/result"
+                | "tasks/list"
+        )
+    }
+
+    /// Answers one request.
+    async fn answer(&self, asked: Asked, message: Incoming) -> Answer {
+        let _seat = self.0.calls.seat(&asked.who, self.0.limits.max_calls_per_key)?;
+        let params = message.params;
+        match message.method.as_str() {
+            "tools/list" => self.list_tools(&asked, params).await,
+            "tools/call" => self.call_tool(&asked, params).await,
+            "tasks/get" => self.get_task(&asked, params).await,
+            "tasks/update" => self.update_task(&asked, params).await,
+            "tasks/cancel" => self.cancel_task(&asked, params).await,
+            method => Err(RpcError::no_method(method).with(json!({ "method": method }))),
+        }
+    }
+
+    /// Does as a client says that cancels one of its requests.
+    async fn cancelled(&self, who: &cogo::hub::Principal, scope: calls::Scope, message: &Incoming) {
+        let Some(id) = message.params.get("requestId") else { return };
+        let Some(waiting) = calls::Key::new(scope, id).and_then(|key| self.0.calls.find(&key)) else {
+            return; // it has ended, or never was
+        };
+        waiting.unwanted.cancel();
+        if let Some(id) = waiting.id.get() {
+            self.cancel_call(who, *id).await;
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `tools/call`: a call is put on the bus, waited for, and its result given as the tool gave it.
+
+use std::time::Duration;
+
+use cogo::message::MessageId;
+use serde_json::{Map, Value, json};
+
+use super::Endpoint;
+use super::asked::{Asked, Carried};
+use super::rpc::{Answer, CANCELLED, RpcError, notification};
+use crate::catalogue::TaskSupport;
+use crate::mesh::{Input, Outcome, Refusal, Request, Started};
+
+/// How long a tool that may be a task is waited for: what is done by then needs none.
+const AT_ONCE: Duration = Duration::from_millis(100);
+/// How long a client that waits may wait. The call's own deadline ends it before; this is for what has none.
+const PATIENCE: Duration = Duration::from_secs(25 * 3600);
+
+impl Endpoint {
+    /// One call, to its end; or until it is a task.
+    pub(super) async fn call_tool(&self, asked: &Asked, mut params: Map<String, Value>) -> Answer {
+        let Some(Value::String(name)) = params.remove("name") else {
+            return Err(RpcError::invalid("name", "must be a string"));
+        };
+        let arguments = match params.remove("arguments") {
+            None | Some(Value::Null) => None,
+            Some(Value::Object(arguments)) => Some(arguments),
+            Some(_) => return Err(RpcError::invalid("arguments", "must be an object")),
+        };
+        let meta = match params.remove("_meta") {
+            None | Some(Value::Null) => Map::new(),
+            Some(Value::Object(meta)) => meta,
+            Some(_) => return Err(RpcError::invalid("_meta", "must be an object")),
+        };
+        let input = input(&mut params)?;
+        let Carried { idempotency_key, trace_id, traceparent, timeout } =
+            asked.headers.clone().with_meta(&meta)?;
+        let (toolset, tool, offer) = self.named(asked, &name).await?;
+        let support = offer.map_or(TaskSupport::Unsaid, |offer| offer.task_support);
+        let patience = self.patience(asked, support)?;
+        let progress_token = meta.get("progressToken").cloned();
+
+        let entered = self.0.calls.enter(asked.key.clone());
+        let request = Request {
+            toolset,
+            tool,
+            arguments,
+            idempotency_key,
+            trace_id,
+            traceparent,
+            meta,
+            input,
+            deadline: timeout,
+            priority: None,
+        };
+        let started = match self.0.mesh.start(&asked.who, request).await {
+            Ok(started) => started,
+            // The model that wrote the arguments can write better ones, if it is told (SEP-1303).
+            Err(Refusal::InvalidArguments { pointer, message }) => {
+                return Ok(finished(asked, invalid_arguments(&pointer, &message), None));
+            }
+            Err(refusal) => return Err(refusal.into()),
+        };
+        let waiting = &entered.waiting;
+        let _only_once = waiting.id.set(started.id);
+        if waiting.unwanted.is_cancelled() {
+            self.cancel(asked, started.id).await;
+            return Err(unwanted());
+        }
+        let notes = asked.notes.clone();
+        let mut progress = |report: Value| {
+            let Some(token) = &progress_token else { return };
+            let Value::Object(mut report) = report else { return };
+            report.insert("progressToken".to_owned(), token.clone());
+            let _dropped_where_nobody_reads = notes
+                .try_send(notification("notifications/progress", &Value::Object(report)));
+        };
+        let (until, becomes_task) = match patience {
+            Some(patience) => (patience, true),
+            None => (PATIENCE, false),
+        };
+        let outcome = tokio::select! {
+            outcome = self.0.mesh.wait(&started, until, &mut progress) => outcome?,
+            // Whoever cancelled tells the bus.
+            () = waiting.unwanted.cancelled() => return Err(unwanted()),
+        };
+        match outcome {
+            Outcome::Result(result) => Ok(finished(asked, result, Some(&started))),
+            Outcome::Failed(failed) => Err(failed.into()),
+            Outcome::Cancelled => {
+                let text = format!("The call was cancelled. It is kept as message {}.", started.id);
+                Ok(finished(asked, failure(&text), Some(&started)))
+            }
+            Outcome::Pending if becomes_task => self.created(asked, &started).await,
+            Outcome::Pending => {
+                let text = format!(
+                    "The hub is stopping; the call goes on as message {}. Call again with the same idempotency key to \
+                     have its result.",
+                    started.id
+                );
+                Ok(finished(asked, failure(&text), Some(&started)))
+            }
+        }
+    }
+
+    /// After how long the call becomes a task, if it may become one.
+    fn patience(&self, asked: &Asked, support: TaskSupport) -> Result<Option<Duration>, RpcError> {
+        let knows = asked.client.tasks;
+        Ok(match support {
+            TaskSupport::Required => {
+                asked.client.needs_tasks()?;
+                Some(Duration::ZERO)
+            }
+            TaskSupport::Optional => knows.then_some(AT_ONCE),
+            TaskSupport::Unsaid => {
+                knows.then(|| Duration::from_millis(self.0.mesh.config().task_after_ms))
+            }
+            TaskSupport::Forbidden => None,
+        })
+    }
+
+    /// Tells the bus that a call is not wanted any more.
+    pub(super) async fn cancel(&self, asked: &Asked, id: MessageId) {
+        self.cancel_call(&asked.who, id).await;
+    }
+
+    /// As [`Endpoint::cancel`].
+    pub(super) async fn cancel_call(&self, who: &cogo::hub::Principal, id: MessageId) {
+        if let Err(refusal) = self.0.mesh.cancel(who, id, "cancelled by its client").await {
+            tracing::warn!(message.id = %id, error = %refusal, "Could not cancel {id} for its client");
+        }
+    }
+}
+
+/// What answers a tool's questions (SEP-2322).
+fn input(params: &mut Map<String, Value>) -> Result<Option<Input>, RpcError> {
+    let responses = match params.remove("inputResponses") {
+        None | Some(Value::Null) => None,
+        Some(Value::Object(responses)) => Some(responses),
+        Some(_) => return Err(RpcError::invalid("inputResponses", "must be an object")),
+    };
+    let state = match params.remove("requestState") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(state)) => Some(state),
+        Some(_) => return Err(RpcError::invalid("requestState", "must be a string")),
+    };
+    if responses.is_none() && state.is_none() {
+        return Ok(None);
+    }
+    Ok(Some(Input { responses: responses.unwrap_or_default(), state }))
+}
+
+/// The tool's result as it goes out: as the tool gave it, and in `_meta` where it is to be found again. For a client
+/// of 2026-07-28 a result says of which sort it is; what says nothing is complete.
+fn finished(asked: &Asked, mut result: Value, started: Option<&Started>) -> Value {
+    if !result.is_object() {
+        result = failure("The tool's server gave a result that is no object.");
+    }
+    if !asked.client.modern && result["resultType"] == "input_required" {
+        result = failure(
+            "The tool asks for input before it goes on. That takes a client of MCP 2026-07-28 or later.",
+        );
+    }
+    if let Some(started) = started {
+        if !result["_meta"].is_object() {
+            result["_meta"] = json!({});
+        }
+        result["_meta"]["cogo/message_id"] = json!(started.id);
+        result["_meta"]["cogo/trace_id"] = json!(started.trace_id);
+    }
+    if asked.client.modern && result.get("resultType").is_none() {
+        result["resultType"] = json!("complete");
+    }
+    result
+}
+
+fn failure(text: &str) -> Value {
+    json!({ "content": [{ "type": "text", "text": text }], "isError": true })
+}
+
+fn invalid_arguments(pointer: &str, message: &str) -> Value {
+    let mut result = failure(message);
+    result["_meta"] = json!({ "cogo/code": "invalid_argument", "cogo/pointer": pointer });
+    result
+}
+
+fn unwanted() -> RpcError {
+    RpcError::new(CANCELLED, "the client cancelled the request")
+}

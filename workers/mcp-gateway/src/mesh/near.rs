@@ -1,0 +1,69 @@
+//! What a name that is not there may have meant.
+
+use super::Offer;
+use crate::config::SEPARATOR;
+
+/// How many are named.
+const MOST: usize = 3;
+/// The longest name that is compared; the cost grows with its square.
+const LONGEST: usize = 160;
+/// How many offers are compared.
+const COMPARED: usize = 5_000;
+
+/// The offers whose names are nearest to `<toolset>__<tool>`, the nearest first.
+pub(super) fn near<'a>(
+    toolset: &str,
+    tool: &str,
+    offers: impl Iterator<Item = &'a Offer>,
+) -> Vec<String> {
+    let wanted = format!("{toolset}{SEPARATOR}{tool}");
+    if wanted.len() > LONGEST {
+        return Vec::new();
+    }
+    let far = (wanted.len() / 3).max(2);
+    let mut found: Vec<_> = offers
+        .take(COMPARED)
+        .filter_map(|offer| {
+            let name = offer.name();
+            // The same tool elsewhere is as near as a slip of the pen.
+            let distance = if offer.tool == tool { 1 } else { distance(&wanted, &name, far)? };
+            Some((distance, name))
+        })
+        .collect();
+    found.sort();
+    found.truncate(MOST);
+    found.into_iter().map(|(_, name)| name).collect()
+}
+
+/// How many letters must be put in, taken out or replaced to make `a` of `b`, if at most `most`
+/// (Levenshtein's distance, a row at a time).
+fn distance(a: &str, b: &str, most: usize) -> Option<usize> {
+    if a.len().abs_diff(b.len()) > most || b.len() > LONGEST {
+        return None;
+    }
+    let (a, b) = (a.to_ascii_lowercase(), b.to_ascii_lowercase());
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut before = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = before + usize::from(x != y);
+            before = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(before + 1);
+        }
+    }
+    row.last().copied().filter(|distance| *distance <= most)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slip_is_near_and_another_word_is_not() {
+        assert_eq!(distance("demo__echo", "demo__ecoh", 3), Some(2));
+        assert_eq!(distance("demo__echo", "demo__Echo", 3), Some(0));
+        assert_eq!(distance("demo__echo", "demo__sleep", 3), None);
+        assert_eq!(distance("", "ab", 3), Some(2));
+    }
+}

@@ -1,0 +1,160 @@
+//! What became of a message, as a caller of a tool is told.
+
+use cogo::message::{Message, MessageId, Status};
+use cogo::retry::ErrorClass;
+use serde_json::{Value, json};
+
+/// JSON-RPC 2.0, section 5.1: the params are not as the method wants them.
+const INVALID_PARAMS: i32 = -32602;
+/// JSON-RPC 2.0, section 5.1: what went wrong is the server's business.
+const INTERNAL_ERROR: i32 = -32603;
+/// How much of a reason is told.
+const REASON_MAX: usize = 2_000;
+
+/// What a caller is told.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// The tool's result (MCP, `CallToolResult`) as it gave it, whether it went well (`isError`) or not, or is a
+    /// question (`resultType: input_required`); or, where the bus gave up, a result that says so.
+    Result(Value),
+    /// The tool's server answered with a JSON-RPC error.
+    Failed(Failed),
+    /// Somebody cancelled the call.
+    Cancelled,
+    /// It has not ended yet.
+    Pending,
+}
+
+/// What became of a call. As [`Outcome`], but the tool's failures stay apart from the bus's.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Verdict {
+    /// The tool's result, as it gave it.
+    Result(Value),
+    /// The tool's server answered with a JSON-RPC error.
+    Refused(Failed),
+    /// No answer of the tool is to be had: the bus gave up, for the reason that the class tells.
+    Dead(Failed),
+    /// Somebody cancelled the call.
+    Cancelled,
+    /// It has not ended yet.
+    Pending,
+}
+
+/// A call that gave no result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// The JSON-RPC error code: that of the tool's server, or what fits.
+    pub code: i32,
+    /// One sentence.
+    pub message: String,
+    /// What the tool's server said beside that; or of the bus, the class, the message and its trace.
+    pub data: Option<Value>,
+    /// The class of the failure, as events and policies have it.
+    pub class: String,
+    /// The message.
+    pub id: MessageId,
+}
+
+impl Verdict {
+    /// What has become of the call whose message is `message`.
+    #[must_use]
+    pub fn of(message: &Message) -> Self {
+        match message.status {
+            Status::Done => Self::Result(message.result.clone().unwrap_or_else(|| json!({}))),
+            Status::Cancelled => Self::Cancelled,
+            Status::Failed => Self::of_failure(message),
+            Status::Delayed | Status::Queued | Status::Claimed => Self::Pending,
+        }
+    }
+
+    fn of_failure(message: &Message) -> Self {
+        let error = message.error.as_ref().unwrap_or(&Value::Null);
+        let class = error["class"].as_str().unwrap_or("unknown").to_owned();
+        let detail = &error["detail"];
+        // The tool said that it failed: that is a result of the tool.
+        if detail["isError"] == true {
+            return Self::Result(detail.clone());
+        }
+        // Its server said so: that is an error of the server.
+        let code = detail["code"].as_i64().and_then(|code| i32::try_from(code).ok());
+        if let (Some(code), Some(text)) = (code, detail["message"].as_str()) {
+            let (message_text, data) = (text.to_owned(), detail.get("data").cloned());
+            return Self::Refused(Failed {
+                code,
+                message: message_text,
+                data,
+                class,
+                id: message.id,
+            });
+        }
+        let said = error["message"].as_str().unwrap_or("no reason is known");
+        let code = match ErrorClass::of(&class) {
+            Some(ErrorClass::InvalidParams) => INVALID_PARAMS,
+            _ => INTERNAL_ERROR,
+        };
+        let mut data = json!({
+            "cogo/class": class, "cogo/message_id": message.id, "cogo/trace_id": message.trace_id,
+        });
+        if error["may_have_run"] == true {
+            data["cogo/may_have_run"] = json!(true);
+        }
+        let text = explain(message, &class, said, error["may_have_run"] == true);
+        Self::Dead(Failed { code, message: text, data: Some(data), class, id: message.id })
+    }
+}
+
+impl From<Verdict> for Outcome {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Result(result) => Self::Result(result),
+            Verdict::Refused(failed) => Self::Failed(failed),
+            Verdict::Dead(failed) => Self::Result(failed.as_result()),
+            Verdict::Cancelled => Self::Cancelled,
+            Verdict::Pending => Self::Pending,
+        }
+    }
+}
+
+impl Failed {
+    /// As a result (`isError`), which a model reads; an error it may never see.
+    #[must_use]
+    pub fn as_result(&self) -> Value {
+        let mut result = json!({
+            "content": [{"type": "text", "text": self.message}], "isError": true,
+        });
+        if let Some(data @ Value::Object(_)) = &self.data {
+            result["_meta"] = data.clone();
+        }
+        result
+    }
+}
+
+/// Whether a tool's result is a question (MCP 2026-07-28, `InputRequiredResult`).
+pub(super) fn asks_for_input(result: &Value) -> bool {
+    result["resultType"] == "input_required"
+}
+
+fn explain(message: &Message, class: &str, said: &str, may_have_run: bool) -> String {
+    let tool = message.payload["tool"].as_str().unwrap_or("the tool");
+    let name = format!("{}__{tool}", message.service);
+    let mut said = said.trim_end_matches('.').to_owned();
+    if said.len() > REASON_MAX {
+        said.truncate(said.floor_char_boundary(REASON_MAX));
+        said.push('…');
+    }
+    let run = match (class, may_have_run) {
+        (_, true) | ("ambiguous", _) => " It may have run.",
+        ("connect" | "circuit_open", false) => " It was not called.",
+        ("deadline_exceeded", false) if message.attempts == 0 => {
+            " It was not called: no machine that offers it came in time."
+        }
+        _ => "",
+    };
+    let advice = ErrorClass::of(class).map_or("", |class| class.treatment().advice);
+    format!(
+        "{name} gave no result ({class}): {said}.{run} The call is kept as message {}. {advice}",
+        message.id
+    )
+    .trim_end()
+    .to_owned()
+}

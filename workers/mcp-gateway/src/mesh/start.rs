@@ -1,0 +1,138 @@
+//! From a request to a message that is committed.
+
+use std::time::Duration;
+
+use cogo::clock::Stopwatch;
+use cogo::hub::Principal;
+use cogo::message::{Message, NewMessage, Topic};
+use serde_json::{Map, Value, json};
+
+use super::{Mesh, Offer, Refusal, Request, Started, near::near, topic};
+use crate::handler::INTENT;
+
+impl Mesh {
+    /// Checks the call and puts it on the bus. When this returns, it is committed: it goes on whatever becomes of
+    /// the caller and of this process, and the same idempotency key finds it again.
+    ///
+    /// # Errors
+    /// A [`Refusal`]; nothing was queued, unless the database did not answer: then nobody knows, and an idempotency
+    /// key makes it safe to ask again.
+    pub async fn start(&self, who: &Principal, request: Request) -> Result<Started, Refusal> {
+        let (offer, topic) = self.find(who, &request.toolset, &request.tool).await?;
+        let arguments = request.arguments.unwrap_or_default();
+        let clock = Stopwatch::start();
+        let arguments = self.validators.check(&offer, arguments).await?;
+        tracing::trace!(
+            mcp.toolset = offer.toolset,
+            mcp.tool = offer.tool,
+            duration_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "Checked arguments"
+        );
+
+        let policy = self.policies.get().resolve(&policy_key(&offer.toolset, &offer.tool));
+        let default_ms = self.config.get().call_deadline_ms;
+        let asked = request.deadline.map(millis);
+        let mut payload = json!({
+            "toolset": offer.toolset, "tool": offer.tool, "params": arguments,
+        });
+        if offer.pinned {
+            payload["definition"] = json!(offer.hash);
+        }
+        if !request.meta.is_empty() {
+            payload["meta"] = Value::Object(crate::meta::passed_on(&request.meta));
+        }
+        if let Some(traceparent) = request.traceparent {
+            payload["traceparent"] = json!(traceparent);
+        }
+        if let Some(input) = request.input {
+            payload["input"] = json!(input);
+        }
+        let message = NewMessage {
+            tenant: who.tenant().to_owned(),
+            trace_id: request.trace_id,
+            idempotency_key: request.idempotency_key,
+            priority: request.priority.unwrap_or_default(),
+            max_attempts: i32::try_from(policy.max_attempts).ok(),
+            deadline_ms: Some(asked.or(policy.deadline_ms).unwrap_or(default_ms)),
+            ..NewMessage::new(&topic, INTENT, payload)
+        };
+        let wanted = message.payload.clone();
+        let receipt = who.publish(message).await?;
+        if receipt.duplicate {
+            let known = self.call(who, receipt.id).await.map_err(|refusal| match refusal {
+                // The key belongs to a message that is no call, or not this caller's.
+                Refusal::NoCall(id) => Refusal::Conflict(id),
+                refusal => refusal,
+            })?;
+            if !is_same(&known, &topic, &wanted) {
+                return Err(Refusal::Conflict(receipt.id));
+            }
+        }
+        let (id, trace_id, duplicate) = (receipt.id, receipt.trace_id, receipt.duplicate);
+        Ok(Started { id, trace_id, duplicate })
+    }
+
+    /// The tool, if it is offered to `who`, and where its calls wait.
+    async fn find(
+        &self,
+        who: &Principal,
+        toolset: &str,
+        tool: &str,
+    ) -> Result<(std::sync::Arc<Offer>, Topic), Refusal> {
+        let snapshot = self.catalogue.snapshot(who.tenant()).await?;
+        let topic = topic(toolset).filter(|topic| who.may_send(topic));
+        // What it may not send to is not told from what is not there.
+        if let Some(topic) = topic {
+            if let Some(offer) = snapshot.get(toolset, tool) {
+                return Ok((offer.clone(), topic));
+            }
+            let mut held = snapshot.held().iter();
+            if held.any(|held| held.offer.toolset == toolset && held.offer.tool == tool) {
+                let (toolset, tool) = (toolset.to_owned(), tool.to_owned());
+                return Err(Refusal::Held { toolset, tool });
+            }
+        }
+        let mut seen = super::Seen::default();
+        let offers = snapshot.iter().map(|offer| &**offer).filter(|o| seen.may(who, &o.toolset));
+        let near = near(toolset, tool, offers);
+        Err(Refusal::UnknownTool { toolset: toolset.to_owned(), tool: tool.to_owned(), near })
+    }
+}
+
+/// The key of the policies for a tool of a toolset that is not sharded.
+pub(super) fn policy_key(toolset: &str, tool: &str) -> String {
+    format!("{INTENT}.{toolset}.{tool}.0")
+}
+
+/// Whether two values are the same, as Postgres keeps them: it makes 100 of 1e2, and so on.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => {
+            a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(k, a)| b.get(k).is_some_and(|b| same(a, b)))
+        }
+        (a, b) => a == b,
+    }
+}
+
+/// Whether a message is the call that was asked for again. Where it came from, its trace and its `_meta`, may differ;
+/// so may the tool's definition: the call that is there was checked against the one of its time.
+fn is_same(known: &Message, topic: &Topic, wanted: &Value) -> bool {
+    let field = |payload: &Value, name| payload.get(name).cloned().unwrap_or_default();
+    let arguments = |payload: &Value| match field(payload, "params") {
+        Value::Null => Value::Object(Map::new()),
+        params => params,
+    };
+    known.topic() == topic.to_string()
+        && field(&known.payload, "tool") == field(wanted, "tool")
+        && same(&arguments(&known.payload), &arguments(wanted))
+        && same(&field(&known.payload, "input"), &field(wanted, "input"))
+}
+
+/// In milliseconds, at least one: a deadline of nothing is one that has passed.
+fn millis(deadline: Duration) -> u64 {
+    u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX).clamp(1, cogo::message::DEADLINE_MS_MAX)
+}
