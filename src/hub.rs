@@ -31,7 +31,12 @@
 //! | `realtime.queue_bytes` | 4 MiB | bytes that may |
 //! | `realtime.queue_bytes_all` | 256 MiB | bytes that may for all sockets together |
 //! | `realtime.silence_s` | 60 | after how long a silent socket is closed |
-//! | `mcp.max_body_bytes` | 4 MiB | the largest request body below `/mcp` |
+//! | `mcp.max_body_bytes` | 4 MiB | the largest request body below `/mcp`, and the largest frame of a socket there |
+//! | `mcp.max_calls_per_key` | 1000 | requests of one key that are waited for at once |
+//! | `mcp.max_sessions` | 10000 | sessions of clients that still have them |
+//! | `mcp.max_sessions_per_key` | 1000 | those of one key |
+//! | `mcp.session_idle_s` | 1800 | after how long a session that nobody uses ends |
+//! | `mcp.max_sockets` | 1000 | WebSockets at `/mcp/ws`; of one key at most half as many |
 //!
 //! From the environment come secrets alone, which the caller reads: the admin token, `COGO_ADMIN_TOKEN`, and
 //! those that sign the keys of remote callers, `COGO_JWT_SECRET`.

@@ -14,7 +14,10 @@ use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
+use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
+use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
+use cogo_worker_mcp_gateway::mesh::Mesh;
 use cogo_worker_mcp_gateway::{Gateway, ROLE};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
@@ -252,8 +255,9 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
+    let open_routes = mesh(&plan, &parts.hub_bus, &state, &tasks, &shutdown).routes();
     let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes, axum::Router::new());
+    let router = hub::router(state, routes, open_routes);
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
@@ -311,6 +315,21 @@ async fn run(
         let _too_slow = tokio::time::timeout(CLOSE_WITHIN, pool.close()).await;
     }
     ended
+}
+
+/// `/mcp`: the tools of all machines, wherever their gateways run.
+fn mesh(
+    plan: &Plan,
+    bus: &Bus,
+    state: &hub::State,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) -> Endpoint {
+    let (feed, config) = (state.feed.clone(), Live::from(plan.mcp.mesh.clone()));
+    let catalogue = Catalogue::start(bus.clone(), feed.clone(), config.clone(), tasks, shutdown);
+    let mesh = Mesh::new(catalogue, feed, bus.clone(), plan.policies.retry.clone(), config);
+    let limits = endpoint::Limits::new(&plan.hub);
+    Endpoint::new(mesh, state.principals(), limits, tasks, shutdown)
 }
 
 /// Resolves when the embedded Postgres dies under us; without one never.

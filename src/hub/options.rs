@@ -44,8 +44,19 @@ pub struct Options {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Mcp {
-    /// The largest request body in bytes, from 1024 to 64 MiB.
+    /// The largest request body in bytes, from 1024 to 64 MiB; also the largest frame of a WebSocket.
     pub max_body_bytes: usize,
+    /// How many requests of one key may be waited for at once, from 1 to 100000; more are answered 429. Streams on
+    /// which a client hears of changes count.
+    pub max_calls_per_key: usize,
+    /// How many sessions there may be, from 1 to 100000. Clients of MCP 2026-07-28 and later have none.
+    pub max_sessions: usize,
+    /// How many sessions one key may have, from 1 to 100000.
+    pub max_sessions_per_key: usize,
+    /// After how long a session that nobody uses ends, in seconds, from 10 to 86400.
+    pub session_idle_s: u32,
+    /// How many WebSockets there may be, from 1 to 1900, and of one key at most half as many.
+    pub max_sockets: usize,
 }
 
 /// The largest request bodies, by path.
@@ -134,7 +145,14 @@ impl Default for Options {
 impl Default for Mcp {
     fn default() -> Self {
         // An argument may be an image, in base64; the bus takes as much of a payload.
-        Self { max_body_bytes: 4 * 1024 * 1024 }
+        Self {
+            max_body_bytes: 4 * 1024 * 1024,
+            max_calls_per_key: 1000,
+            max_sessions: 10_000, // some 50 KiB each
+            max_sessions_per_key: 1000,
+            session_idle_s: 1800, // a person's pause; a client whose session has ended opens another
+            max_sockets: 1000,
+        }
     }
 }
 
@@ -225,7 +243,13 @@ impl Options {
         let Rest { statement_timeout_ms, max_connections, .. } = self.rest;
         within("rest.statement_timeout_ms", statement_timeout_ms.into(), 100, 600_000)?;
         within("rest.max_connections", max_connections.into(), 1, 1000)?;
-        within("mcp.max_body_bytes", self.mcp.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
+        let mcp = &self.mcp;
+        within("mcp.max_body_bytes", mcp.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
+        within("mcp.max_calls_per_key", mcp.max_calls_per_key as u64, 1, 100_000)?;
+        within("mcp.max_sessions", mcp.max_sessions as u64, 1, 100_000)?;
+        within("mcp.max_sessions_per_key", mcp.max_sessions_per_key as u64, 1, 100_000)?;
+        within("mcp.session_idle_s", mcp.session_idle_s.into(), 10, 86_400)?;
+        within("mcp.max_sockets", mcp.max_sockets as u64, 1, 1900)?;
         self.realtime.validate()?;
         for (at, origin) in self.allowed_origins.iter().enumerate() {
             if !origins::is_origin(origin) {

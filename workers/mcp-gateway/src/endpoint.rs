@@ -2,12 +2,13 @@
 //!
 //! | part | job |
 //! |---|---|
-//! | [`http`] | streamable HTTP: one request in, JSON or a stream out |
+//! | [`http`], [`reply`] | streamable HTTP: one request in; JSON or a stream out |
+//! | [`ws`] | WebSocket: one JSON-RPC message a frame |
 
 //! | [`lifecycle`], [`routing`] | which revision a request is of; headers that must say what the body says |
 //! | [`asked`] | a request, with who sent it and what it carries |
 //! | [`tools`], [`call`], [`tasks`] | the methods that the endpoint answers itself |
-//! | [`calls`] | what clients wait for: how much, and what they cancel |
+//! | [`calls`], [`places`] | what clients wait for and may cancel; how many of each may be |
 //! | [`sessions`] | sessions of revisions before 2026-07-28: whose they are, how many, until when |
 //! | [`server`] | what rmcp serves: `initialize`, `server/discover`, `subscriptions/listen`, streams of sessions |
 //! | [`rpc`] | JSON-RPC |
@@ -25,6 +26,7 @@ mod call;
 mod calls;
 mod http;
 mod lifecycle;
+mod places;
 mod reply;
 mod routing;
 mod rpc;
@@ -32,20 +34,23 @@ mod server;
 mod sessions;
 mod tasks;
 mod tools;
+mod ws;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::routing::any;
-use cogo::hub::Principals;
+use axum::routing::{any, get};
+use cogo::hub::{Principal, Principals};
 use cogo::shutdown::{Shutdown, Tasks};
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde_json::json;
+use tokio_util::sync::CancellationToken;
 
 use self::asked::Asked;
 use self::calls::Calls;
+use self::places::{Place, Places};
 use self::rpc::{Answer, Incoming, RpcError};
 use self::server::Server;
 use self::sessions::Sessions;
@@ -54,34 +59,28 @@ use crate::mesh::Mesh;
 /// How often a stream on which nothing happens is told that it is alive: more often than what lies between two
 /// machines closes what is silent.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// When somebody who waits for too much may try again.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How much of everything there may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// The largest request body.
-    pub max_body_bytes: usize,
-    /// Sessions in all.
-    pub max_sessions: usize,
-    /// Sessions of one key.
-    pub max_sessions_per_key: usize,
-    /// Requests of one key that are waited for at once; streams of notifications count.
-    pub max_calls_per_key: usize,
-    /// After how long a session that nobody uses ends.
-    pub session_idle: Duration,
+    /// What `hub.json` says of it.
+    pub hub: cogo::hub::Mcp,
     /// How long a finished task can be asked for, if that is bounded.
     pub task_ttl: Option<Duration>,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            max_body_bytes: 4 * 1024 * 1024,
-            max_sessions: 10_000,
-            max_sessions_per_key: 1000,
-            max_calls_per_key: 1000,
-            session_idle: Duration::from_secs(1800),
-            task_ttl: Some(Duration::from_secs(24 * 3600)),
-        }
+impl Limits {
+    /// Those of a hub.
+    #[must_use]
+    pub fn new(options: &cogo::hub::Options) -> Self {
+        let done = options.retention.done_for();
+        Self { hub: options.mcp.clone(), task_ttl: Some(done) }
+    }
+
+    fn session_idle(&self) -> Duration {
+        Duration::from_secs(self.hub.session_idle_s.into())
     }
 }
 
@@ -94,7 +93,12 @@ struct Inner {
     principals: Principals,
     limits: Limits,
     calls: Calls,
+    /// Requests that are waited for.
+    seats: Places,
+    sockets: Places,
     sessions: Sessions,
+    tasks: Tasks,
+    draining: CancellationToken,
     rmcp: StreamableHttpService<Server, Sessions>,
 }
 
@@ -114,7 +118,7 @@ impl Endpoint {
         tasks: &Tasks,
         shutdown: &Shutdown,
     ) -> Self {
-        let sessions = Sessions::start(limits.session_idle, tasks, shutdown);
+        let sessions = Sessions::start(limits.session_idle(), tasks, shutdown);
         let (catalogue, of_sessions) = (mesh.catalogue().clone(), tasks.clone());
         let config = StreamableHttpServerConfig::default()
             // The hub checks who may call by which name, and from which page, for all its routes.
@@ -122,15 +126,25 @@ impl Endpoint {
             .disable_allowed_origins()
             .with_sse_keep_alive(Some(KEEP_ALIVE))
             .with_json_response(true)
-            .with_max_request_body_bytes(limits.max_body_bytes)
+            .with_max_request_body_bytes(limits.hub.max_body_bytes)
             .with_cancellation_token(shutdown.draining().clone());
         let rmcp = StreamableHttpService::new(
             move || Ok(Server::new(catalogue.clone(), of_sessions.clone(), None)),
             Arc::new(sessions.clone()),
             config,
         );
-        let calls = Calls::default();
-        Self(Arc::new(Inner { mesh, principals, limits, calls, sessions, rmcp }))
+        Self(Arc::new(Inner {
+            mesh,
+            principals,
+            limits,
+            calls: Calls::default(),
+            seats: Places::default(),
+            sockets: Places::default(),
+            sessions,
+            tasks: tasks.clone(),
+            draining: shutdown.draining().clone(),
+            rmcp,
+        }))
     }
 
     /// The routes `/mcp` and `/mcp/toolsets/{toolset}`, for the hub to mount as open routes: they ask themselves who
@@ -139,6 +153,7 @@ impl Endpoint {
         Router::new()
             .route("/mcp", any(http::all))
             .route("/mcp/toolsets/{toolset}", any(http::of_toolset))
+            .route("/mcp/ws", get(ws::upgrade))
             .with_state(self.clone())
     }
 
@@ -158,7 +173,7 @@ impl Endpoint {
 
     /// Answers one request.
     async fn answer(&self, asked: Asked, message: Incoming) -> Answer {
-        let _seat = self.0.calls.seat(&asked.who, self.0.limits.max_calls_per_key)?;
+        let _seat = self.seat(&asked.who)?;
         let params = message.params;
         match message.method.as_str() {
             "tools/list" => self.list_tools(&asked, params).await,
@@ -170,8 +185,20 @@ impl Endpoint {
         }
     }
 
+    /// Counts a request of `who` for as long as the place is kept.
+    fn seat(&self, who: &Principal) -> Result<Place, RpcError> {
+        let max = self.0.limits.hub.max_calls_per_key;
+        self.0.seats.take(who, usize::MAX, max).map_err(|_| {
+            let message = format!(
+                "this key waits for {max} calls already, and may not for more (hub.json, mcp.max_calls_per_key); wait \
+                 for one of them to end, or call as a task"
+            );
+            RpcError::too_many(message, RETRY_AFTER)
+        })
+    }
+
     /// Does as a client says that cancels one of its requests.
-    async fn cancelled(&self, who: &cogo::hub::Principal, scope: calls::Scope, message: &Incoming) {
+    async fn cancelled(&self, who: &Principal, scope: calls::Scope, message: &Incoming) {
         let Some(id) = message.params.get("requestId") else { return };
         let Some(waiting) = calls::Key::new(scope, id).and_then(|key| self.0.calls.find(&key)) else {
             return; // it has ended, or never was

@@ -68,19 +68,23 @@ impl Endpoint {
             return Err(unwanted());
         }
         let notes = asked.notes.clone();
-        let mut progress = |report: Value| {
+        let mut tell = |report: Value| {
             let Some(token) = &progress_token else { return };
             let Value::Object(mut report) = report else { return };
             report.insert("progressToken".to_owned(), token.clone());
             let _dropped_where_nobody_reads = notes
                 .try_send(notification("notifications/progress", &Value::Object(report)));
         };
+        let progress: Option<&mut (dyn FnMut(Value) + Send)> = match progress_token {
+            Some(_) => Some(&mut tell),
+            None => None,
+        };
         let (until, becomes_task) = match patience {
             Some(patience) => (patience, true),
             None => (PATIENCE, false),
         };
         let outcome = tokio::select! {
-            outcome = self.0.mesh.wait(&started, until, &mut progress) => outcome?,
+            outcome = self.0.mesh.wait(&started, until, progress) => outcome?,
             // Whoever cancelled tells the bus.
             () = waiting.unwanted.cancelled() => return Err(unwanted()),
         };
@@ -136,7 +140,7 @@ impl Endpoint {
 fn input(params: &mut Map<String, Value>) -> Result<Option<Input>, RpcError> {
     let responses = match params.remove("inputResponses") {
         None | Some(Value::Null) => None,
-        Some(Value::Object(responses)) => Some(responses),
+        Some(Value::Object(responses)) => Some(responses.into_iter().collect()),
         Some(_) => return Err(RpcError::invalid("inputResponses", "must be an object")),
     };
     let state = match params.remove("requestState") {

@@ -1,19 +1,13 @@
-//! The calls that clients wait for: how many, and which one a client means when it cancels.
+//! The calls that clients wait for, and which one a client means when it cancels.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
 
-use cogo::hub::Principal;
 use cogo::message::MessageId;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-use super::rpc::RpcError;
-
-/// When somebody who waits for too much may try again.
-const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// The longest request id that can be cancelled by; longer ones are served all the same.
 const ID_MAX: usize = 128;
 
@@ -63,31 +57,11 @@ pub(super) struct Calls(Arc<Mutex<Inner>>);
 struct Inner {
     /// None where two requests have one name: then nobody can tell which is meant.
     named: HashMap<Key, Option<Arc<Waiting>>>,
-    counts: HashMap<[u8; 32], usize>,
 }
 
 impl Calls {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Counts a request of `who` for as long as the seat is kept.
-    ///
-    /// # Errors
-    /// `who` waits for `max` already.
-    pub(super) fn seat(&self, who: &Principal, max: usize) -> Result<Seat, RpcError> {
-        let who = who.id();
-        let mut inner = self.lock();
-        let count = inner.counts.entry(who).or_default();
-        if *count >= max {
-            let message = format!(
-                "this key waits for {max} calls already, and may not for more (hub.json, mcp.max_calls_per_key); wait \
-                 for one of them to end, or call as a task"
-            );
-            return Err(RpcError::too_many(message, RETRY_AFTER));
-        }
-        *count += 1;
-        Ok(Seat { calls: self.clone(), who })
     }
 
     /// Notes the call under the name that its client has for it.
@@ -111,25 +85,6 @@ impl Calls {
     /// The call that a client calls `key`, if it waits for one.
     pub(super) fn find(&self, key: &Key) -> Option<Arc<Waiting>> {
         self.lock().named.get(key).cloned().flatten()
-    }
-}
-
-/// That a request is counted.
-#[derive(Debug)]
-pub(super) struct Seat {
-    calls: Calls,
-    who: [u8; 32],
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        let mut inner = self.calls.lock();
-        if let Entry::Occupied(mut count) = inner.counts.entry(self.who) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
     }
 }
 

@@ -68,7 +68,7 @@ impl Endpoint {
         let (parts, body) = request.into_parts();
         let body = Bytes::from_request(Request::new(body), &()).await.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                let max = self.0.limits.max_body_bytes;
+                let max = self.0.limits.hub.max_body_bytes;
                 ApiError::new(Code::PayloadTooLarge, format!("body: at most {max} bytes"))
                     .into_response()
             } else {
@@ -95,9 +95,7 @@ impl Endpoint {
             return self.initialize(caller, parts, body, &message).await;
         }
         // What stays open, as `subscriptions/listen` does, counts for as long as it does.
-        let max = self.0.limits.max_calls_per_key;
-        let seat = self.0.calls.seat(&caller.who, max);
-        let seat = seat.map_err(|error| too_many(&message.id, error))?;
+        let seat = self.seat(&caller.who).map_err(|error| too_many(&message.id, error))?;
         Ok(self.forward(caller, parts, body, (session, seat)).await)
     }
 
@@ -182,9 +180,7 @@ impl Endpoint {
     /// A session's own stream, and its end.
     async fn stream(&self, caller: Caller, request: Request<Body>) -> Result<Response, Response> {
         let session = self.session(&caller, request.headers(), &Value::Null)?;
-        let max = self.0.limits.max_calls_per_key;
-        let seat = self.0.calls.seat(&caller.who, max);
-        let seat = seat.map_err(|error| too_many(&Value::Null, error))?;
+        let seat = self.seat(&caller.who).map_err(|error| too_many(&Value::Null, error))?;
         let (parts, _) = request.into_parts();
         Ok(self.forward(caller, parts, Bytes::new(), (session, seat)).await)
     }
@@ -224,7 +220,7 @@ impl Endpoint {
 }
 
 /// How long the principal's key is still good, if it ever ends.
-fn left(who: &Principal) -> Option<Duration> {
+pub(super) fn left(who: &Principal) -> Option<Duration> {
     let left = who.expires()? - cogo::clock::utc_now();
     Some(left.to_std().unwrap_or_default())
 }

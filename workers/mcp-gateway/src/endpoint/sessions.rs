@@ -19,6 +19,7 @@ use rmcp::transport::streamable_http_server::{RestoreOutcome, SessionManager};
 
 use super::Limits;
 use super::lifecycle::Client;
+use super::places::{Place, Places, Taken};
 use super::rpc::RpcError;
 
 /// When somebody who may not open a session may try again.
@@ -73,26 +74,6 @@ impl Session {
     }
 }
 
-/// A place among those that there are, for whoever it is.
-#[derive(Debug)]
-pub(super) struct Place {
-    sessions: Sessions,
-    owner: [u8; 32],
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.sessions.counts();
-        counts.all -= 1;
-        if let Some(count) = counts.by_owner.get_mut(&self.owner) {
-            *count -= 1;
-            if *count == 0 {
-                counts.by_owner.remove(&self.owner);
-            }
-        }
-    }
-}
-
 /// All sessions. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Sessions(Arc<Inner>);
@@ -101,13 +82,7 @@ pub(super) struct Sessions(Arc<Inner>);
 struct Inner {
     rmcp: LocalSessionManager,
     open: Mutex<HashMap<Arc<str>, Arc<Session>>>,
-    counts: Mutex<Counts>,
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    all: usize,
-    by_owner: HashMap<[u8; 32], usize>,
+    places: Places,
 }
 
 impl Sessions {
@@ -131,34 +106,23 @@ impl Sessions {
         self.0.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn counts(&self) -> MutexGuard<'_, Counts> {
-        self.0.counts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A place for one more session of `who`.
     ///
     /// # Errors
     /// There are as many as there may be, in all or of `who`.
     pub(super) fn place(&self, who: &Principal, limits: &Limits) -> Result<Place, RpcError> {
-        let owner = who.id();
-        let mut counts = self.counts();
-        let refuse = |what: &str, max: usize, field: &str| {
+        let (max, max_own) = (limits.hub.max_sessions, limits.hub.max_sessions_per_key);
+        self.0.places.take(who, max, max_own).map_err(|taken| {
+            let (whose, max, field) = match taken {
+                Taken::All => ("the hub", max, "max_sessions"),
+                Taken::Own => ("this key", max_own, "max_sessions_per_key"),
+            };
             let message = format!(
-                "{what} has {max} sessions open, and may not have more (hub.json, mcp.{field}); end some (DELETE), or \
+                "{whose} has {max} sessions open, and may not have more (hub.json, mcp.{field}); end some (DELETE), or \
                  use MCP 2026-07-28, which has none"
             );
-            Err(RpcError::too_many(message, RETRY_AFTER))
-        };
-        if counts.all >= limits.max_sessions {
-            return refuse("the hub", limits.max_sessions, "max_sessions");
-        }
-        let own = counts.by_owner.entry(owner).or_default();
-        if *own >= limits.max_sessions_per_key {
-            return refuse("this key", limits.max_sessions_per_key, "max_sessions_per_key");
-        }
-        *own += 1;
-        counts.all += 1;
-        Ok(Place { sessions: self.clone(), owner })
+            RpcError::too_many(message, RETRY_AFTER)
+        })
     }
 
     /// Notes a session that rmcp has opened.
