@@ -164,9 +164,15 @@ impl Client {
     /// Calls a tool, which must be answered by a JSON-RPC error.
     #[track_caller]
     pub(crate) fn fails(&self, name: &str, arguments: Value) -> Value {
-        let line = self.try_ask("call", json!({"call": 0, "name": name, "arguments": arguments}));
+        let line = self.try_call(name, arguments);
         assert!(line.get("failed").is_some(), "{:?}: {name}: {line}", self.sdk);
         line["failed"].clone()
+    }
+
+    /// Calls a tool; its result under `answer`, or under `failed` what went wrong.
+    #[track_caller]
+    pub(crate) fn try_call(&self, name: &str, arguments: Value) -> Value {
+        self.try_ask("call", json!({"call": 0, "name": name, "arguments": arguments}))
     }
 
     /// Begins to call a tool; [`Client::ended`] gives what becomes of it.

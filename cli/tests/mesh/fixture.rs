@@ -42,7 +42,9 @@ pub(crate) struct Fixture {
 #[derive(Debug)]
 struct State {
     counters: Mutex<HashMap<String, u64>>,
-    /// Texts of calls whose end nobody waited for.
+    /// Labels of calls that run.
+    running: Mutex<Vec<String>>,
+    /// Labels of calls that were told that nobody waits for them.
     cancelled: Mutex<Vec<String>>,
     /// How often the list of tools has changed.
     changes: watch::Sender<u64>,
@@ -55,6 +57,7 @@ impl Fixture {
         let address: SocketAddr = listener.local_addr().expect("an address");
         let state = Arc::new(State {
             counters: Mutex::default(),
+            running: Mutex::default(),
             cancelled: Mutex::default(),
             changes: watch::Sender::new(0),
         });
@@ -69,6 +72,11 @@ impl Fixture {
     /// How often the tool `count` has run with this key.
     pub(crate) fn count(&self, key: &str) -> u64 {
         self.state.counters.lock().expect("unpoisoned").get(key).copied().unwrap_or(0)
+    }
+
+    /// Whether a call of `slow_compute` or `count` with this label or key has begun.
+    pub(crate) fn has_begun(&self, label: &str) -> bool {
+        self.state.running.lock().expect("unpoisoned").iter().any(|it| it == label)
     }
 
     /// Whether a call of `slow_compute` or `count` with this label or key was told that nobody waits for it.

@@ -5,12 +5,10 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use crate::fixture::Fixture;
-use crate::support::{Cogo, Running, temp_dir, until, write};
+use crate::support::{Cogo, Running, temp_dir, write};
 
 /// The secret that signs tokens.
 const SECRET: &str = "the-secret-of-the-mesh-tests-0123456789";
-/// How long a claim lives without being extended: how soon others take over from a worker that is gone.
-const LEASE_MS: &str = "4000";
 /// How long a call lasts before it becomes a task. The fixture's jobs take twice as long.
 const TASK_AFTER_MS: u64 = 700;
 
@@ -24,18 +22,17 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    /// Starts everything, and waits until it is ready.
-    pub(crate) fn start(hub: Value) -> Self {
+    /// Starts everything with a `hub.json` and the section `mesh` of `mcp.json`, and waits until it is ready.
+    pub(crate) fn start(hub: &Value, mut mesh: Value) -> Self {
         let dir = temp_dir();
         let configs = dir.path().join("configs");
         std::fs::create_dir(&configs).expect("a directory");
         write(&configs, "hub.json", &hub.to_string());
-        let mesh = json!({"mesh": {"task_after_ms": TASK_AFTER_MS, "grace_s": 30}});
-        write(&configs, "mcp.json", &mesh.to_string());
+        mesh["task_after_ms"] = json!(TASK_AFTER_MS);
+        write(&configs, "mcp.json", &json!({ "mesh": mesh }).to_string());
         let cogo = Cogo::new()
             .with("COGO_DATA_DIR", dir.path().join("data").display().to_string())
             .with("COGO_CONFIG_DIR", configs.display().to_string())
-            .with("COGO_WORKER_LEASE_MS", LEASE_MS)
             .with("COGO_JWT_SECRET", SECRET);
         let mut hub = Self { url: "http://127.0.0.1:0".to_owned(), running: None, cogo, dir };
         hub.start_again();
@@ -83,7 +80,6 @@ impl Hub {
         let cogo = Cogo::new()
             .with("COGO_CONFIG_DIR", configs.display().to_string())
             .with("COGO_DATA_DIR", configs.join("data").display().to_string())
-            .with("COGO_WORKER_LEASE_MS", LEASE_MS)
             .with("COGO_KEY", self.worker_key(worker, toolset));
         let running = cogo.start(&["worker", "mcp-gateway", "--url", &self.url]);
         running.stderr.wait("is ready");
@@ -102,16 +98,5 @@ impl Hub {
         let mcp = json!({"toolsets": {toolset: server}});
         write(&configs, "mcp.json", &mcp.to_string());
         configs
-    }
-
-    /// Waits until somebody has these workers online.
-    #[track_caller]
-    pub(crate) fn online(&self, count: usize) {
-        let online = || {
-            let workers = self.cogo.json(&["workers"]);
-            let workers = workers.as_array().expect("a list").iter();
-            workers.filter(|worker| worker["status"] == "online").count()
-        };
-        assert!(until(|| online() >= count), "{} are online:\n{}", online(), self.log());
     }
 }

@@ -10,13 +10,26 @@
 
 #![cfg(target_os = "linux")]
 
+mod browser;
 mod client;
 mod conformance;
 mod expected;
 mod fixture;
 mod hub;
+#[allow(dead_code, reason = "another binary's, which uses all of it")]
+#[path = "../nat/inside.rs"]
+mod inside;
+mod inspector;
 mod install;
+#[allow(dead_code, reason = "another binary's, which uses all of it")]
+#[path = "../nat/net.rs"]
+mod net;
 mod proxy;
+mod sdk;
 #[allow(dead_code, reason = "another binary's, which uses all of it")]
 #[path = "../it/support.rs"]
 mod support;
+#[allow(dead_code, reason = "another binary's, which uses all of it")]
+#[path = "../nat/tls.rs"]
+mod tls;
+mod world;
