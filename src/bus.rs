@@ -13,6 +13,7 @@ mod feed;
 mod group;
 mod json;
 mod limits;
+pub mod offer;
 mod patience;
 mod postgres;
 pub(crate) mod queries;
@@ -30,7 +31,7 @@ use sqlx::postgres::PgPool;
 
 pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
-pub use feed::{Feed, Update, Watch};
+pub use feed::{Agents, Changed, Feed, Update, Watch};
 pub use json::MAX_PAYLOAD_BYTES;
 #[cfg(feature = "hub")]
 pub(crate) use json::storable;

@@ -96,6 +96,7 @@ pub use limits::{apply_limits, follow_limits};
 pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
 pub use principal::{Principal, Principals};
 pub use serve::serve;
+pub use wait::parse as parse_wait;
 
 use crate::bus::{Bus, Feed};
 use crate::identity;

@@ -30,4 +30,5 @@ pub mod secret;
 pub mod shutdown;
 #[cfg(feature = "test-util")]
 pub mod testing;
+pub mod trace;
 pub mod worker;

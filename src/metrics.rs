@@ -30,6 +30,8 @@ pub const BUS_RETRIES_TOTAL: &str = "cogo_bus_retries_total";
 pub const PUBLISHED_TOTAL: &str = "cogo_messages_published_total";
 /// Configuration files read again while running, by `file` and `outcome` (applied, refused, unchanged).
 pub const CONFIG_RELOADS_TOTAL: &str = "cogo_config_reloads_total";
+/// Spans by `outcome`: exported, dropped (too many waited), failed (the collector did not take them).
+pub const TRACE_SPANS_TOTAL: &str = "cogo_trace_spans_total";
 
 /// Requests of remote callers that were answered, by `route` (function, table) and `status`.
 pub const REST_REQUESTS_TOTAL: &str = "cogo_rest_requests_total";
@@ -82,6 +84,7 @@ pub fn describe() {
     describe_counter!(CIRCUIT_OPEN_TOTAL, "How often a circuit breaker opened");
     describe_counter!(CIRCUIT_CLOSE_TOTAL, "How often a circuit breaker closed");
     describe_counter!(CONFIG_RELOADS_TOTAL, "Configuration files read again while running");
+    describe_counter!(TRACE_SPANS_TOTAL, "Spans of traces by what became of them");
     describe_gauge!(REALTIME_CONNECTIONS, "Open sockets of the hub's Realtime");
     describe_gauge!(REALTIME_CHANNELS, "Joined channels of the hub's Realtime");
     describe_counter!(REALTIME_FRAMES_TOTAL, "Frames of the hub's Realtime by direction");

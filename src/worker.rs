@@ -8,6 +8,7 @@ mod execution;
 mod in_flight;
 mod lease;
 pub mod runner;
+mod spans;
 mod topics;
 mod upkeep;
 
@@ -27,6 +28,7 @@ use crate::live::Live;
 use crate::message::Message;
 use crate::retry::{self, ErrorClass};
 use crate::shutdown::Shutdown;
+use crate::trace::Place;
 
 /// Does the work of a role, one message at a time.
 ///
@@ -62,10 +64,21 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
+    /// Where the message was sent from, if it says so: the attempt's span then goes below that one.
+    fn sent_from(&self, _message: &Message) -> Option<Place> {
+        None
+    }
+
     /// What others may see of the worker in `workers.info`, such as the tools that it offers; a JSON object of at
-    /// most some ten kilobytes. Asked again and again, so that it may change; each change is an event of the log.
+    /// most some fifty kilobytes. Asked again and again, so that it may change; each change is an event of the log.
     fn info(&self) -> Value {
         json!({})
+    }
+
+    /// Waits until [`Handler::info`] gives something else than when it was last asked, so that others see it soon
+    /// and not only with the worker's next sign of life. Dropped and called again at will.
+    fn info_changed(&self) -> impl Future<Output = ()> + Send {
+        std::future::pending()
     }
 }
 
@@ -90,6 +103,8 @@ pub struct Delivery {
     pub cancelled: CancellationToken,
     /// The name of the [`Fallback`] to use, since the breaker of the message's own key is not closed.
     pub fallback: Option<String>,
+    /// The attempt's span, for what the handler does on its behalf; none where no spans are made.
+    pub place: Option<Place>,
     pub(crate) progress: watch::Sender<Option<Value>>,
 }
 

@@ -29,6 +29,7 @@ mod replay;
 mod serve;
 mod status;
 mod tail;
+mod telemetry;
 mod text;
 mod token;
 mod trace;
@@ -111,6 +112,16 @@ impl Command {
         }
     }
 
+    /// What traces call this process, where it makes any.
+    fn part(&self) -> Option<&str> {
+        match self {
+            Self::Up(_) => Some("up"),
+            Self::Hub(_) => Some("hub"),
+            Self::Worker(worker) => worker.built_in(),
+            _ => None,
+        }
+    }
+
     async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         match self {
             Self::Up(command) => command.run(global).await,
@@ -153,6 +164,7 @@ fn main() -> ExitCode {
 fn start(cli: Cli) -> Result<Exit> {
     let Cli { global, command } = cli;
     log(&global, command.serves())?;
+    let telemetry = command.part().map_or(Ok(None), telemetry::start)?;
     let output = Output::new(global.json);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -172,6 +184,8 @@ fn start(cli: Cli) -> Result<Exit> {
             _ = signals.next() => Ok(Exit::Interrupted),
         }
     });
+    // What has ended until now still goes out.
+    drop(telemetry);
     // Reading stdin or writing to a full pipe cannot be cut short; nobody waits for it.
     runtime.shutdown_background();
     ended

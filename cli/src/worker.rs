@@ -116,6 +116,12 @@ impl Worker {
         self.command.is_none()
     }
 
+    /// The role, where this binary has it and is to run it.
+    pub(crate) fn built_in(&self) -> Option<&'static str> {
+        let name = self.role.as_deref().filter(|_| self.serves())?;
+        ROLES.iter().map(|role| role.name).find(|role| *role == name)
+    }
+
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         if let Some(Command::Install(install)) = self.command {
             return install.run(global, output);

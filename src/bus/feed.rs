@@ -1,6 +1,7 @@
 //! The log as a feed: one reader tails it; whoever waits for a message is told, and who follows the log is
 //! given what was read.
 
+mod agents;
 #[cfg(feature = "hub")]
 mod follow;
 mod watch;
@@ -13,6 +14,7 @@ use metrics::counter;
 use tokio::sync::{Notify, broadcast, watch as channel};
 use tokio_util::sync::CancellationToken;
 
+pub use agents::{Agents, Changed};
 pub use watch::{Update, Watch};
 
 use crate::bus::error::Error;
@@ -42,6 +44,8 @@ pub struct Feed {
     waiters: Arc<Mutex<Waiters>>,
     stopped: CancellationToken,
     followed: broadcast::Sender<Arc<Heads>>,
+    /// Tenants whose workers have changed.
+    agents: broadcast::Sender<String>,
     /// How far the log was read; none until its end was asked for.
     position: channel::Sender<Option<Cursor>>,
     /// Where reading began.
@@ -124,6 +128,7 @@ impl Feed {
             waiters: Arc::default(),
             stopped,
             followed: broadcast::Sender::new(KEPT),
+            agents: broadcast::Sender::new(agents::KEPT_CHANGES),
             position: channel::Sender::new(None),
             began: Arc::default(),
         };
@@ -221,6 +226,7 @@ impl Feed {
                 None => {}
             }
         }
+        self.tell_of_agents(&events);
         if !events.is_empty() {
             // Nobody may follow.
             let _ = self.followed.send(Arc::new(Heads { after, events }));

@@ -11,10 +11,12 @@ use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::core::millis;
 use crate::bus::error::Error;
+use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::patience::Patient;
 use crate::bus::queries::backlog::{self, Limit, Parked};
 use crate::bus::queries::{
     self, Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow, dead_letters,
+    offers,
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
@@ -145,6 +147,36 @@ impl Transport for Postgres {
 
     fn workers(&self, max: i64) -> Answer<'_, Vec<WorkerRow>> {
         ask("workers", queries::workers(self.db(), max))
+    }
+
+    fn define<'a>(&'a self, definitions: &'a Value, tenant: &'a str) -> Answer<'a, Vec<String>> {
+        ask("bus_define", offers::define(self.db(), definitions, tenant))
+    }
+
+    fn definitions<'a>(
+        &'a self,
+        hashes: &'a [String],
+        tenant: &'a str,
+    ) -> Answer<'a, Vec<Definition>> {
+        ask("bus_definitions", offers::definitions(self.db(), hashes, tenant))
+    }
+
+    fn offers<'a>(&'a self, grace_ms: i64, tenant: &'a str) -> Answer<'a, Vec<Offered>> {
+        ask("bus_offers", offers::offers(self.db(), grace_ms, tenant))
+    }
+
+    fn pins<'a>(&'a self, tenant: &'a str) -> Answer<'a, Vec<Pin>> {
+        ask("bus_pins", offers::pins(self.db(), tenant))
+    }
+
+    fn pin<'a>(
+        &'a self,
+        pins: &'a Value,
+        who: Option<&'a str>,
+        first: bool,
+        tenant: &'a str,
+    ) -> Answer<'a, i32> {
+        ask("bus_pin", offers::pin(self.db(), pins, who, first, tenant))
     }
 
     fn stats(&self) -> Answer<'_, Vec<Depth>> {

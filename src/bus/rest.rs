@@ -27,6 +27,7 @@ use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::core::millis;
 use crate::bus::error::Error;
+use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
 use crate::bus::queries::{Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow};
@@ -315,6 +316,37 @@ impl Transport for Rest {
             ("limit", max.to_string()),
         ];
         self.rows("workers", "workers", query)
+    }
+
+    fn define<'a>(&'a self, definitions: &'a Value, tenant: &'a str) -> Answer<'a, Vec<String>> {
+        self.rpc("bus_define", json!({"definitions": definitions, "tenant": tenant}), read)
+    }
+
+    fn definitions<'a>(
+        &'a self,
+        hashes: &'a [String],
+        tenant: &'a str,
+    ) -> Answer<'a, Vec<Definition>> {
+        self.rpc("bus_definitions", json!({"hashes": hashes, "tenant": tenant}), read)
+    }
+
+    fn offers<'a>(&'a self, grace_ms: i64, tenant: &'a str) -> Answer<'a, Vec<Offered>> {
+        self.rpc("bus_offers", json!({"grace_ms": grace_ms, "tenant": tenant}), read)
+    }
+
+    fn pins<'a>(&'a self, tenant: &'a str) -> Answer<'a, Vec<Pin>> {
+        self.rpc("bus_pins", json!({"tenant": tenant}), read)
+    }
+
+    fn pin<'a>(
+        &'a self,
+        pins: &'a Value,
+        who: Option<&'a str>,
+        first: bool,
+        tenant: &'a str,
+    ) -> Answer<'a, i32> {
+        let arguments = json!({"pins": pins, "who": who, "first": first, "tenant": tenant});
+        self.rpc("bus_pin", arguments, read)
     }
 
     fn stats(&self) -> Answer<'_, Vec<Depth>> {

@@ -15,6 +15,7 @@ use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::error::Error;
+use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
 use crate::bus::queries::{Depth, Enqueued, Extended, Head, Operated, Reaped, StepRow, WorkerRow};
@@ -61,6 +62,22 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
         tenant: &'a str,
     ) -> Answer<'a, bool>;
     fn workers(&self, max: i64) -> Answer<'_, Vec<WorkerRow>>;
+
+    fn define<'a>(&'a self, definitions: &'a Value, tenant: &'a str) -> Answer<'a, Vec<String>>;
+    fn definitions<'a>(
+        &'a self,
+        hashes: &'a [String],
+        tenant: &'a str,
+    ) -> Answer<'a, Vec<Definition>>;
+    fn offers<'a>(&'a self, grace_ms: i64, tenant: &'a str) -> Answer<'a, Vec<Offered>>;
+    fn pins<'a>(&'a self, tenant: &'a str) -> Answer<'a, Vec<Pin>>;
+    fn pin<'a>(
+        &'a self,
+        pins: &'a Value,
+        who: Option<&'a str>,
+        first: bool,
+        tenant: &'a str,
+    ) -> Answer<'a, i32>;
 
     fn stats(&self) -> Answer<'_, Vec<Depth>>;
     fn limits(&self) -> Answer<'_, Vec<Limit>>;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -51,6 +51,9 @@ pub(crate) fn is_open(path: &str) -> bool {
     is_below(OPEN_ROOT, path)
 }
 
+/// Below it lie routes that wait for what was asked for, also where the query does not say so.
+const CALLS_ROOT: &str = "/api/mcp";
+
 /// Below it lie the routes that take keys as well as the admin token.
 pub(crate) const OPEN_ROOT: &str = "/mcp";
 
@@ -79,7 +82,8 @@ pub(crate) async fn limit_time(
         return next.run(request).await;
     }
     let query = request.uri().query().unwrap_or_default();
-    let waits = query.split('&').any(|pair| pair.starts_with("wait="));
+    let calls = request.method() == Method::POST && is_below(CALLS_ROOT, request.uri().path());
+    let waits = calls || query.split('&').any(|pair| pair.starts_with("wait="));
     // A wait ends by itself; this is only for what it does before and after.
     let limit = hub.request_timeout() + if waits { hub.wait_max() } else { Duration::ZERO };
     match tokio::time::timeout(limit, next.run(request)).await {

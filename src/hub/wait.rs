@@ -5,7 +5,10 @@ use std::time::Duration;
 use crate::hub::error::ApiError;
 
 /// Reads `30s`, `500ms` or `30` (seconds), at most `most`.
-pub(crate) fn parse(text: &str, most: Duration) -> Result<Duration, ApiError> {
+///
+/// # Errors
+/// 400 that says what it may be.
+pub fn parse(text: &str, most: Duration) -> Result<Duration, ApiError> {
     let invalid = || {
         let most = most.as_secs();
         ApiError::invalid(

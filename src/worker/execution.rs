@@ -19,7 +19,9 @@ use crate::error::chain;
 use crate::message::Message;
 use crate::metrics::{HANDLER_LATENCY_MS, SETTLES_TOTAL};
 use crate::retry::{Decision, ErrorClass, Policy, Reason, Tried};
+use crate::trace;
 use crate::worker::circuits::{Circuits, Passage};
+use crate::worker::spans::AttemptSpan;
 use crate::worker::{Delivery, Failure, Handler, Output};
 
 /// How long a handler may go on after its time is up or its claim is cancelled, to say itself what that
@@ -35,6 +37,7 @@ pub(crate) struct Execution<H> {
     pub(crate) policy: Policy,
     pub(crate) bus: Bus,
     pub(crate) circuits: Arc<Circuits>,
+    pub(crate) span: AttemptSpan,
     pub(crate) worker_id: String,
     /// Since the claim was answered.
     pub(crate) claimed: Stopwatch,
@@ -103,6 +106,7 @@ impl<H: Handler> Execution<H> {
     /// Runs the handler to its end, if its breaker lets it.
     pub(crate) async fn run(self) -> Ended {
         if self.is_late() {
+            self.begin_span(None);
             return self.not_tried(End::TooLate);
         }
         if let Some(reason) = self.handler.refuses(&self.message) {
@@ -119,6 +123,7 @@ impl<H: Handler> Execution<H> {
             Way::Fallback(passage, name) => (passage, Some(name)),
             Way::None => return self.not_tried(End::Parked(key)),
         };
+        self.begin_span(fallback.as_deref());
         let began = Stopwatch::start();
         let end = self.handle(fallback.clone()).await;
         let took = began.elapsed();
@@ -129,6 +134,13 @@ impl<H: Handler> Execution<H> {
         let facts =
             Facts { elapsed_ms: began.elapsed_ms(), fallback: fallback.map(|name| (name, key)) };
         Ended { settle: self.settle(end, &facts), called: Some((passage, outcome)) }
+    }
+
+    fn begin_span(&self, fallback: Option<&str>) {
+        if trace::installed() {
+            let parent = self.handler.sent_from(&self.message);
+            self.span.begin(&self.message, &self.worker_id, parent.as_ref(), fallback);
+        }
     }
 
     fn not_tried(&self, end: End) -> Ended {
@@ -200,6 +212,7 @@ impl<H: Handler> Execution<H> {
             timeout,
             cancelled: cancelled.clone(),
             fallback,
+            place: self.span.place(),
             progress,
         };
         // In a block, since `handle` need not be an async fn and may panic before it gives its future.
@@ -316,6 +329,7 @@ impl<H: Handler> Execution<H> {
                 Decision::DeadLetter(reason) => (None, Some(reason.as_str())),
             };
         self.count(if retry_in.is_some() { "retried" } else { "dead_lettered" });
+        self.span.failed(failure.class, retry_in, reason);
         let (id, class) = (message.id, failure.class);
         match retry_in {
             Some(delay) => tracing::info!(
@@ -340,6 +354,7 @@ impl<H: Handler> Execution<H> {
     }
 
     fn count(&self, outcome: &'static str) {
+        self.span.outcome(outcome);
         let role = self.message.role.clone();
         counter!(SETTLES_TOTAL, "role" => role, "outcome" => outcome).increment(1);
     }

@@ -26,6 +26,7 @@ use crate::shutdown::{Shutdown, Tasks};
 use crate::worker::circuits::Circuits;
 use crate::worker::execution::{self, Ended, Execution};
 use crate::worker::in_flight::InFlight;
+use crate::worker::spans::AttemptSpan;
 use crate::worker::topics::Topics;
 use crate::worker::upkeep::{self, jittered};
 use crate::worker::{Context, Failure, Handler, RoleError, lease};
@@ -406,6 +407,7 @@ impl<H: Handler> Runner<H> {
                     policy,
                     bus,
                     circuits,
+                    span: AttemptSpan::default(),
                     worker_id,
                     claimed,
                     lost,

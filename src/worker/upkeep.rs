@@ -62,7 +62,8 @@ pub(crate) async fn reap(bus: Bus, stop: CancellationToken) {
 }
 
 /// Shows the worker in `workers`, three times a lease, so that two calls may fail before it is taken for lost;
-/// as soon as the bus is heard of again, since it may have been by then; and when its topics have changed.
+/// as soon as the bus is heard of again, since it may have been by then; and when its topics or what it says of itself
+/// have changed.
 pub(crate) async fn show<H: Handler>(
     bus: Bus,
     handler: Arc<H>,
@@ -73,20 +74,30 @@ pub(crate) async fn show<H: Handler>(
 ) {
     let mut rejoined = bus.waker(Signal::Link);
     let lease = options.lease.max(SHOW_MIN * 3);
+    let mut told = None;
     loop {
+        let says = (topics.get(), handler.info());
         let worker = json!({
             "id": options.worker_id,
             "tenant": options.tenant,
             "role": role,
             "host": host_name(),
             "version": env!("CARGO_PKG_VERSION"),
-            "topics": topics.get().iter().map(Topic::to_string).collect::<Vec<_>>(),
+            "topics": says.0.iter().map(Topic::to_string).collect::<Vec<_>>(),
             "lease_ms": u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
             "in_flight": in_flight.running(),
-            "info": handler.info(),
+            "info": says.1,
         });
-        if let Err(error) = bus.worker_seen(&worker).await {
-            tracing::debug!(error = %chain(&error), "Could not show this worker");
+        match bus.worker_seen(&worker).await {
+            // Whoever follows the log is to know of it at once, and not when it next looks.
+            Ok(_) if told.as_ref() != Some(&says) => {
+                bus.wake(Signal::Log);
+                told = Some(says);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                tracing::debug!(error = %chain(&error), "Could not show this worker");
+            }
         }
         // Not sooner, however often the link comes and goes.
         let soonest = tokio::time::sleep(jittered(SHOW_MIN));
@@ -97,6 +108,7 @@ pub(crate) async fn show<H: Handler>(
                 () = next => {}
                 () = rejoined.woken() => {}
                 () = topics.changed() => {}
+                () = handler.info_changed() => {}
             }
         };
         tokio::select! {

@@ -15,7 +15,7 @@ const ROWS: &[&[&str]] = &[
     &["bus"],
     &["artifact", "realtime"],
     &["event", "identity", "net", "retry", "breaker", "shutdown", "db"],
-    &["clock", "error", "live", "message", "metrics", "policy", "secret"],
+    &["clock", "error", "live", "message", "metrics", "policy", "secret", "trace"],
 ];
 
 fn row_of(module: &str) -> Option<usize> {

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod caller;
+mod catalogue;
 mod circuits;
 mod claim;
 mod claim_schedules;

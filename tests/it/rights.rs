@@ -40,6 +40,10 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "select bus_circuit_report('default', 'k', 'w', true)",
         "select bus_limits()",
         "select bus_parked()",
+        "select bus_define('[]')",
+        "select bus_definitions('{}')",
+        "select bus_offers()",
+        "select bus_pins()",
         "select * from agent_messages",
         "select * from bus_events",
         "select * from workers",
@@ -66,6 +70,9 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "select bus_set_limits('{}')",
         "update circuits set state = 'closed'",
         "delete from circuits",
+        "select bus_pin('[]')",
+        "select * from cogo.definitions",
+        "insert into cogo.pins values ('default', 't', 't', null, now())",
         "select * from cogo.limits",
         "delete from cogo.backlog",
         "select cogo.settle('[]')",
@@ -97,6 +104,7 @@ async fn an_operator_may_besides_requeue_and_let_go() {
         "select bus_replay_rebuild(gen_random_uuid(), '{}', '{}', true)",
         "select bus_circuit_set('default', 'k', 'open')",
         "select bus_set_limits('{}')",
+        "select bus_pin('[]')",
     ] {
         operator.execute(allowed).await.expect(allowed);
     }

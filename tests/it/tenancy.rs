@@ -109,6 +109,14 @@ fn own_calls() -> Vec<String> {
         "select * from bus_circuit_report('acme', 'known', 'w', true)",
         "select bus_schema_version()",
         "select bus_channel_allowed('acme:room', 'join')",
+        "select * from bus_define('[]')",
+        "select * from bus_define('[]', 'acme')",
+        "select * from bus_definitions('{}')",
+        "select * from bus_definitions('{}', 'acme')",
+        "select * from bus_offers()",
+        "select * from bus_offers(1000, 'acme')",
+        "select * from bus_pins()",
+        "select * from bus_pins('acme')",
     ]
     .map(str::to_owned)
     .to_vec()
@@ -196,6 +204,14 @@ fn foreign_calls() -> Vec<(String, &'static str)> {
         ("bus_circuit_probe('acme', 'known', 'v')", "worker"),
         ("bus_circuit_report('other', 'known', 'w', true)", "tenant"),
         ("bus_circuit_report('acme', 'known', 'v', true)", "worker"),
+        ("bus_define('[]', 'other')", "tenant"),
+        ("bus_define('[]', '*')", "tenant"),
+        ("bus_define('[{}]')", "definitions"),
+        ("bus_definitions('{}', 'other')", "tenant"),
+        ("bus_definitions('{}', '*')", "tenant"),
+        ("bus_offers(1000, 'other')", "tenant"),
+        ("bus_offers(1000, '*')", "tenant"),
+        ("bus_pins('other')", "tenant"),
     ] {
         calls.push((format!("select {call}"), named));
     }
@@ -207,7 +223,8 @@ fn foreign_calls() -> Vec<(String, &'static str)> {
 }
 
 /// Calls that are no token's, whatever it says.
-const FOR_OPERATORS: [&str; 14] = [
+const FOR_OPERATORS: [&str; 15] = [
+    "select bus_pin('[]')",
     "select bus_stats()",
     "select bus_limits()",
     "select bus_parked()",

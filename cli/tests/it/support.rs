@@ -50,7 +50,10 @@ impl Cogo {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             let ours = name.starts_with("COGO_") && name != "COGO_PG_BIN";
-            if ours || ["DATABASE_URL", "RUST_LOG", "NO_COLOR"].contains(&name.as_ref()) {
+            if ours
+                || name.starts_with("OTEL_")
+                || ["DATABASE_URL", "RUST_LOG", "NO_COLOR"].contains(&name.as_ref())
+            {
                 command.env_remove(name.as_ref());
             }
         }

@@ -288,7 +288,8 @@ fn wake(bus: &Bus, function: &str, args: &str) {
     let signals: &[Signal] = match function {
         "bus_claim" | "bus_extend" => &[],
         "bus_step" if settles_nothing(args) => &[],
-        "bus_append_event" | "bus_worker_seen" | "bus_worker_gone" => &[Signal::Log],
+        "bus_append_event" | "bus_worker_seen" | "bus_worker_gone" | "bus_pin" => &[Signal::Log],
+        "bus_define" => &[],
         "bus_enqueue" | "bus_complete" | "bus_fail" | "bus_release" | "bus_step"
         | "bus_requeue" | "bus_cancel" | "bus_drop" => &[Signal::Work, Signal::Log],
         // Of breakers, and what is not known here: it may have done anything.

@@ -2,11 +2,13 @@
 //!
 //! | route | job |
 //! |---|---|
+//! | `POST /api/mcp/{toolset}/{tool}` | a tool called, and its result waited for |
 //! | `POST /api/mcp/enqueue` | a tool call onto the bus |
 //! | `GET /api/mcp/config` | the toolsets, without secrets |
 //! | `GET /api/mcp/health` | all toolsets, pinged side by side |
 //! | `GET /api/mcp/ping/{toolset}/{tool}` | the server pinged and the tool found, never run |
 
+mod call;
 mod enqueue;
 mod view;
 
@@ -28,6 +30,8 @@ use serde_json::json;
 use crate::gateway::Gateway;
 use crate::toolsets::Toolsets;
 use crate::upstream::{CallError, Upstream};
+
+pub use self::call::routes as call_routes;
 
 /// What the routes need of a bus: [`Bus`], or something that stands for it in a test.
 pub trait Publish: Send + Sync + 'static {

@@ -2,11 +2,13 @@
 //!
 //! | part | job |
 //! |---|---|
+//! | [`announce`] | what this machine offers, told to the others |
 //! | [`canonical`] | a definition's one text, and the hash that names it |
 //! | [`Offer`], [`TaskSupport`] | one tool as it is offered |
 //! | [`Snapshot`] | all that a tenant is offered, and what is held |
 //! | [`Catalogue`] (feature `api`) | the snapshots, kept fresh |
 
+pub mod announce;
 pub mod canonical;
 #[cfg(feature = "api")]
 mod live;

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::config::{Reload, Source};
-use cogo::live::Live;
+use cogo::live::{Live, Setter};
 use cogo::message::Topic;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role, RoleError, runner};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, FILE};
+use crate::catalogue::announce;
+use crate::config::{Config, FILE, Mesh};
 use crate::handler::McpHandler;
 use crate::toolsets::Toolsets;
 
@@ -45,6 +46,7 @@ async fn start(context: Context) -> Result<(), RoleError> {
 pub struct Gateway {
     toolsets: Arc<Toolsets>,
     config: Live<Config>,
+    mesh: Live<Mesh>,
     tasks: Tasks,
     stop: CancellationToken,
 }
@@ -61,8 +63,10 @@ impl Gateway {
         let config = config.into();
         let toolsets = Toolsets::start(config.get(), demo, shutdown);
         let (tasks, stop) = (Tasks::new(), shutdown.draining().child_token());
-        tasks.spawn(follow(config.clone(), Arc::clone(&toolsets), stop.clone()));
-        Self { toolsets, config, tasks, stop }
+        let (set_mesh, mesh) = Live::new(config.get().mesh.clone());
+        let following = follow(config.clone(), Arc::clone(&toolsets), set_mesh, stop.clone());
+        tasks.spawn(following);
+        Self { toolsets, config, mesh, tasks, stop }
     }
 
     /// The servers.
@@ -75,6 +79,12 @@ impl Gateway {
     #[must_use]
     pub fn config(&self) -> Live<Config> {
         self.config.clone()
+    }
+
+    /// The configuration's section `mesh`, as it is at any moment.
+    #[must_use]
+    pub fn mesh(&self) -> Live<Mesh> {
+        self.mesh.clone()
     }
 
     /// Where messages for these servers wait, now.
@@ -95,9 +105,17 @@ impl Gateway {
         let stop = CancellationToken::new();
         let telling = tell(topics.clone(), context.config_dir.clone(), stop.clone());
         let telling = self.tasks.spawn(telling);
+        let announcing = announce::run(
+            Arc::clone(&self.toolsets),
+            handler.announced(),
+            context.bus.clone(),
+            context.tenant.clone(),
+            stop.clone(),
+        );
+        let announcing = self.tasks.spawn(announcing);
         let outcome = runner::follow(handler, NAME, topics, context).await;
         stop.cancel();
-        let _it_only_tells = telling.await;
+        let _they_only_tell = (telling.await, announcing.await);
         outcome
     }
 
@@ -110,10 +128,23 @@ impl Gateway {
 }
 
 /// Goes over to each new configuration until `stop`.
-async fn follow(mut config: Live<Config>, toolsets: Arc<Toolsets>, stop: CancellationToken) {
+async fn follow(
+    mut config: Live<Config>,
+    toolsets: Arc<Toolsets>,
+    mesh: Setter<Mesh>,
+    stop: CancellationToken,
+) {
+    let mut was = config.get();
     loop {
         tokio::select! {
-            () = config.changed() => toolsets.apply(config.get()),
+            () = config.changed() => {
+                let now = config.get();
+                if now.mesh != was.mesh {
+                    mesh.set(now.mesh.clone());
+                }
+                was = Arc::clone(&now);
+                toolsets.apply(now);
+            }
             () = stop.cancelled() => return,
         }
     }

@@ -8,15 +8,18 @@ use cogo::clock::{Stopwatch, utc_now};
 use cogo::live::Live;
 use cogo::message::Message;
 use cogo::retry::{ErrorClass, Policies};
+use cogo::trace::Place;
 use cogo::worker::{Delivery, Failure, Fallback, Handler, Output};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::capture::{Capture, Record};
+use crate::catalogue::announce::Announced;
 use crate::metrics;
 use crate::redact::Redactor;
 use crate::toolsets::{Set, Toolsets};
+use crate::trace::{self, TRACEPARENT, TRACESTATE};
 use crate::upstream::{Call, CallError, Input, Reply, Upstream};
 
 /// What the gateway's messages ask for.
@@ -32,6 +35,7 @@ pub struct McpHandler {
     toolsets: Arc<Toolsets>,
     policies: Live<Policies>,
     artifacts_dir: PathBuf,
+    announced: Arc<Announced>,
 }
 
 /// The payload of a message; everything else in it is refused. What is optional was added later.
@@ -44,18 +48,18 @@ struct Payload {
     params: Option<Map<String, Value>>,
     /// The hash of the definition that the call was checked against.
     #[serde(default)]
-    #[allow(dead_code)] // for the catalogue
     definition: Option<String>,
     /// What the caller put into its request's `_meta`.
     #[serde(default)]
     meta: Map<String, Value>,
-    /// The span that the call belongs to (W3C Trace Context).
-    #[serde(default)]
-    #[allow(dead_code)] // for tracing
-    traceparent: Option<String>,
     /// Answers to what the tool asked for, in a call before (MCP 2026-07-28, SEP-2322).
     #[serde(default)]
     input: Option<Input>,
+    /// The place that sent it (W3C Trace Context).
+    #[serde(default, rename = "traceparent")]
+    _traceparent: Option<String>,
+    #[serde(default, rename = "tracestate")]
+    _tracestate: Option<String>,
 }
 
 /// What a handler is given beside the message.
@@ -66,6 +70,8 @@ pub struct Attempt {
     pub cancelled: CancellationToken,
     /// The toolset to call in place of the message's own, whose breaker is not closed.
     pub fallback: Option<String>,
+    /// The attempt's span, if spans are made.
+    pub place: Option<Place>,
     /// Takes progress reports.
     pub progress: Arc<dyn Fn(Value) + Send + Sync>,
 }
@@ -74,9 +80,10 @@ impl Handler for McpHandler {
     async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
         let message = Arc::clone(&delivery.message);
         let (timeout, cancelled) = (delivery.timeout, delivery.cancelled.clone());
-        let fallback = delivery.fallback.clone();
+        let (fallback, place) = (delivery.fallback.clone(), delivery.place.clone());
         let progress = Arc::new(move |report| delivery.progress(report));
-        self.attempt(&message, Attempt { timeout, cancelled, fallback, progress }).await
+        let attempt = Attempt { timeout, cancelled, fallback, place, progress };
+        self.attempt(&message, attempt).await
     }
 
     /// The toolset was disabled or taken out while the claim was under way: another machine may have it.
@@ -95,9 +102,17 @@ impl Handler for McpHandler {
         key(message, &message.service)
     }
 
-    /// `{"toolsets": {"<name>": {"tools": [...]}}}`, as last listed.
+    fn sent_from(&self, message: &Message) -> Option<Place> {
+        trace::in_meta(message.payload.as_object()?)
+    }
+
+    /// `{"toolsets": {"<name>": {"tools": {"<tool>": "<hash>"}}}}`, as last announced.
     fn info(&self) -> Value {
-        self.toolsets.offer()
+        self.announced.info()
+    }
+
+    async fn info_changed(&self) {
+        self.announced.changed().await;
     }
 
     /// What may have been done at the toolset itself goes to another only where it changes nothing: what is
@@ -127,7 +142,15 @@ impl McpHandler {
         policies: impl Into<Live<Policies>>,
         artifacts_dir: impl Into<PathBuf>,
     ) -> Self {
-        Self { toolsets, policies: policies.into(), artifacts_dir: artifacts_dir.into() }
+        let announced = Arc::new(Announced::new(toolsets.offer()));
+        let (policies, artifacts_dir) = (policies.into(), artifacts_dir.into());
+        Self { toolsets, policies, artifacts_dir, announced }
+    }
+
+    /// What it says of itself to others, for [`announce::run`](crate::catalogue::announce::run) to keep.
+    #[must_use]
+    pub fn announced(&self) -> Arc<Announced> {
+        Arc::clone(&self.announced)
     }
 
     /// Makes one attempt at `message`, without a runner around it.
@@ -154,7 +177,14 @@ impl McpHandler {
         let outcome = match tokio::time::timeout(timeout, checking).await {
             Ok(true) => {
                 let timeout = timeout.saturating_sub(clock.elapsed());
-                upstream.call(call(message, &payload, Attempt { timeout, ..attempt })).await
+                let above = attempt.place.clone().or_else(|| self.sent_from(message));
+                let above = above.filter(|place| place.trace_id() == message.trace_id.0);
+                let (name, toolset) = (upstream.name(), upstream.toolset());
+                let span = trace::upstream_span(above.as_ref(), name, toolset, &payload.tool);
+                let attempt = Attempt { timeout, place: span.place(), ..attempt };
+                let outcome = upstream.call(call(message, &payload, attempt)).await;
+                span.end(outcome.as_ref());
+                outcome
             }
             Ok(false) | Err(_) => Err(may_have_run(&payload.tool)),
         };
@@ -189,7 +219,8 @@ impl McpHandler {
                 let failure = Failure::new(error.class, redactor.text(&error.message));
                 let mut failure = failure.with_meta(meta);
                 // Nothing was sent, and yet it is unknown: that was an earlier worker's call.
-                failure.unasked = error.class == ErrorClass::Ambiguous && !error.sent;
+                // Or nothing was, because it is another machine's to do.
+                failure.unasked = error.unasked;
                 Err(match error.detail {
                     Some(detail) => failure.with_detail(redactor.known(detail)),
                     None => failure,
@@ -271,20 +302,25 @@ fn may_have_run(tool: &str) -> CallError {
         ),
         detail: None,
         latency_ms: 0,
+        unasked: true,
     }
 }
 
 fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
-    // W3C Trace Context, section 3.2: the trace, and 64 bits of the message as the parent span.
-    let (trace, span) =
-        (message.trace_id.0.simple().to_string(), message.id.0.simple().to_string());
+    let (traceparent, tracestate) = match &attempt.place {
+        Some(place) => (place.traceparent(), place.tracestate()),
+        None => (stand_in(message), None),
+    };
     let mut meta = crate::meta::passed_on(&payload.meta);
     meta.extend([
-        ("traceparent".to_owned(), json!(format!("00-{trace}-{}-01", &span[16..]))),
+        (TRACEPARENT.to_owned(), json!(traceparent)),
         ("cogo/message_id".to_owned(), json!(message.id)),
         ("cogo/trace_id".to_owned(), json!(message.trace_id)),
         ("cogo/attempt".to_owned(), json!(message.attempts)),
     ]);
+    if let Some(state) = tracestate {
+        meta.insert(TRACESTATE.to_owned(), json!(state));
+    }
     if let Some(key) = &message.idempotency_key {
         meta.insert("cogo/idempotency_key".to_owned(), json!(key));
     }
@@ -292,11 +328,20 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
         tool: payload.tool.clone(),
         params: payload.params.clone().unwrap_or_default(),
         input: payload.input.clone(),
+        // Whoever set up a fallback said that it will do, however it is defined.
+        definition: payload.definition.clone().filter(|_| attempt.fallback.is_none()),
         timeout: attempt.timeout,
         meta,
         progress: attempt.progress,
         cancel: attempt.cancelled,
     }
+}
+
+/// What a tool's server is told where nobody made a span: the trace, and 64 bits of the message as the parent.
+fn stand_in(message: &Message) -> String {
+    let trace = message.trace_id.0.simple();
+    let span = message.id.0.simple().to_string();
+    format!("00-{trace}-{}-01", &span[16..])
 }
 
 fn record(

@@ -10,6 +10,7 @@
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
 //! | `mesh` (feature `api`) | one call over the bus: checked, durable, waited for; tasks |
+//! | [`trace`] | spans of a call, from the hub to the tool's server |
 //! | `demo` (feature) | a real MCP server to try it with |
 //! | `api` (feature) | the routes `/api/mcp/*` |
 
@@ -33,6 +34,7 @@ pub mod metrics;
 pub mod redact;
 mod secret;
 pub mod toolsets;
+pub mod trace;
 pub mod upstream;
 
 pub use gateway::{Gateway, ROLE};

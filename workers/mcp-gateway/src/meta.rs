@@ -6,13 +6,15 @@
 
 use serde_json::{Map, Value};
 
+use crate::trace::{TRACEPARENT, TRACESTATE};
+
 /// What a caller can answer, if a tool asks for it (MCP 2026-07-28, SEP-2575: told with each request).
 pub(crate) const CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
 /// What may be asked of a caller by a tool's result, and answered with the next call (SEP-2322). All else of a
 /// client's capabilities is between it and the hub.
 const ASKABLE: [&str; 3] = ["elicitation", "roots", "sampling"];
 /// What the gateway says itself, or what belongs to one connection.
-const OWN: [&str; 2] = ["progressToken", "traceparent"];
+const OWN: [&str; 3] = ["progressToken", TRACEPARENT, TRACESTATE];
 /// How much of it there may be: it is a label, not a way to pass arguments.
 const MAX_BYTES: usize = 16 * 1024;
 
@@ -73,10 +75,7 @@ mod tests {
             "io.modelcontextprotocol/related-task": {"taskId": "1"}, "dev.mcp/x": 1, "mcp/x": 1,
             "com.example/user": "u-1", "plain": true,
         });
-        assert_eq!(
-            passed(meta),
-            json!({"tracestate": "a=b", "com.example/user": "u-1", "plain": true})
-        );
+        assert_eq!(passed(meta), json!({"com.example/user": "u-1", "plain": true}));
     }
 
     #[test]

@@ -7,16 +7,14 @@ use cogo::live::{Live, Setter};
 use cogo::message::Topic;
 use cogo::shutdown::{Shutdown, Tasks};
 use futures_util::future::join_all;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
+use crate::catalogue::announce::Offering;
 use crate::config::{Config, DEMO, Toolset};
 use crate::gateway::ROLE;
 use crate::redact::Redactor;
 use crate::secret::Secret;
 use crate::upstream::{CLOSE_WITHIN, CallError, PingReport, Upstream};
-
-/// How many bytes of names are offered: a row of `workers` and each event that tells of a change hold them.
-const OFFER_BYTES: usize = 16 * 1024;
 
 /// The enabled MCP servers of a configuration that may change.
 #[derive(Debug)]
@@ -172,15 +170,10 @@ impl Toolsets {
         self.now().names().into_iter().map(str::to_owned).collect()
     }
 
-    /// What the servers offer, for whoever looks at the workers: `{"toolsets": {"<name>": {"tools": [...]}}}`, and
-    /// with `more` how many tools did not fit.
+    /// What the servers offer, for whoever looks at the workers: see [`Offering`].
     #[must_use]
     pub fn offer(&self) -> Value {
-        let tools = |upstream: &Arc<Upstream>| {
-            let tools = upstream.tools();
-            tools.iter().map(|tool| tool.name.clone()).collect::<Vec<_>>()
-        };
-        offer(self.now().iter().map(|(name, upstream)| (name, tools(upstream))))
+        Offering::of(&self.now()).info
     }
 
     /// The configuration they were started from; secrets are in it by reference only.
@@ -213,47 +206,5 @@ impl Toolsets {
         };
         let close = join_all(now.iter().map(|(_, upstream)| upstream.close()));
         futures_util::future::join(close, retired).await;
-    }
-}
-
-fn offer<'a>(servers: impl Iterator<Item = (&'a str, Vec<String>)>) -> Value {
-    let mut left = OFFER_BYTES;
-    let mut toolsets = Map::new();
-    for (name, tools) in servers {
-        // The quotes and commas, and what is around the tools.
-        left = left.saturating_sub(name.len() + 40);
-        if left == 0 {
-            break;
-        }
-        let count = tools.len();
-        let fits = |tool: &String| {
-            left = left.saturating_sub(tool.len() + 4);
-            left > 0
-        };
-        let shown: Vec<_> = tools.into_iter().take_while(fits).collect();
-        let more = count - shown.len();
-        let entry =
-            if more == 0 { json!({"tools": shown}) } else { json!({"tools": shown, "more": more}) };
-        toolsets.insert(name.to_owned(), entry);
-    }
-    json!({"toolsets": toolsets})
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_offered_is_named_and_bounded() {
-        let two = [("demo", vec!["add".to_owned(), "echo".to_owned()]), ("none", Vec::new())];
-        assert_eq!(
-            offer(two.into_iter()),
-            json!({"toolsets": {"demo": {"tools": ["add", "echo"]}, "none": {"tools": []}}})
-        );
-        let many: Vec<String> = (0..10_000).map(|n| format!("tool_{n:05}")).collect();
-        let offered = offer([("a", many.clone()), ("b", many)].into_iter());
-        assert!(offered.to_string().len() < OFFER_BYTES + 100, "{}", offered.to_string().len());
-        let shown = offered["toolsets"]["a"]["tools"].as_array().expect("tools").len();
-        assert_eq!(offered["toolsets"]["a"]["more"], 10_000 - shown);
     }
 }

@@ -15,11 +15,12 @@ mod tools;
 pub(crate) mod websocket;
 mod wire;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use cogo::clock::Stopwatch;
+use cogo::clock::{Stopwatch, utc_now};
 use cogo::retry::ErrorClass;
 use cogo::shutdown::{Shutdown, Tasks};
 use serde::Serialize;
@@ -45,6 +46,8 @@ pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(6);
 pub struct Upstream {
     link: Arc<Link>,
     slots: Semaphore,
+    /// Of tools that have a limit of their own.
+    tool_slots: BTreeMap<String, (Semaphore, u32)>,
 }
 
 /// Where an upstream stands.
@@ -98,9 +101,16 @@ impl Upstream {
     /// Closes it once its last call has ended. Calls that come later fail, unsent.
     pub(crate) async fn retire(self: Arc<Self>) {
         let all = u32::try_from(self.toolset().max_in_flight).unwrap_or(u32::MAX);
+        let last = async {
+            // Slots are given in the order of asking: who waits for one gets it before us; and whoever has one of a
+            // tool's then asks for one of all.
+            for (slots, all) in self.tool_slots.values() {
+                drop(slots.acquire_many(*all).await);
+            }
+            drop(self.slots.acquire_many(all).await);
+        };
         tokio::select! {
-            // Slots are given in the order of asking: who waits for one gets it before us.
-            slots = self.slots.acquire_many(all) => drop(slots),
+            () = last => {}
             () = self.link.stop.cancelled() => {}
         }
         let _first = self.link.why_closed.set("the toolset was changed or taken out");
@@ -120,6 +130,12 @@ impl Upstream {
             Err(error) => (Resolved::default(), Some(error.to_string())),
         };
         let slots = Semaphore::new(toolset.max_in_flight);
+        let limited = toolset.tools.iter().filter_map(|(name, tool)| {
+            let most = tool.max_in_flight?;
+            let all = u32::try_from(most).unwrap_or(u32::MAX);
+            Some((name.clone(), (Semaphore::new(most), all)))
+        });
+        let tool_slots = limited.collect();
         let stop = shutdown.cancelled().child_token();
         let link = Arc::new(Link::new(name.to_owned(), toolset, resolved, stop, Tasks::new()));
         match missing {
@@ -133,7 +149,7 @@ impl Upstream {
                 link.stop.cancel();
             }
         }
-        Arc::new(Self { link, slots })
+        Arc::new(Self { link, slots, tool_slots })
     }
 
     /// The toolset's name.
@@ -180,6 +196,23 @@ impl Upstream {
     #[must_use]
     pub fn tool(&self, name: &str) -> Option<Arc<Tool>> {
         self.tools().get(name).cloned()
+    }
+
+    /// Whether the server has been away for longer than `grace`, so that nobody should count on it.
+    pub(crate) fn is_gone_for(&self, grace: Duration) -> bool {
+        let status = self.link.status.borrow();
+        let away = utc_now() - status.since;
+        status.connection.is_none() && away.to_std().is_ok_and(|away| away > grace)
+    }
+
+    /// Tells of changes: of the connection, and of the list of tools.
+    pub(crate) fn changes(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut status = self.link.status.subscribe();
+        async move {
+            if status.changed().await.is_err() {
+                std::future::pending().await
+            }
+        }
     }
 
     /// Asks the server for a sign of life, connecting first if need be, within five seconds in all.

@@ -14,6 +14,7 @@ use serde_json::{Map, Value, json};
 use super::{Api, Publish};
 use crate::gateway::ROLE;
 use crate::handler::INTENT;
+use crate::trace::{self, Asked, CallSpan, End};
 
 /// The longest name of a tool (MCP 2025-11-25, "Tools", tool names: at most 128 characters).
 const MAX_TOOL: usize = 128;
@@ -44,12 +45,35 @@ pub(super) async fn enqueue<B: Publish>(
     headers: HeaderMap,
     StrictJson(body): StrictJson<Enqueue>,
 ) -> Result<impl IntoResponse, ApiError> {
-    let message = message(&api, &headers, body)?;
+    let mut message = message(&api, &headers, body)?;
+    let mut span = server_span(&headers, &message);
+    let publish = {
+        let topic = format_args!("{}/{}", message.role, message.service);
+        trace::publish_span(span.place().as_ref(), topic)
+    };
+    trace::put_into(&mut message.payload, publish.place().as_ref());
+    message.trace_id = span.trace_id();
     let receipt = api.bus.publish(message).await?;
+    publish.end(receipt.id, receipt.duplicate);
+    span.message(receipt.id, receipt.duplicate);
+    span.end(End::Pending);
     let answer = json!({
         "ok": true, "id": receipt.id, "trace_id": receipt.trace_id, "duplicate": receipt.duplicate,
     });
     Ok((StatusCode::ACCEPTED, Json(answer)))
+}
+
+/// The span of the request, in the trace that it asks for.
+fn server_span(headers: &HeaderMap, message: &NewMessage) -> CallSpan {
+    let text = |name| message.payload.get(name).and_then(Value::as_str);
+    trace::server_span(&Asked {
+        method: "tools/call",
+        toolset: text("toolset"),
+        tool: text("tool"),
+        trace_id: message.trace_id,
+        header: trace::in_headers(headers).as_ref(),
+        ..Asked::default()
+    })
 }
 
 fn message<B>(api: &Api<B>, headers: &HeaderMap, body: Enqueue) -> Result<NewMessage, ApiError> {

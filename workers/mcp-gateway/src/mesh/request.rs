@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cogo::message::{MessageId, TraceId};
+use cogo::trace::Place;
 use serde_json::{Map, Value};
 
 pub use crate::upstream::Input;
@@ -20,8 +21,8 @@ pub struct Request {
     pub idempotency_key: Option<String>,
     /// The trace that the call belongs to; a new one when absent.
     pub trace_id: Option<TraceId>,
-    /// The caller's span (W3C Trace Context).
-    pub traceparent: Option<String>,
+    /// The span that it belongs to: the hub's, or where there are none the caller's.
+    pub place: Option<Place>,
     /// What the caller put into the request's `_meta`. What is not the tool's business is left out on the way.
     pub meta: Map<String, Value>,
     /// What the tool had asked for, in a call before.

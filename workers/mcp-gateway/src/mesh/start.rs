@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Mesh, Offer, Refusal, Request, Started, near::near, topic};
 use crate::handler::INTENT;
+use crate::trace;
 
 impl Mesh {
     /// Checks the call and puts it on the bus. When this returns, it is committed: it goes on whatever becomes of
@@ -41,12 +42,11 @@ impl Mesh {
         if !request.meta.is_empty() {
             payload["meta"] = Value::Object(crate::meta::passed_on(&request.meta));
         }
-        if let Some(traceparent) = request.traceparent {
-            payload["traceparent"] = json!(traceparent);
-        }
         if let Some(input) = request.input {
             payload["input"] = json!(input);
         }
+        let span = trace::publish_span(request.place.as_ref(), &topic);
+        trace::put_into(&mut payload, span.place().as_ref());
         let message = NewMessage {
             tenant: who.tenant().to_owned(),
             trace_id: request.trace_id,
@@ -68,6 +68,7 @@ impl Mesh {
                 return Err(Refusal::Conflict(receipt.id));
             }
         }
+        span.end(receipt.id, receipt.duplicate);
         let (id, trace_id, duplicate) = (receipt.id, receipt.trace_id, receipt.duplicate);
         Ok(Started { id, trace_id, duplicate })
     }

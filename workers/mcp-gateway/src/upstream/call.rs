@@ -18,7 +18,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::Upstream;
-use super::connection::{Connection, ProgressSink, Server, Sinks, plain};
+use super::connection::{Connection, ProgressSink, Server, Sinks, as_it_came, plain};
 use super::error::CallError;
 use super::tools::Tool;
 use super::wire::Probe;
@@ -34,6 +34,8 @@ pub struct Call {
     pub params: Map<String, Value>,
     /// Answers to what the tool asked for, in a call before.
     pub input: Option<Input>,
+    /// The hash of the definition that the call was made for. A tool that is defined otherwise is not called.
+    pub definition: Option<String>,
     /// How long the call may take, waiting for a connection and a free slot included. The toolset's
     /// `call_timeout_ms` also holds.
     pub timeout: Duration,
@@ -65,6 +67,7 @@ impl Call {
             tool: tool.into(),
             params,
             input: None,
+            definition: None,
             timeout,
             meta: Map::new(),
             progress: Arc::new(|_| {}),
@@ -92,7 +95,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The [`CallError`] says whether the request may have reached the server, and its class:
-    /// `connect` when it did not; `invalid_params` for an unknown tool or refused arguments;
+    /// `connect` when it did not, or the tool is not defined here as the call means it; `invalid_params` for an unknown tool or refused arguments;
     /// `tool_error` when the tool failed; `protocol` when the reply breaks the protocol; `timeout`
     /// or `closed` when no reply came and the tool is annotated `readOnlyHint` or `idempotentHint`,
     /// or nothing was sent; else `ambiguous`.
@@ -117,16 +120,24 @@ impl Upstream {
         let left = || limit.saturating_sub(clock.elapsed());
         let cancel = call.cancel.clone();
         let prepare = async {
-            let slot = tokio::time::timeout(left(), self.slots.acquire()).await.map_err(|_| {
+            // The tool's own first: who waits for one must not take from the toolset's other tools meanwhile.
+            let slots = async {
+                let own = match self.tool_slots.get(&call.tool) {
+                    Some((slots, _)) => Some(slots.acquire().await),
+                    None => None,
+                };
+                (own, self.slots.acquire().await)
+            };
+            let slots = tokio::time::timeout(left(), slots).await.map_err(|_| {
                 let message = format!("{}: no free slot within {limit:?}", self.name());
                 CallError::unsent(ErrorClass::Timeout, message)
             })?;
             let patience = Duration::from_millis(self.toolset().connect_timeout_ms);
             let connection = self.connection(patience.min(left())).await?;
-            let tool = self.find(&connection, &call.tool).await?;
-            Ok((slot, connection, tool))
+            let tool = self.find(&connection, &call.tool, call.definition.as_deref()).await?;
+            Ok((slots, connection, tool))
         };
-        let (_slot, connection, tool) = tokio::select! {
+        let (_slots, connection, tool) = tokio::select! {
             prepared = prepare => prepared?,
             () = cancel.cancelled() => {
                 return Err(CallError::unsent(ErrorClass::Closed, "the call was cancelled"));
@@ -140,18 +151,37 @@ impl Upstream {
         Ok((result, connection.server.clone()))
     }
 
-    /// The tool called `name`. A name that is not listed is looked up once more: not every server
-    /// announces that its tools have changed.
-    async fn find(&self, connection: &Connection, name: &str) -> Result<Arc<Tool>, CallError> {
-        if let Some(tool) = connection.tools().get(name) {
+    /// The tool called `name`, and defined as the caller means it. A name that is not listed, or is otherwise, is
+    /// looked up once more: not every server announces that its tools have changed.
+    async fn find(
+        &self,
+        connection: &Connection,
+        name: &str,
+        definition: Option<&str>,
+    ) -> Result<Arc<Tool>, CallError> {
+        let is_meant = |tool: &Arc<Tool>| definition.is_none_or(|hash| hash == tool.hash);
+        if let Some(tool) = connection.tools().get(name).filter(|tool| is_meant(tool)) {
             return Ok(Arc::clone(tool));
         }
         let patience = Duration::from_millis(self.toolset().connect_timeout_ms);
         let _stale_is_good_enough = tokio::time::timeout(patience, connection.refresh()).await;
-        connection.tools().get(name).cloned().ok_or_else(|| {
-            let message = format!("the toolset {} has no tool {name:?}", self.name());
-            CallError::unsent(ErrorClass::InvalidParams, message)
-        })
+        match (connection.tools().get(name), definition) {
+            (Some(tool), _) if is_meant(tool) => Ok(Arc::clone(tool)),
+            // Another machine may have what is meant.
+            (Some(_), Some(_)) => Err(CallError::unasked(format!(
+                "the tool {name} of toolset {} is defined otherwise on this machine than where the call was made; \
+                 `cogo mcp pins` shows how",
+                self.name()
+            ))),
+            (None, Some(_)) => Err(CallError::unasked(format!(
+                "the toolset {} has no tool {name:?} on this machine",
+                self.name()
+            ))),
+            _ => {
+                let message = format!("the toolset {} has no tool {name:?}", self.name());
+                Err(CallError::unsent(ErrorClass::InvalidParams, message))
+            }
+        }
     }
 }
 
@@ -247,11 +277,7 @@ impl Request {
 
     /// The result as it came. Only what it must be is checked, not what its content is.
     fn result(&self, result: ServerResult) -> Result<Value, CallError> {
-        let result = match (self.probe.take_raw(), result) {
-            (Some(raw), _) => raw,
-            (None, ServerResult::CustomResult(raw)) => raw.0,
-            (None, typed) => serde_json::to_value(typed).unwrap_or_default(),
-        };
+        let result = as_it_came(&self.probe, result);
         match result.get("resultType").and_then(Value::as_str) {
             // MCP 2026-07-28: the tool wants input first. Whoever called may give it, with another call.
             Some("input_required")

@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::tools::{Tool, Tools};
-use super::wire::Wire;
+use super::wire::{Probe, Wire};
 
 /// How many pages of tools are read, so that a server whose cursor never ends cannot keep us.
 const MAX_PAGES: usize = 100;
@@ -188,13 +188,28 @@ impl Connection {
         for _ in 0..MAX_PAGES {
             // Not `Peer::list_tools`: its cache may give an older list, even when the server fails.
             let page = PaginatedRequestParams::default().with_cursor(cursor.take());
-            let request = ClientRequest::ListToolsRequest(ListToolsRequest::with_param(page));
-            match self.peer.send_request(request).await {
-                Ok(ServerResult::ListToolsResult(page)) => {
-                    tools.extend(page.tools.into_iter().map(Tool::from));
-                    cursor = page.next_cursor.filter(|cursor| !cursor.is_empty());
+            let (probe, mut request) =
+                (Arc::new(Probe::default()), ListToolsRequest::with_param(page));
+            request.extensions.insert(Arc::clone(&probe));
+            match self.peer.send_request(ClientRequest::ListToolsRequest(request)).await {
+                Ok(page) => {
+                    let mut page = as_it_came(&probe, page);
+                    let Some(listed) = page.get_mut("tools").and_then(Value::as_array_mut) else {
+                        return Err(ServiceError::UnexpectedResponse);
+                    };
+                    let count = listed.len();
+                    let before = tools.len();
+                    tools.extend(std::mem::take(listed).into_iter().filter_map(Tool::of));
+                    if tools.len() < before + count {
+                        let left_out = before + count - tools.len();
+                        tracing::warn!(
+                            "{} lists {left_out} tools that have no name of their own or no inputSchema; they are left out",
+                            self.server.name
+                        );
+                    }
+                    let next = page["nextCursor"].as_str().filter(|cursor| !cursor.is_empty());
+                    cursor = next.map(str::to_owned);
                 }
-                Ok(_) => return Err(ServiceError::UnexpectedResponse),
                 // A server without tools need not know the method.
                 Err(ServiceError::McpError(e)) if e.code == ErrorCode::METHOD_NOT_FOUND => break,
                 Err(error) => return Err(error),
@@ -254,6 +269,15 @@ impl Connection {
             object.insert(key.clone(), value.clone());
         }
         PeerRequestOptions::no_options().with_meta(object)
+    }
+}
+
+/// A result as the server sent it, if the transport could see it; else as rmcp understood it.
+pub(super) fn as_it_came(probe: &Probe, result: ServerResult) -> Value {
+    match (probe.take_raw(), result) {
+        (Some(raw), _) => raw,
+        (None, ServerResult::CustomResult(raw)) => raw.0,
+        (None, typed) => serde_json::to_value(typed).unwrap_or_default(),
     }
 }
 

@@ -18,16 +18,23 @@ pub struct CallError {
     pub detail: Option<Value>,
     /// How long the call took, in milliseconds.
     pub latency_ms: u64,
+    /// The call was not for this server: whether it works is not known any better than before.
+    pub unasked: bool,
 }
 
 impl CallError {
     pub(super) fn new(class: ErrorClass, sent: bool, message: impl Into<String>) -> Self {
-        Self { class, sent, message: message.into(), detail: None, latency_ms: 0 }
+        Self { class, sent, message: message.into(), detail: None, latency_ms: 0, unasked: false }
     }
 
     /// The call never left. `class` says why.
     pub(super) fn unsent(class: ErrorClass, message: impl Into<String>) -> Self {
         Self::new(class, false, message)
+    }
+
+    /// The call is for another machine than this.
+    pub(super) fn unasked(message: impl Into<String>) -> Self {
+        Self { unasked: true, ..Self::unsent(ErrorClass::Connect, message) }
     }
 
     /// The answer did not come: `lost` if the call may be made again, else ambiguous.

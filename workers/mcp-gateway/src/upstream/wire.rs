@@ -1,8 +1,9 @@
 //! What all transports share: which calls are on the wire, and how a frame becomes a message.
 //!
 //! rmcp keeps neither whether a request was written nor the reply as it came: it drops members that
-//! it does not know. Both matter here (DESIGN, invariant 10; the tool's result goes on unchanged),
-//! so a [`Probe`] travels with each call, in the request's extensions, which are never serialized.
+//! it does not know. Both matter here (DESIGN, invariant 10; the tool's result, and what it says of itself, go on
+//! unchanged), so a [`Probe`] travels with each call and each request for the list of tools, in the request's
+//! extensions, which are never serialized.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -15,7 +16,7 @@ use rmcp::model::{
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
-/// What is known of one call, from the side of the transport.
+/// What is known of one request, from the side of the transport.
 #[derive(Debug, Default)]
 pub(super) struct Probe {
     way: AtomicU8,
@@ -67,12 +68,16 @@ impl Probe {
     }
 }
 
-/// The probe that travels with `message`, if it is a tool call.
+/// The probe that travels with `message`, if it is a tool call or asks for the list of tools.
 pub(super) fn probe_of(message: &ClientJsonRpcMessage) -> Option<(i64, Arc<Probe>)> {
     let JsonRpcMessage::Request(request) = message else { return None };
-    let ClientRequest::CallToolRequest(call) = &request.request else { return None };
+    let extensions = match &request.request {
+        ClientRequest::CallToolRequest(call) => &call.extensions,
+        ClientRequest::ListToolsRequest(list) => &list.extensions,
+        _ => return None,
+    };
     let RequestId::Number(id) = request.id else { return None };
-    call.extensions.get::<Arc<Probe>>().map(|probe| (id, Arc::clone(probe)))
+    extensions.get::<Arc<Probe>>().map(|probe| (id, Arc::clone(probe)))
 }
 
 /// One connection, as its transport sees it. Shared by the transport and the connection's owner.
@@ -166,14 +171,14 @@ impl Wire {
         match message.get("id").and_then(number).filter(|_| answers) {
             Some(id) => match lock(&self.pending).remove(&id).and_then(|weak| weak.upgrade()) {
                 Some(probe) => Some(reply(id, &probe, message)),
-                None => typed(message), // of the handshake or a list; or late, or a second one
+                None => typed(message), // of the handshake; or late, or a second one
             },
             None => typed(message),
         }
     }
 }
 
-/// The reply to a tool call. What does not fit the protocol becomes an error reply, so that the
+/// The reply to a request with a probe. What does not fit the protocol becomes an error reply, so that the
 /// call ends now and not by its timeout.
 fn reply(id: i64, probe: &Probe, mut message: Value) -> ServerJsonRpcMessage {
     let error = match (message.get_mut("result").map(Value::take), message.get_mut("error")) {

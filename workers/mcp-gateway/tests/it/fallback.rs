@@ -34,7 +34,7 @@ async fn calls_go_to_the_fallback_while_the_breaker_is_open() {
     };
     let toolsets = [("browser", browser), ("browser2", Toolset::at(&demo.url))];
     let toolsets = toolsets.map(|(name, toolset)| (name.to_owned(), toolset));
-    let config = Config { schema: None, toolsets: BTreeMap::from(toolsets) };
+    let config = Config { toolsets: BTreeMap::from(toolsets), ..Config::default() };
     config.validate().expect("a good configuration");
     let artifacts = tempfile::tempdir().expect("a directory");
     let gateway = Gateway::start(config, None, &shutdown);

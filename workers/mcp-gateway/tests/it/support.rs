@@ -100,6 +100,7 @@ pub(crate) fn attempt() -> (Attempt, Arc<Mutex<Vec<Value>>>) {
         timeout: PATIENCE,
         cancelled: CancellationToken::new(),
         fallback: None,
+        place: None,
         progress: Arc::new(move |report| sink.lock().expect("no panics").push(report)),
     };
     (attempt, reports)

@@ -37,7 +37,7 @@ async fn what_is_wrong_is_named_with_its_pointer_and_what_is_expected() {
     for (arguments, pointer, words) in [
         (json!({}), "/url", "/url: is missing, and required"),
         (json!({"url": 7}), "/url", r#"/url: it is not of type "string" (it is a number)"#),
-        (json!({"url": "http://x", "ulr": 1}), "/ulr", "there are: mode, size, url"),
+        (json!({"url": "http://x", "ulr": 1}), "/ulr", "there are: url, size, mode"),
         (json!({"url": "http://x", "size": {"w/h": 11}}), "/size/w~1h", "maximum of 10"),
         (json!({"url": "http://x", "mode": "hunter2"}), "/mode", r#""fast" or "slow""#),
         (json!({"url": "secret-token"}), "/url", "^https?://"),
@@ -48,6 +48,10 @@ async fn what_is_wrong_is_named_with_its_pointer_and_what_is_expected() {
         assert!(!message.contains("hunter2") && !message.contains("secret-token"), "{message}");
     }
     let (_, message) = problem(schema.clone(), json!({"mode": 1, "size": 2})).await.expect("three");
+    assert_eq!(message.matches("; ").count(), 2, "{message}");
+    let four = json!({"a": 1, "b": 1, "c": 1, "d": 1});
+    let numbers = json!({"additionalProperties": {"type": "string"}});
+    let (_, message) = problem(numbers, four).await.expect("four");
     assert!(message.matches("; ").count() == 3 && message.ends_with("; and more"), "{message}");
     assert_eq!(problem(schema, json!({"url": "http://x", "size": {"w/h": 10}})).await, None);
 }
@@ -138,9 +142,13 @@ async fn what_would_take_for_ever_takes_a_second_and_is_not_tried_again() {
 
 #[tokio::test]
 async fn a_pattern_that_goes_back_and_forth_is_given_up() {
-    let schema = json!({"properties": {"a": {"pattern": "^(?=(a+)+$)(a|aa)+\\1$"}}});
+    let schema = json!({"properties": {"a": {"pattern": "(x+x+)+\\1y"}}});
     let clock = Stopwatch::start();
-    assert_eq!(problem(schema, json!({"a": format!("{}b", "a".repeat(60))})).await, None);
+    assert_eq!(
+        problem(schema, json!({"a": "x".repeat(60)})).await,
+        None,
+        "nobody knows whether it fits"
+    );
     assert!(clock.elapsed() < Duration::from_secs(3));
 }
 
