@@ -44,6 +44,7 @@ pub(crate) use transport::Pace;
 pub use wake::{Signal, Waker};
 
 use self::core::{Core, millis};
+use crate::artifact;
 use crate::error::Code;
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
@@ -167,6 +168,12 @@ impl Bus {
                 service: topic.service().to_owned(),
             });
         }
+    }
+
+    /// Where artifacts go that are not to lie on this machine: to the hub, where this is the way to one.
+    #[must_use]
+    pub fn artifacts(&self) -> Option<artifact::Store> {
+        self.transport().artifacts()
     }
 
     /// Ends what [`Bus::follow`] asked for, of these topics.

@@ -47,6 +47,7 @@
 mod artifacts;
 mod auth;
 mod bind;
+mod blobs;
 mod cached;
 mod caller;
 mod circuits;
@@ -98,6 +99,7 @@ pub use principal::{Principal, Principals};
 pub use serve::serve;
 pub use wait::parse as parse_wait;
 
+use crate::artifact;
 use crate::bus::{Bus, Feed};
 use crate::identity;
 use cached::Cached;
@@ -145,6 +147,12 @@ impl State {
         Principals::new(self.token.clone(), self.keys.clone(), self.bus.clone(), self.database())
     }
 
+    /// The store of artifacts, below [`State::artifacts_dir`].
+    #[must_use]
+    pub fn artifacts(&self) -> artifact::Store {
+        artifact::Store::folder(&self.artifacts_dir, self.options.artifact_limits())
+    }
+
     /// The database, for remote callers.
     fn database(&self) -> caller::Database {
         caller::Database {
@@ -176,6 +184,9 @@ struct Hub {
     catalogue: rest::Cache,
     open_reads: bool,
     waiters: Semaphore,
+    /// Keeps what workers send that do not have this machine's disk.
+    artifacts: artifact::Store,
+    uploads: Semaphore,
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
     counted: Cached<()>,
@@ -191,6 +202,8 @@ impl Hub {
             callers: state.database(),
             open_reads: state.options.open_reads.unwrap_or_else(|| ip.is_loopback()),
             waiters: Semaphore::new(state.options.max_waiters),
+            artifacts: state.artifacts(),
+            uploads: Semaphore::new(blobs::UPLOADS),
             gauges: Gauges::default(),
             schema: Cached::default(),
             counted: Cached::default(),
@@ -231,6 +244,10 @@ pub fn router(state: State, role_routes: axum::Router, open_routes: axum::Router
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.open))
         .layer(admit_origins(origins::OPEN));
+    let blobs = blobs::routes(&hub)
+        .layer(DefaultBodyLimit::disable())
+        .layer(RequestBodyLimitLayer::new(limits.artifact))
+        .layer(admit_origins(origins::OPEN));
     axum::Router::new()
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
@@ -252,6 +269,7 @@ pub fn router(state: State, role_routes: axum::Router, open_routes: axum::Router
         .layer(RequestBodyLimitLayer::new(limits.own))
         .merge(remote)
         .merge(open)
+        .merge(blobs)
         .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
         .layer(from_fn_with_state(hub, guard::admit))
         .layer(CatchPanicLayer::custom(error::of_panic))

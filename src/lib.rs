@@ -7,6 +7,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod artifact;
 pub mod breaker;
 pub mod bus;
 pub mod clock;

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifact;
 use crate::breaker;
 use crate::bus::Bus;
 use crate::live::Live;
@@ -209,6 +210,8 @@ pub struct Context {
     pub config_dir: PathBuf,
     /// Where artifacts go.
     pub artifacts_dir: PathBuf,
+    /// Keeps what is too large for a message.
+    pub artifacts: artifact::Store,
     /// Replaced when files are to be read again, as on a SIGHUP.
     pub reread: Live<()>,
     /// When to stop.

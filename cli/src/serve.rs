@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
+use cogo::artifact::Store;
 use cogo::bus::{Bus, Feed};
 use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
@@ -207,6 +208,7 @@ async fn run(
     };
     let demo_url = demo.as_ref().map(|demo| demo.url.clone());
     let gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    let artifacts = Store::folder(&plan.artifacts_dir, plan.hub.artifact_limits());
     let readiness = Readiness::new();
     let serving = readiness.register("hub");
     let worker = parts.worker_bus.map(|bus| {
@@ -218,6 +220,7 @@ async fn run(
             plan.policies.clone(),
             &plan.source,
             plan.artifacts_dir.clone(),
+            artifacts.clone(),
             signals.hung_up(),
             &shutdown,
         );
@@ -233,6 +236,7 @@ async fn run(
         .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
+    hub::maintenance::sweep_artifacts(artifacts, &plan.hub.retention, &tasks, &shutdown);
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
     let realtime = Realtime::start(
         parts.hub_bus.clone(),

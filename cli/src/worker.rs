@@ -6,6 +6,7 @@ use std::process;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Subcommand};
+use cogo::artifact::Store;
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
 use cogo::live::Live;
@@ -154,7 +155,14 @@ impl Worker {
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let artifacts = global.artifacts_dir()?;
         let hung_up = signals.hung_up();
-        let context = context(bus, id, &options, policies, &source, artifacts, hung_up, &shutdown);
+        let store = match bus.artifacts() {
+            Some(store) => store,
+            None => {
+                Store::folder(&artifacts, source.load::<cogo::hub::Options>()?.artifact_limits())
+            }
+        };
+        let context =
+            context(bus, id, &options, policies, &source, artifacts, store, hung_up, &shutdown);
         let mut ready = context.ready.subscribe();
         if let Some(probe) = probe {
             probe.start(ready.clone(), &tasks, &shutdown)?;
@@ -273,6 +281,7 @@ pub(crate) fn context(
     policies: Policies,
     source: &Source,
     artifacts_dir: PathBuf,
+    artifacts: Store,
     reread: Live<()>,
     shutdown: &Shutdown,
 ) -> Context {
@@ -287,6 +296,7 @@ pub(crate) fn context(
         breaker: policies.breaker,
         config_dir: source.dir().map_or_else(|| PathBuf::from("configs"), PathBuf::from),
         artifacts_dir,
+        artifacts,
         reread,
         shutdown: shutdown.clone(),
         ready: watch::Sender::new(false),

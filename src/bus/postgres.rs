@@ -6,6 +6,7 @@ use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::Value;
 use sqlx::postgres::PgPool;
 
+use crate::artifact;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
@@ -277,6 +278,11 @@ impl Transport for Postgres {
     fn want(&self, _want: Want) {}
 
     fn forget(&self, _want: &Want) {}
+
+    /// A database is no place for them.
+    fn artifacts(&self) -> Option<artifact::Store> {
+        None
+    }
 
     fn wake_others(&self) -> BoxFuture<'_, ()> {
         listen::tell_now(&self.pool).boxed()

@@ -3,11 +3,14 @@
 //! For machines with nothing but outbound HTTPS. Wake-ups come over a WebSocket (`wakeups.rs`); without it the
 //! bus works as well, only slower.
 
+mod artifacts;
 mod error;
 mod http;
 mod key;
 mod rows;
 mod wakeups;
+
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _};
 use reqwest::Url;
@@ -22,6 +25,7 @@ use self::http::Http;
 use self::key::Keyring;
 use self::rows::{EventRow, Probed, read, read_one, read_row, steps};
 use self::wakeups::Wakeups;
+use crate::artifact;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
@@ -63,7 +67,7 @@ pub struct Options {
 /// A server of `/rest/v1` and `/realtime/v1`.
 #[derive(Debug)]
 pub(crate) struct Rest {
-    http: Http,
+    http: Arc<Http>,
     wakeups: Wakeups,
 }
 
@@ -73,7 +77,7 @@ impl Rest {
         let url = parse(&options.url)?;
         let keys = Keyring::open(options.key, options.api_key)?;
         Tasks::new().spawn(keys.clone().follow(wake.closed()));
-        let http = Http::new(url.clone(), keys.clone(), options.net.clone())?;
+        let http = Arc::new(Http::new(url.clone(), keys.clone(), options.net.clone())?);
         let wakeups = Wakeups::new(&url, &keys, &options.net, http.doubt(), wake);
         Ok(Self { http, wakeups })
     }
@@ -481,6 +485,11 @@ impl Transport for Rest {
 
     fn forget(&self, want: &Want) {
         self.wakeups.forget(want);
+    }
+
+    fn artifacts(&self) -> Option<artifact::Store> {
+        let http: Arc<dyn artifact::Remote> = self.http.clone();
+        Some(artifact::Store::hub(http))
     }
 
     /// The hub does, since it reads the log.

@@ -11,6 +11,7 @@ use futures_util::future::BoxFuture;
 use rand::RngExt as _;
 use serde_json::Value;
 
+use crate::artifact;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
@@ -139,6 +140,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn want(&self, want: Want);
     /// Says what they need not tell of any more.
     fn forget(&self, want: &Want);
+    /// Where artifacts are kept at the other end, if there is such a place.
+    fn artifacts(&self) -> Option<artifact::Store>;
     /// Wakes other processes now.
     fn wake_others(&self) -> BoxFuture<'_, ()>;
     /// How many bytes of messages or settles go well into one request.

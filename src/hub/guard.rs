@@ -51,6 +51,11 @@ pub(crate) fn is_open(path: &str) -> bool {
     is_below(OPEN_ROOT, path)
 }
 
+/// Whether a path is an artifact's.
+pub(crate) fn is_blob(path: &str) -> bool {
+    is_below("/mcp/artifacts", path)
+}
+
 /// Below it lie routes that wait for what was asked for, also where the query does not say so.
 const CALLS_ROOT: &str = "/api/mcp";
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rand::RngExt as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifact::{Store, Swept};
 use crate::bus::{Bus, Error, Signal};
 use crate::error::chain;
 use crate::hub::options::Retention;
@@ -31,6 +32,9 @@ const REAP_PERIOD_MIN: Duration = Duration::from_millis(20);
 /// How many messages are promoted or taken back in one transaction.
 const REAP_MAX: u32 = 1000;
 
+/// How often old artifacts are looked for.
+const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
+
 /// Starts to look after the database, at once and then again and again, until `shutdown` drains.
 pub fn start(bus: Bus, retention: Retention, tasks: &Tasks, shutdown: &Shutdown) {
     let stop = shutdown.draining().clone();
@@ -43,6 +47,31 @@ pub fn start(bus: Bus, retention: Retention, tasks: &Tasks, shutdown: &Shutdown)
     tasks.spawn(again(RETAIN_PERIOD, stop, move || {
         let (bus, retention) = (bus.clone(), retention.clone());
         async move { retain(&bus, &retention).await.map(drop) }
+    }));
+}
+
+/// Starts to let go of old artifacts, at once and then again and again, until `shutdown` drains.
+pub fn sweep_artifacts(
+    artifacts: Store,
+    retention: &Retention,
+    tasks: &Tasks,
+    shutdown: &Shutdown,
+) {
+    let (keep, stop) = (retention.artifacts_for(), shutdown.draining().clone());
+    tasks.spawn(again(SWEEP_PERIOD, stop, move || {
+        let artifacts = artifacts.clone();
+        async move {
+            match artifacts.sweep(keep).await {
+                Ok(Swept { artifacts: 0, .. }) => {}
+                Ok(Swept { artifacts, bytes }) => {
+                    tracing::info!("Retention let {artifacts} artifacts go, {bytes} bytes in all");
+                }
+                Err(error) => {
+                    tracing::warn!(error = %chain(&error), "Cannot let old artifacts go");
+                }
+            }
+            Ok(())
+        }
     }));
 }
 

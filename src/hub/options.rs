@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::artifact;
 use crate::hub::{guard, host, origins, realtime};
 
 /// How a hub is configured; the table in [`crate::hub`] has the defaults.
@@ -57,6 +58,10 @@ pub struct Mcp {
     pub session_idle_s: u32,
     /// How many WebSockets there may be, from 1 to 1900, and of one key at most half as many.
     pub max_sockets: usize,
+    /// The largest artifact in bytes, from 1024 to 1 GiB: a part of a tool's result that is too large for a message.
+    pub max_artifact_bytes: usize,
+    /// The most that one tenant's artifacts may come to in bytes, from 1 MiB to 16 TiB.
+    pub artifact_tenant_bytes: u64,
 }
 
 /// The largest request bodies, by path.
@@ -65,6 +70,7 @@ pub(crate) struct BodyLimits {
     pub(crate) own: usize,
     pub(crate) remote: usize,
     pub(crate) open: usize,
+    pub(crate) artifact: usize,
 }
 
 impl BodyLimits {
@@ -72,6 +78,8 @@ impl BodyLimits {
     pub(crate) fn of(self, path: &str) -> usize {
         if guard::is_remote(path) {
             self.remote
+        } else if guard::is_blob(path) {
+            self.artifact
         } else if guard::is_open(path) {
             self.open
         } else {
@@ -93,6 +101,9 @@ pub struct Retention {
     pub failed_days: Option<u32>,
     /// Days that events stay at least, from 1 to 3650; they go by whole weeks.
     pub log_days: u32,
+    /// Days that artifacts stay which no result has led to since, from 1 to 3650. A tool's result that led to one
+    /// leads nowhere afterwards.
+    pub artifact_days: u32,
 }
 
 /// How `/rest/v1` is served, to remote workers and other clients.
@@ -145,6 +156,7 @@ impl Default for Options {
 impl Default for Mcp {
     fn default() -> Self {
         // An argument may be an image, in base64; the bus takes as much of a payload.
+        let artifact::Limits { max_bytes, tenant_bytes } = artifact::Limits::default();
         Self {
             max_body_bytes: 4 * 1024 * 1024,
             max_calls_per_key: 1000,
@@ -152,6 +164,8 @@ impl Default for Mcp {
             max_sessions_per_key: 1000,
             session_idle_s: 1800, // a person's pause; a client whose session has ended opens another
             max_sockets: 1000,
+            max_artifact_bytes: usize::try_from(max_bytes).unwrap_or(usize::MAX),
+            artifact_tenant_bytes: tenant_bytes,
         }
     }
 }
@@ -173,7 +187,13 @@ impl Default for Rest {
 
 impl Default for Retention {
     fn default() -> Self {
-        Self { done_hours: 24, idempotency_hours: 24, failed_days: None, log_days: 35 }
+        Self {
+            done_hours: 24,
+            idempotency_hours: 24,
+            failed_days: None,
+            log_days: 35,
+            artifact_days: 35,
+        }
     }
 }
 
@@ -194,6 +214,12 @@ impl Retention {
     #[must_use]
     pub fn failed_for(&self) -> Option<Duration> {
         self.failed_days.map(days)
+    }
+
+    /// How long artifacts stay.
+    #[must_use]
+    pub fn artifacts_for(&self) -> Duration {
+        days(self.artifact_days)
     }
 
     /// How long events stay at least.
@@ -218,6 +244,16 @@ impl Options {
             own: self.max_body_bytes,
             remote: self.rest.max_body_bytes,
             open: self.mcp.max_body_bytes,
+            artifact: self.mcp.max_artifact_bytes,
+        }
+    }
+
+    /// How much may be kept that is too large for a message.
+    #[must_use]
+    pub fn artifact_limits(&self) -> artifact::Limits {
+        artifact::Limits {
+            max_bytes: self.mcp.max_artifact_bytes as u64,
+            tenant_bytes: self.mcp.artifact_tenant_bytes,
         }
     }
 
@@ -226,12 +262,14 @@ impl Options {
     /// # Errors
     /// Names the first field that breaks its rule, and the rule.
     pub fn validate(&self) -> Result<(), InvalidOptions> {
-        let Retention { done_hours, idempotency_hours, failed_days, log_days } = &self.retention;
+        let Retention { done_hours, idempotency_hours, failed_days, log_days, artifact_days } =
+            &self.retention;
         within("max_body_bytes", self.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
         within("retention.done_hours", (*done_hours).into(), 0, 87_600)?;
         within("retention.idempotency_hours", (*idempotency_hours).into(), 0, 87_600)?;
         within("retention.failed_days", failed_days.unwrap_or(1).into(), 1, 3650)?;
         within("retention.log_days", (*log_days).into(), 1, 3650)?;
+        within("retention.artifact_days", (*artifact_days).into(), 1, 3650)?;
         within("wait_max_s", self.wait_max_s.into(), 1, 3600)?;
         // Below what `serve` accepts in connections, so that waiters cannot shut out everybody else.
         within("max_waiters", self.max_waiters as u64, 1, 1900)?;
@@ -250,6 +288,8 @@ impl Options {
         within("mcp.max_sessions_per_key", mcp.max_sessions_per_key as u64, 1, 100_000)?;
         within("mcp.session_idle_s", mcp.session_idle_s.into(), 10, 86_400)?;
         within("mcp.max_sockets", mcp.max_sockets as u64, 1, 1900)?;
+        within("mcp.max_artifact_bytes", mcp.max_artifact_bytes as u64, 1024, 1 << 30)?;
+        within("mcp.artifact_tenant_bytes", mcp.artifact_tenant_bytes, 1 << 20, 16 << 40)?;
         self.realtime.validate()?;
         for (at, origin) in self.allowed_origins.iter().enumerate() {
             if !origins::is_origin(origin) {

@@ -176,6 +176,12 @@ impl Principal {
         self.caller().is_none()
     }
 
+    /// The worker that its key is for.
+    #[must_use]
+    pub fn worker(&self) -> Option<&str> {
+        self.caller()?.claims.worker.as_deref()
+    }
+
     /// Whether it may send messages to a topic of its tenant. The database decides; this is for what is offered.
     #[must_use]
     pub fn may_send(&self, topic: &Topic) -> bool {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::TestDb;
+use crate::artifact;
 use crate::bus::{Bus, Feed};
 use crate::live::Live;
 use crate::message::{Message, MessageId};
@@ -45,6 +46,7 @@ impl RunningRole {
             breaker: Live::default(),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
+            artifacts: artifact::Store::folder(dir.path(), artifact::Limits::default()),
             reread: Live::default(),
             shutdown: shutdown.clone(),
             ready: watch::Sender::new(false),

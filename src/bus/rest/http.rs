@@ -113,6 +113,29 @@ impl Http {
         self.ask(call, Request::new(Method::GET, url)).await
     }
 
+    /// `PUT` of bytes to a path.
+    pub(super) async fn put_bytes(
+        &self,
+        call: &'static str,
+        path: &[&str],
+        mime: HeaderValue,
+        bytes: Vec<u8>,
+    ) -> Result<(), Error> {
+        let mut request = Request::new(Method::PUT, self.url(path));
+        request.headers_mut().insert(CONTENT_TYPE, mime);
+        *request.body_mut() = Some(bytes.into());
+        self.ask(call, request).await.map(drop)
+    }
+
+    /// `GET` of a path; the answer's headers and bytes.
+    pub(super) async fn get_bytes(
+        &self,
+        call: &'static str,
+        path: &[&str],
+    ) -> Result<(HeaderMap, Vec<u8>), Error> {
+        self.answer(call, Request::new(Method::GET, self.url(path))).await
+    }
+
     fn url(&self, path: &[&str]) -> Url {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -122,6 +145,14 @@ impl Http {
     }
 
     async fn ask(&self, call: &'static str, request: Request) -> Result<Vec<u8>, Error> {
+        Ok(self.answer(call, request).await?.1)
+    }
+
+    async fn answer(
+        &self,
+        call: &'static str,
+        request: Request,
+    ) -> Result<(HeaderMap, Vec<u8>), Error> {
         if self.doubt.is_raised() {
             self.knock(call).await?;
         }
@@ -145,7 +176,7 @@ impl Http {
         call: &'static str,
         mut request: Request,
         key: &Secret,
-    ) -> Result<Vec<u8>, Error> {
+    ) -> Result<(HeaderMap, Vec<u8>), Error> {
         sign(request.headers_mut(), &self.keys.api_key(key), key)?;
         let size = request.body().and_then(|body| body.as_bytes()).map_or(0, <[u8]>::len);
         let within = ANSWER_WITHIN + Duration::from_secs(size as u64 / SLOW_LINE);
@@ -154,7 +185,7 @@ impl Http {
         let body = self.read(call, answer).await?;
         self.doubt.settle();
         if status.is_success() {
-            return Ok(body);
+            return Ok((headers, body));
         }
         Err(of_answer(call, status, &headers, &body))
     }

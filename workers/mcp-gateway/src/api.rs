@@ -3,12 +3,15 @@
 //! | route | job |
 //! |---|---|
 //! | `POST /api/mcp/{toolset}/{tool}` | a tool called, and its result waited for |
+//! | `GET /api/mcp/tools` | what the mesh offers a tenant |
+//! | `GET /api/mcp/pins`, `POST …/approve`, `…/revoke` | which definitions of tools are approved |
 //! | `POST /api/mcp/enqueue` | a tool call onto the bus |
 //! | `GET /api/mcp/config` | the toolsets, without secrets |
 //! | `GET /api/mcp/health` | all toolsets, pinged side by side |
 //! | `GET /api/mcp/ping/{toolset}/{tool}` | the server pinged and the tool found, never run |
 
 mod call;
+mod catalogue;
 mod enqueue;
 mod view;
 
@@ -32,6 +35,7 @@ use crate::toolsets::Toolsets;
 use crate::upstream::{CallError, Upstream};
 
 pub use self::call::routes as call_routes;
+pub use self::catalogue::routes as catalogue_routes;
 
 /// What the routes need of a bus: [`Bus`], or something that stands for it in a test.
 pub trait Publish: Send + Sync + 'static {

@@ -18,6 +18,8 @@
 
 #[cfg(feature = "api")]
 pub mod api;
+#[cfg(feature = "api")]
+pub mod artifacts;
 pub mod capture;
 pub mod catalogue;
 pub mod config;

@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+use cogo::bus::offer::{NewPin, Offered, Pin};
+use serde_json::Value;
+
 use super::offer::Offer;
+use crate::config::{Mesh, PLATFORM, Pinning, SEPARATOR};
 
 /// What a tenant is offered, and what is held until somebody approves it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -17,8 +22,40 @@ pub struct Snapshot {
 pub struct Held {
     /// The tool, as it would be offered.
     pub offer: Offer,
-    /// The hash that was approved, if any ever was.
-    pub approved: Option<String>,
+    /// The first few of the workers that have it like this.
+    pub machines: Vec<String>,
+    /// What was approved of it, if anything ever was.
+    pub approved: Option<Approved>,
+}
+
+/// What somebody said of a tool.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Approved {
+    /// The hash of the definition that is approved; none once that was revoked.
+    pub hash: Option<String>,
+    /// That definition.
+    pub definition: Option<Arc<Value>>,
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who, if they said who they are.
+    pub by: Option<String>,
+}
+
+/// A definition that was read.
+#[derive(Debug, Clone)]
+pub(super) struct Known {
+    pub(super) definition: Arc<Value>,
+    pub(super) created_at: DateTime<Utc>,
+}
+
+/// What a snapshot is made of.
+#[derive(Debug)]
+pub(super) struct Sources<'s> {
+    pub(super) tenant: &'s str,
+    pub(super) mesh: &'s Mesh,
+    pub(super) offered: &'s [Offered],
+    pub(super) pins: &'s [Pin],
+    pub(super) definitions: &'s BTreeMap<String, Known>,
 }
 
 impl Snapshot {
@@ -48,6 +85,84 @@ impl Snapshot {
     pub fn held(&self) -> &[Held] {
         &self.held
     }
+
+    /// Whether both list the same tools, defined alike; how many machines have them does not count.
+    #[must_use]
+    pub fn lists_as(&self, other: &Self) -> bool {
+        let key =
+            |offer: &Arc<Offer>| (offer.toolset.clone(), offer.tool.clone(), offer.hash.clone());
+        self.iter().map(key).eq(other.iter().map(key))
+    }
+
+    /// Makes a snapshot, and tells what is to be approved because it is seen for the first time.
+    ///
+    /// Where machines define a tool differently, and pinning is off, the definition counts that most machines have
+    /// that are online; of several the one that most have at all, and then the newest. With pinning, each definition
+    /// but the approved one is held; what nobody has approved is held as well, unless pinning is `first_use`, which
+    /// approves the one that would count without pinning.
+    pub(super) fn build(sources: &Sources<'_>) -> (Self, Vec<NewPin>) {
+        let mut tools: BTreeMap<(&str, &str), Vec<(Offer, &Offered, DateTime<Utc>)>> =
+            BTreeMap::new();
+        for offered in sources.offered {
+            let (toolset, tool) = (offered.toolset.as_str(), offered.tool.as_str());
+            let is_clear =
+                toolset != PLATFORM && !toolset.contains(SEPARATOR) && !toolset.ends_with('_');
+            let known = sources.definitions.get(&offered.hash);
+            // A definition is of the tool that it names, and of no other.
+            let known = known.filter(|known| known.definition["name"] == tool);
+            if let Some(known) =
+                known.filter(|_| is_clear && sources.mesh.offers(sources.tenant, toolset, tool))
+            {
+                let definition = Arc::clone(&known.definition);
+                let mut offer = Offer::new(toolset, tool, &offered.hash, definition);
+                offer.workers = usize::try_from(offered.online).unwrap_or(0);
+                offer.pinned = sources.mesh.pinning != Pinning::Off;
+                tools.entry((toolset, tool)).or_default().push((offer, offered, known.created_at));
+            }
+        }
+        let pins: BTreeMap<_, _> = sources
+            .pins
+            .iter()
+            .map(|pin| ((pin.toolset.as_str(), pin.tool.as_str()), pin))
+            .collect();
+        let (mut snapshot, mut first) = (Self::default(), Vec::new());
+        for (key, mut candidates) in tools {
+            candidates.sort_by_key(|(offer, offered, created_at)| {
+                (offered.online, offered.online + offered.away, *created_at, offer.hash.clone())
+            });
+            let pin = pins.get(&key);
+            let best = candidates.last().map(|(offer, ..)| offer.hash.clone());
+            let chosen = match (sources.mesh.pinning, pin) {
+                (Pinning::Off, _) => best,
+                (_, Some(pin)) => pin.hash.clone(),
+                (Pinning::Strict, None) => None,
+                (Pinning::FirstUse, None) => {
+                    let (toolset, tool) = (key.0.to_owned(), key.1.to_owned());
+                    first.push(NewPin { toolset, tool, hash: best.clone() });
+                    best
+                }
+            };
+            for (offer, offered, _) in candidates.into_iter().rev() {
+                if chosen.as_ref() == Some(&offer.hash) {
+                    let toolset = snapshot.offers.entry(offer.toolset.clone()).or_default();
+                    toolset.insert(offer.tool.clone(), Arc::new(offer));
+                } else if sources.mesh.pinning != Pinning::Off {
+                    let approved = pin.map(|pin| Approved {
+                        hash: pin.hash.clone(),
+                        definition: pin
+                            .hash
+                            .as_ref()
+                            .and_then(|hash| sources.definitions.get(hash))
+                            .map(|known| Arc::clone(&known.definition)),
+                        at: pin.pinned_at,
+                        by: pin.pinned_by.clone(),
+                    });
+                    snapshot.held.push(Held { offer, machines: offered.workers.clone(), approved });
+                }
+            }
+        }
+        (snapshot, first)
+    }
 }
 
 /// Of these offers.
@@ -61,3 +176,6 @@ impl FromIterator<Offer> for Snapshot {
         snapshot
     }
 }
+
+#[cfg(test)]
+mod tests;

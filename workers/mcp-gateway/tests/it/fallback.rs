@@ -54,6 +54,7 @@ async fn calls_go_to_the_fallback_while_the_breaker_is_open() {
         }))),
         config_dir: artifacts.path().to_owned(),
         artifacts_dir: artifacts.path().to_owned(),
+        artifacts: cogo::artifact::Store::folder(artifacts.path(), Default::default()),
         reread: Live::default(),
         shutdown: shutdown.clone(),
         ready: watch::Sender::new(false),

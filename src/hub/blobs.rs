@@ -1,0 +1,120 @@
+//! `/mcp/artifacts/{tenant}/{sha256}`: artifacts, for workers without this machine's disk to put and for everybody of
+//! a tenant to get. Who is at the other end chose both bytes and type, so nothing of them is ever shown in a page.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest as _, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use tower::ServiceExt as _;
+use tower_http::services::ServeFile;
+
+use crate::artifact::{Digest, Error, OCTETS};
+use crate::error::Code;
+use crate::hub::Hub;
+use crate::hub::error::ApiError;
+use crate::hub::extract::PathParams;
+use crate::hub::principal::Principal;
+
+/// How long an artifact may take to arrive: 32 MiB over a slow line of 1 Mbit/s.
+const UPLOAD_WITHIN: Duration = Duration::from_secs(300);
+/// How many may arrive at once: each is held in memory as a whole.
+pub(crate) const UPLOADS: usize = 8;
+
+pub(crate) fn routes(hub: &Arc<Hub>) -> axum::Router {
+    axum::Router::new()
+        .route("/mcp/artifacts/{tenant}/{sha256}", get(give).put(take))
+        .with_state(Arc::clone(hub))
+}
+
+async fn take(
+    State(hub): State<Arc<Hub>>,
+    path: PathParams,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let who = hub.state.principals().of(request.headers())?;
+    let (tenant, sha256) = named(&who, &path)?;
+    if !(who.is_operator() || who.worker().is_some()) {
+        let message = "the key is for no worker, and only workers put artifacts; get one from `cogo token mint \
+                       --worker <name>`";
+        return Err(ApiError::new(Code::Forbidden, message));
+    }
+    let Ok(_place) = hub.uploads.try_acquire() else {
+        let message = "too many artifacts arrive at once; try again in a moment";
+        return Err(ApiError::new(Code::Unavailable, message));
+    };
+    let mime = request.headers().get(header::CONTENT_TYPE);
+    let mime = mime.and_then(|mime| mime.to_str().ok()).unwrap_or(OCTETS).to_owned();
+    let most = hub.state.options.mcp.max_artifact_bytes;
+    let bytes = match tokio::time::timeout(UPLOAD_WITHIN, Bytes::from_request(request, &())).await {
+        Ok(Ok(bytes)) => bytes,
+        Ok(Err(refused)) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            let message =
+                format!("body: at most {most} bytes; see mcp.max_artifact_bytes of hub.json");
+            return Err(ApiError::new(Code::PayloadTooLarge, message));
+        }
+        Ok(Err(_)) => return Err(ApiError::invalid("body", "ended before it was complete")),
+        Err(_) => return Err(ApiError::new(Code::Timeout, "body: it did not arrive in time")),
+    };
+    let kept = hub.artifacts.put_named(&tenant, sha256, bytes.into(), &mime).await;
+    let kept = kept.map_err(|error| refused(&error))?;
+    let told = json!({
+        "ok": true, "uri": kept.uri(), "tenant": kept.tenant, "sha256": kept.sha256,
+        "bytes": kept.bytes, "mime": kept.mime,
+    });
+    Ok((StatusCode::CREATED, Json(told)).into_response())
+}
+
+async fn give(
+    State(hub): State<Arc<Hub>>,
+    path: PathParams,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let who = hub.state.principals().of(request.headers())?;
+    let (tenant, sha256) = named(&who, &path)?;
+    let kept = hub.artifacts.find(&tenant, sha256).await.map_err(|error| refused(&error))?;
+    let mut response = match ServeFile::new(&kept.path).oneshot(request).await {
+        Ok(response) => response.into_response(),
+        Err(never) => match never {},
+    };
+    let headers = response.headers_mut();
+    let mime = HeaderValue::from_str(&kept.mime);
+    headers.insert(header::CONTENT_TYPE, mime.unwrap_or(HeaderValue::from_static(OCTETS)));
+    guard(headers, &sha256);
+    Ok(response)
+}
+
+/// A page must not come out of it, whatever type it says it has. What else every answer has forbids it as well.
+fn guard(headers: &mut HeaderMap, sha256: &Digest) {
+    let fixed = "private, max-age=31536000, immutable";
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(fixed));
+    let name = format!("attachment; filename=\"{sha256}\"");
+    let name = HeaderValue::from_str(&name).expect("hexadecimal digits make a header");
+    headers.insert(header::CONTENT_DISPOSITION, name);
+}
+
+/// What the path names, if it is this caller's. Whether another tenant has something is not said.
+fn named(who: &Principal, path: &PathParams) -> Result<(String, Digest), ApiError> {
+    let tenant = path.text("tenant");
+    if !(who.is_for_all_tenants() || tenant == who.tenant()) {
+        let message = format!("tenant: the key is for {}, and reaches no other's", who.tenant());
+        return Err(ApiError::new(Code::Forbidden, message));
+    }
+    let sha256 = Digest::parse(path.text("sha256")).ok_or_else(|| {
+        ApiError::invalid("sha256", "must be 64 hexadecimal digits in lower case")
+    })?;
+    Ok((tenant.to_owned(), sha256))
+}
+
+/// What a store refused, as its caller sees it.
+fn refused(error: &Error) -> ApiError {
+    match error {
+        Error::Io(_) => ApiError::internal("keeping an artifact", error),
+        _ => ApiError::new(error.code(), error.to_string()),
+    }
+}
