@@ -153,7 +153,7 @@ impl Bus {
         match signal {
             Signal::Log => self.transport().want(Want::Log),
             Signal::Circuit => self.transport().want(Want::Circuit),
-            Signal::Work | Signal::Link | Signal::Due => {}
+            Signal::Work | Signal::Claims | Signal::Link | Signal::Due => {}
         }
         self.core.wake.waker(signal)
     }
@@ -382,7 +382,12 @@ impl Bus {
     /// # Errors
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn append_event(&self, event: Value) -> Result<(), Error> {
-        let events = json!([json::storable(event)]);
+        self.append_events(vec![event]).await
+    }
+
+    /// As [`Bus::append_event`], for several: all or none.
+    pub(crate) async fn append_events(&self, events: Vec<Value>) -> Result<(), Error> {
+        let events: Value = events.into_iter().map(json::storable).collect();
         self.transport().append_events(&events).await?;
         self.wake(Signal::Log);
         Ok(())

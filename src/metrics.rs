@@ -24,6 +24,8 @@ pub const IN_FLIGHT: &str = "cogo_handlers_in_flight";
 pub const EVENTS_TOTAL: &str = "cogo_bus_events_total";
 /// Leases lost while a handler ran, by `role`.
 pub const LEASES_LOST_TOTAL: &str = "cogo_leases_lost_total";
+/// Progress reports that were dropped because a handler made more than are written, by `role`.
+pub const PROGRESS_DROPPED_TOTAL: &str = "cogo_progress_dropped_total";
 /// Round trips to the database that failed and were tried again, by `call`.
 pub const BUS_RETRIES_TOTAL: &str = "cogo_bus_retries_total";
 /// Messages published by this process, by `role`.
@@ -78,6 +80,7 @@ pub fn describe() {
     describe_gauge!(IN_FLIGHT, "Handlers running now");
     describe_counter!(EVENTS_TOTAL, "Events seen in the log since this hub started");
     describe_counter!(LEASES_LOST_TOTAL, "Leases lost while a handler ran");
+    describe_counter!(PROGRESS_DROPPED_TOTAL, "Progress reports that were dropped");
     describe_counter!(BUS_RETRIES_TOTAL, "Round trips to the database that were tried again");
     describe_counter!(PUBLISHED_TOTAL, "Messages published by this process");
     describe_gauge!(CIRCUIT_OPEN_CURRENT, "Circuit breakers that are not closed");

@@ -7,6 +7,7 @@ mod circuits;
 mod execution;
 mod in_flight;
 mod lease;
+mod progress;
 pub mod runner;
 mod spans;
 mod topics;
@@ -106,14 +107,15 @@ pub struct Delivery {
     pub fallback: Option<String>,
     /// The attempt's span, for what the handler does on its behalf; none where no spans are made.
     pub place: Option<Place>,
-    pub(crate) progress: watch::Sender<Option<Value>>,
+    pub(crate) progress: progress::Reports,
 }
 
 impl Delivery {
-    /// Reports how far the work is. Recorded as a `*_progress` event, at most one a second; the
-    /// latest report wins.
+    /// Reports how far the work is. All reports are written to the log as `*_progress` events, in order, up to ten
+    /// times a second and before the result. Of more than 32 between two writes the oldest are dropped; of one
+    /// over 4 KiB the numbers and the beginnings of texts are kept.
     pub fn progress(&self, report: Value) {
-        self.progress.send_replace(Some(report));
+        self.progress.push(report);
     }
 }
 

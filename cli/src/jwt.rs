@@ -72,6 +72,9 @@ fn allows(claims: &Claims) -> Vec<(&'static str, String)> {
         ));
         lines.push(("MAY WORK ON", list(&claims.topics)));
         lines.push(("MAY SEND TO", list(&claims.send)));
+        if claims.operate {
+            lines.push(("MAY OPERATE", "requeue what it may see".to_owned()));
+        }
     }
     lines
 }

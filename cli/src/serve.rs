@@ -20,7 +20,7 @@ use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
 use cogo_worker_mcp_gateway::mesh::Mesh;
-use cogo_worker_mcp_gateway::{Gateway, ROLE, api, config};
+use cogo_worker_mcp_gateway::{Gateway, ROLE, api, config, platform};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -263,9 +263,17 @@ async fn run(
     let retry = plan.policies.retry.clone();
     let mesh = mesh(&state, retry.clone(), gateway.mesh(), &tasks, &shutdown);
     let limits = endpoint::Limits::new(&plan.hub);
-    let endpoint = Endpoint::new(mesh.clone(), state.principals(), limits, &tasks, &shutdown);
+    let endpoint = Endpoint::new(
+        mesh.clone(),
+        platform::Deps { policies: retry.clone() },
+        state.principals(),
+        limits,
+        &tasks,
+        &shutdown,
+    );
+    let offered = mesh.catalogue().clone();
     let calls = api::call_routes(mesh, state.principals(), &plan.hub);
-    let routes = gateway.routes(parts.hub_bus, retry).merge(calls);
+    let routes = gateway.routes(parts.hub_bus, retry, Some(offered)).merge(calls);
     let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 

@@ -348,7 +348,10 @@ impl Bus {
         reason: Option<&str>,
     ) -> Result<Vec<(MessageId, Operated)>, Error> {
         let rows = self.transport().cancel(&items(messages, &Map::new()), reason).await;
-        self.wake(Signal::Log);
+        // Who holds one of them should stop; what stood behind one of an ordering key may go on.
+        [Signal::Log, Signal::Claims, Signal::Work]
+            .into_iter()
+            .for_each(|signal| self.wake(signal));
         rows.map(answers)
     }
 

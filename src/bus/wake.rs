@@ -20,14 +20,16 @@ pub enum Signal {
     Log,
     /// A circuit breaker may have changed.
     Circuit,
+    /// Claims may have been taken away: whoever holds some should see whether they are still in force.
+    Claims,
     /// The connection that brings wake-ups was made, made again or lost.
     Link,
     /// Something was put off: it will be due sooner, perhaps, than was foreseen. Told within this process alone.
     Due,
 }
 
-const SIGNALS: [Signal; 5] =
-    [Signal::Work, Signal::Log, Signal::Circuit, Signal::Link, Signal::Due];
+const SIGNALS: [Signal; 6] =
+    [Signal::Work, Signal::Log, Signal::Circuit, Signal::Claims, Signal::Link, Signal::Due];
 
 /// The wake-ups of one process. Cheap to clone; the tasks that it starts end with its last clone.
 #[derive(Debug, Clone)]
@@ -43,6 +45,7 @@ pub(crate) struct Lines {
     work: Line,
     log: Line,
     circuit: Line,
+    claims: Line,
     link: Line,
     due: Line,
     tell: Notify,
@@ -113,6 +116,7 @@ impl Lines {
             Signal::Work => &self.work,
             Signal::Log => &self.log,
             Signal::Circuit => &self.circuit,
+            Signal::Claims => &self.claims,
             Signal::Link => &self.link,
             Signal::Due => &self.due,
         }

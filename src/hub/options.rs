@@ -288,8 +288,9 @@ impl Options {
         within("mcp.max_sessions_per_key", mcp.max_sessions_per_key as u64, 1, 100_000)?;
         within("mcp.session_idle_s", mcp.session_idle_s.into(), 10, 86_400)?;
         within("mcp.max_sockets", mcp.max_sockets as u64, 1, 1900)?;
-        within("mcp.max_artifact_bytes", mcp.max_artifact_bytes as u64, 1024, 1 << 30)?;
-        within("mcp.artifact_tenant_bytes", mcp.artifact_tenant_bytes, 1 << 20, 16 << 40)?;
+        let Mcp { max_artifact_bytes, artifact_tenant_bytes, .. } = self.mcp;
+        within("mcp.max_artifact_bytes", max_artifact_bytes as u64, 1024, 1 << 30)?;
+        within("mcp.artifact_tenant_bytes", artifact_tenant_bytes, 1 << 20, 16 << 40)?;
         self.realtime.validate()?;
         for (at, origin) in self.allowed_origins.iter().enumerate() {
             if !origins::is_origin(origin) {

@@ -1,7 +1,6 @@
 //! One delivery: run the handler within its time, and make a settle of whatever happens.
 
 use std::any::Any;
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +8,25 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use metrics::{counter, histogram};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::breaker::{Id, Outcome};
 use crate::bus::{Bus, Settle};
 use crate::clock::Stopwatch;
-use crate::error::chain;
 use crate::message::Message;
 use crate::metrics::{HANDLER_LATENCY_MS, SETTLES_TOTAL};
 use crate::retry::{Decision, ErrorClass, Policy, Reason, Tried};
 use crate::trace;
 use crate::worker::circuits::{Circuits, Passage};
+use crate::worker::progress::Reports;
 use crate::worker::spans::AttemptSpan;
 use crate::worker::{Delivery, Failure, Handler, Output};
 
 /// How long a handler may go on after its time is up or its claim is cancelled, to say itself what that
 /// means; then it is dropped.
 const GRACE: Duration = Duration::from_secs(1);
-/// The least time between two progress events of one delivery.
-const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
+/// How long a result waits for the last progress reports to be written.
+const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 /// What is needed to run one delivery.
 pub(crate) struct Execution<H> {
@@ -204,7 +202,7 @@ impl<H: Handler> Execution<H> {
         if timeout.is_zero() {
             return End::TooLate;
         }
-        let (progress, mut reports) = watch::channel(None);
+        let reports = Reports::default();
         // One token for both reasons to stop; the handler need not tell them apart.
         let cancelled = CancellationToken::new();
         let delivery = Delivery {
@@ -213,7 +211,7 @@ impl<H: Handler> Execution<H> {
             cancelled: cancelled.clone(),
             fallback,
             place: self.span.place(),
-            progress,
+            progress: reports.clone(),
         };
         // In a block, since `handle` need not be an async fn and may panic before it gives its future.
         let handling = async { self.handler.handle(delivery).await };
@@ -221,41 +219,36 @@ impl<H: Handler> Execution<H> {
         tokio::pin!(handling);
         let time_up = tokio::time::sleep(timeout + GRACE);
         tokio::pin!(time_up);
-        let recording = self.record_progress(&mut reports);
+        let ended = CancellationToken::new();
+        let recording = reports.record(&self.bus, &self.message, &self.worker_id, &ended);
         tokio::pin!(recording);
 
-        let why = tokio::select! {
-            ended = &mut handling => return returned(ended),
-            never = &mut recording => match never {},
-            () = &mut time_up => return End::TimedOut(timeout),
-            () = self.lost.cancelled() => End::Lost,
-            () = self.stop.cancelled() => End::Stopped,
-        };
-        cancelled.cancel();
-        match tokio::time::timeout(GRACE, handling).await {
-            Ok(ended) => returned(ended),
-            Err(_) => why,
-        }
-    }
-
-    /// Writes what the handler reports, at most once a [`PROGRESS_PERIOD`]. Never ends by itself.
-    async fn record_progress(&self, reports: &mut watch::Receiver<Option<Value>>) -> Infallible {
-        while reports.changed().await.is_ok() {
-            let report = reports.borrow_and_update().clone();
-            let message = &self.message;
-            let event = json!({
-                "event_type": format!("{}_progress", message.intent.replace('.', "_")),
-                "message_id": message.id, "trace_id": message.trace_id, "tenant": message.tenant,
-                "role": message.role, "service": message.service, "shard": message.shard,
-                "attempt": message.attempts, "worker_id": self.worker_id,
-                "payload": {"progress": report},
-            });
-            if let Err(error) = self.bus.append_event(event).await {
-                tracing::debug!(message.id = %message.id, error = %chain(&error), "Lost a progress report");
+        let working = async {
+            let why = tokio::select! {
+                ended = &mut handling => return returned(ended),
+                () = &mut time_up => return End::TimedOut(timeout),
+                () = self.lost.cancelled() => End::Lost,
+                () = self.stop.cancelled() => End::Stopped,
+            };
+            cancelled.cancel();
+            match tokio::time::timeout(GRACE, handling).await {
+                Ok(ended) => returned(ended),
+                Err(_) => why,
             }
-            tokio::time::sleep(PROGRESS_PERIOD).await;
+        };
+        tokio::pin!(working);
+        let end = tokio::select! {
+            end = &mut working => end,
+            // It ends after the handler alone.
+            () = &mut recording => working.await,
+        };
+        ended.cancel();
+        // Whoever watches sees the last report before the result. A claim that is lost has no result.
+        if !self.lost.is_cancelled() && tokio::time::timeout(LAST_REPORTS, recording).await.is_err()
+        {
+            tracing::debug!(message.id = %self.message.id, "Lost the last progress reports");
         }
-        std::future::pending().await
+        end
     }
 
     fn settle(&self, end: End, facts: &Facts) -> Option<Settle> {

@@ -5,13 +5,17 @@ use std::time::Duration;
 use metrics::counter;
 use tokio_util::sync::CancellationToken;
 
-use crate::bus::Bus;
+use crate::bus::{Bus, Signal};
 use crate::clock::Stopwatch;
 use crate::error::chain;
 use crate::metrics::LEASES_LOST_TOTAL;
 use crate::worker::in_flight::InFlight;
 
-/// Extends every claim each third of the lease, so that two calls may fail before one is lost.
+/// The least time between two looks that somebody asked for; a request over the internet each, perhaps.
+const LOOK_PAUSE: Duration = Duration::from_millis(200);
+
+/// Extends every claim each third of the lease, so that two calls may fail before one is lost; and at once when claims
+/// may have been taken away, as by a cancel, because that is how a worker learns of it.
 pub(crate) async fn keep(
     bus: Bus,
     in_flight: InFlight,
@@ -20,10 +24,19 @@ pub(crate) async fn keep(
     stop: CancellationToken,
 ) {
     let period = lease / 3;
+    let mut taken = bus.waker(Signal::Claims);
     let mut pause = period;
     loop {
+        let looked = Stopwatch::start();
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            () = taken.woken() => {
+                // Several cancels make one look.
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK_PAUSE.saturating_sub(looked.elapsed())) => {}
+                    () = stop.cancelled() => return,
+                }
+            }
             () = stop.cancelled() => return,
         }
         pause = period;

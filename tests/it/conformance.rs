@@ -71,6 +71,8 @@ conformance! {
         a_runner_does_what_is_published_and_stops,
         a_worker_that_finds_nothing_is_woken_long_before_it_polls,
         a_worker_shows_what_it_holds_and_offers,
+        a_cancel_reaches_the_handler_long_before_its_lease_is_looked_after,
+        every_report_reaches_whoever_watches_before_the_end,
         only_a_database_has_a_dead_letter_queue,
     }
 }

@@ -6,6 +6,7 @@ mod connections;
 mod dead_letters;
 mod health;
 mod messages;
+mod principals;
 mod realtime;
 mod rest;
 mod waiting;
@@ -21,7 +22,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
 use cogo::db;
 use cogo::hub::realtime::Realtime;
-use cogo::hub::{self, AdminToken, Options, Readiness};
+use cogo::hub::{self, AdminToken, Options, Principals, Readiness};
 use cogo::identity::Keys;
 use cogo::message::{MessageId, NewMessage, Topic};
 use cogo::shutdown::{Shutdown, Tasks};
@@ -46,6 +47,7 @@ struct TestHub {
     tasks: Tasks,
     artifacts: tempfile::TempDir,
     db: Option<TestDb>,
+    principals: Principals,
 }
 
 /// An answer, read to its end.
@@ -81,12 +83,19 @@ struct Setup {
     options: Options,
     listen: SocketAddr,
     routes: axum::Router,
+    /// The routes that find out themselves who calls.
+    open_routes: fn(Principals) -> axum::Router,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let listen = SocketAddr::from(([127, 0, 0, 1], 8787));
-        Self { options: Options::default(), listen, routes: axum::Router::new() }
+        Self {
+            options: Options::default(),
+            listen,
+            routes: axum::Router::new(),
+            open_routes: |_| axum::Router::new(),
+        }
     }
 }
 
@@ -144,8 +153,10 @@ impl TestHub {
             listen: setup.listen,
             artifacts_dir: artifacts.path().to_owned(),
         };
-        let router = hub::router(state, setup.routes, axum::Router::new());
-        Ok(Self { router, bus, readiness, shutdown, tasks, artifacts, db })
+        let principals = state.principals();
+        let open = (setup.open_routes)(principals.clone());
+        let router = hub::router(state, setup.routes, open);
+        Ok(Self { router, bus, readiness, shutdown, tasks, artifacts, db, principals })
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Answer> {

@@ -28,12 +28,14 @@ Examples:
   cogo token mint --tenant acme --worker laptop-1 --topic mcp-gateway/figma --expires 30d
   cogo token mint --tenant acme --worker planner --topic 'planner/*' --send 'mcp-gateway/*'
   cogo token mint --tenant acme --send echo/default --expires 12h     for a client that only sends
+  cogo token mint --tenant acme --send 'mcp-gateway/*' --operate      an agent that may also requeue
   cogo token mint --role service_role --expires 1h                    may do everything
   cogo token mint --role anon --expires 1y                            only connects: for `apikey`
   COGO_KEY=$(cogo token mint …) cogo worker mcp-gateway --url https://hub.example
 
 Topics are role/service, role/* or *. The holder may claim, extend, settle and read what --topic
-names, and enqueue and read what --send names. The secret is COGO_JWT_SECRET, or jwt-secret in the
+names, and enqueue, cancel and read what --send names; with --operate it may also bring back dead
+letters of both, and gets the tools of the toolset `cogo` that change something. The secret is COGO_JWT_SECRET, or jwt-secret in the
 data directory of a hub on this machine.
 
 To change the secret, put the new one in front: COGO_JWT_SECRET=<new>,<old>. New tokens are signed
@@ -55,6 +57,9 @@ pub(crate) struct Mint {
     /// A topic that it may send to: role/service, role/* or *; may be given several times
     #[arg(long, value_name = "TOPIC", value_parser = pattern)]
     send: Vec<Pattern>,
+    /// It may operate on messages of its topics: requeue dead letters, and call the tools that change something
+    #[arg(long)]
+    operate: bool,
     /// How long it is good for, such as 12h or 30d
     #[arg(
         long, value_name = "DURATION", default_value = "30d", value_parser = parse_lifetime
@@ -159,6 +164,7 @@ impl Mint {
             ("--worker", self.worker.is_some()),
             ("--topic", !self.topic.is_empty()),
             ("--send", !self.send.is_empty()),
+            ("--operate", self.operate),
         ];
         let Some((flag, _)) = given.into_iter().find(|(_, given)| *given) else { return Ok(()) };
         let role = Role::from(self.role);
@@ -199,6 +205,7 @@ impl Mint {
         claims.worker.clone_from(&self.worker);
         claims.topics = distinct(&self.topic);
         claims.send = distinct(&self.send);
+        claims.operate = self.operate;
         claims
     }
 }

@@ -53,6 +53,24 @@ fn a_token_is_minted_alone_on_stdout_and_told_on_stderr() {
 }
 
 #[test]
+fn a_token_that_may_operate_says_so() {
+    let args = ["token", "mint", "--tenant", "acme", "--send", "mcp-gateway/*"];
+    let plain = cogo().ok(&args);
+    assert!(!verified(&plain).claims.operate && !plain.stderr.contains("OPERATE"), "{plain:?}");
+    assert!(!verified(&plain).raw_json.contains("operate"), "left out where it is not so");
+    let done = cogo().ok(&[&args[..], &["--operate"]].concat());
+    assert!(verified(&done).claims.operate, "{done:?}");
+    assert!(done.stderr.contains("MAY OPERATE"), "{done:?}");
+    let said = cogo().run_with(&["token", "inspect"], done.line());
+    assert!(said.stdout.contains("MAY OPERATE"), "{said:?}");
+    let said = cogo().run_with(&["token", "inspect", "--json"], done.line());
+    assert!(said.stdout.contains("\"operate\": true"), "{said:?}");
+    cogo()
+        .run(&["token", "mint", "--role", "service_role", "--operate"])
+        .refused(2, &["--operate", "everything"]);
+}
+
+#[test]
 fn what_cannot_be_meant_is_refused_and_what_is_dangerous_is_said() {
     let mint = |args: &str| {
         cogo()

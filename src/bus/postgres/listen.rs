@@ -19,8 +19,12 @@ const COALESCE: Duration = Duration::from_millis(10);
 /// How long to wait before listening again after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-const CHANNELS: [(Signal, &str); 3] =
-    [(Signal::Work, "cogo_work"), (Signal::Log, "cogo_log"), (Signal::Circuit, "cogo_circuit")];
+const CHANNELS: [(Signal, &str); 4] = [
+    (Signal::Work, "cogo_work"),
+    (Signal::Log, "cogo_log"),
+    (Signal::Circuit, "cogo_circuit"),
+    (Signal::Claims, "cogo_claims"),
+];
 
 /// Tells other processes to look at everything. It costs a round trip, and a needless wake-up when
 /// our task was faster; that it may be half-way is why this does not leave it to that.

@@ -216,7 +216,9 @@ impl Inner {
                 Some(Event::Subscribed) => self.up(line, true),
                 // Before it was subscribed, too, something may have happened.
                 Some(Event::Joined) => self.lines.wake_all_here(),
-                Some(Event::Broadcast { .. }) => self.lines.wake_here(line.signal()),
+                Some(Event::Broadcast { event, .. }) => {
+                    self.lines.wake_here(line.signal_of(&event));
+                }
                 // Of what there was no telling.
                 Some(Event::Missed) => self.lines.wake_all_here(),
                 Some(Event::Change(change)) => {

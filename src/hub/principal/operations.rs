@@ -136,7 +136,7 @@ impl Principal {
             }
         }
         let rows = ask!(opened, queries::cancel, &json!([{"id": id}]), reason)?;
-        self.wake(&[Signal::Work, Signal::Log]);
+        self.wake(&[Signal::Work, Signal::Log, Signal::Claims]);
         found(id, rows.first().map(|row| Operated::of(row.code.as_deref())))
     }
 

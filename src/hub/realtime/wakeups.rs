@@ -1,5 +1,6 @@
 //! Waking workers: `cogo:work:<tenant>:<role>:<service>`, event `work`, says that messages of that topic may
-//! have become claimable. It carries nothing, and a worker that hears none looks by itself.
+//! have become claimable; event `claims`, that claims on some were taken away. Both carry nothing, and a worker that
+//! hears none looks by itself.
 //!
 //! Most of it the log tells. What appends no event (promotions, breakers that close, the next of an ordering
 //! key) is asked of the table, and only while somebody waits.
@@ -33,11 +34,29 @@ const SHARE: u32 = 10;
 /// How long the table may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What workers are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Said {
+    /// There may be something to claim.
+    Work,
+    /// Claims may have been taken away.
+    Claims,
+}
+
+impl Said {
+    fn event(self) -> &'static str {
+        match self {
+            Self::Work => "work",
+            Self::Claims => "claims",
+        }
+    }
+}
+
 /// What is to be told, and when it was last.
 struct Wakeups {
     inner: Arc<Inner>,
-    told: HashMap<Name, Instant>,
-    due: HashSet<Name>,
+    told: HashMap<(Name, Said), Instant>,
+    due: HashSet<(Name, Said)>,
     /// What may have become claimable without an event, and when the table may be asked.
     doubtful: bool,
     asked: Instant,
@@ -80,12 +99,21 @@ impl Wakeups {
             private: true,
             topic: format!("{WORK}{}:{}:{}", head.tenant, head.role, head.service).into(),
         };
+        if !self.inner.topics.has(&name) {
+            return;
+        }
         match what(head) {
-            What::Scheduled | What::Waiting if self.inner.topics.has(&name) => {
-                self.due.insert(name);
+            What::Scheduled | What::Waiting => {
+                self.due.insert((name, Said::Work));
             }
-            // The next of its ordering key may go on.
-            What::Finished if self.inner.topics.has(&name) => self.doubtful = true,
+            What::Finished => {
+                // The next of its ordering key may go on.
+                self.doubtful = true;
+                // The event of a cancel names the worker that held the message.
+                if head.worker_id.is_some() && head.event_type.ends_with("_cancelled") {
+                    self.due.insert((name, Said::Claims));
+                }
+            }
             _ => {}
         }
     }
@@ -112,7 +140,8 @@ impl Wakeups {
         match within(PATIENCE, found).await {
             Ok(found) => {
                 let found = found.into_iter().filter_map(|n| usize::try_from(n - 1).ok());
-                self.due.extend(found.filter_map(|at| Some(asked.get(at)?.0.clone())));
+                let work = |at: usize| Some((asked.get(at)?.0.clone(), Said::Work));
+                self.due.extend(found.filter_map(work));
             }
             Err(error) => {
                 tracing::debug!(error = %chain(&error), "Could not look for work; workers poll");
@@ -124,14 +153,15 @@ impl Wakeups {
     fn flush(&mut self) {
         self.told.retain(|_, at| at.elapsed() < COALESCE);
         let told = &mut self.told;
-        self.due.retain(|name| {
-            if told.contains_key(name) {
+        self.due.retain(|due| {
+            if told.contains_key(due) {
                 return true;
             }
+            let (name, said) = due;
             let topic = name.on_wire();
-            let said = json!({"type": "broadcast", "event": "work", "payload": {}});
+            let said = json!({"type": "broadcast", "event": said.event(), "payload": {}});
             self.inner.topics.send(name, &Shared::new(&topic, event::BROADCAST, &said), None);
-            told.insert(name.clone(), Instant::now());
+            told.insert(due.clone(), Instant::now());
             false
         });
     }

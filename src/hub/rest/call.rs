@@ -291,7 +291,8 @@ fn wake(bus: &Bus, function: &str, args: &str) {
         "bus_append_event" | "bus_worker_seen" | "bus_worker_gone" | "bus_pin" => &[Signal::Log],
         "bus_define" => &[],
         "bus_enqueue" | "bus_complete" | "bus_fail" | "bus_release" | "bus_step"
-        | "bus_requeue" | "bus_cancel" | "bus_drop" => &[Signal::Work, Signal::Log],
+        | "bus_requeue" | "bus_drop" => &[Signal::Work, Signal::Log],
+        "bus_cancel" => &[Signal::Work, Signal::Log, Signal::Claims],
         // Of breakers, and what is not known here: it may have done anything.
         _ => &[Signal::Work, Signal::Log, Signal::Circuit],
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::bus::dead_letter::Filter;
-use cogo::bus::{Bus, Error, Signal};
+use cogo::bus::{Bus, Error, Feed, Signal, Update};
 use cogo::clock::Stopwatch;
 use cogo::error::Code;
 use cogo::message::Status;
@@ -38,6 +38,38 @@ impl Handler for Holds {
 
     fn info(&self) -> Value {
         json!({"toolsets": {"demo": {"tools": ["echo"]}}})
+    }
+}
+
+/// Says when it was cancelled.
+struct Cancellable(Arc<Notify>);
+
+impl Handler for Cancellable {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        delivery.cancelled.cancelled().await;
+        self.0.notify_one();
+        Ok(json!("too late").into())
+    }
+}
+
+/// Reports as it is told to, and then ends at once.
+struct Reporter;
+
+impl Handler for Reporter {
+    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        let (batches, each) =
+            (&delivery.message.payload["batches"], &delivery.message.payload["each"]);
+        let (batches, each) = (batches.as_i64().unwrap_or(1), each.as_i64().unwrap_or(1));
+        for batch in 0..batches {
+            if batch > 0 {
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+            for n in 0..each {
+                delivery
+                    .progress(json!({"progress": batch * each + n + 1, "total": batches * each}));
+            }
+        }
+        Ok(json!("done").into())
     }
 }
 
@@ -109,12 +141,7 @@ pub(super) async fn a_runner_does_what_is_published_and_stops(s: Setting) {
 pub(super) async fn a_worker_that_finds_nothing_is_woken_long_before_it_polls(s: Setting) {
     let running = Running::start(&s.bus, Echo, Duration::from_secs(30)).await;
     // Over the internet it waits for 15 s and more, once it is told of what happens.
-    if s.way != Way::Postgres {
-        eventually("wake-ups come", async || {
-            (s.bus.pause() >= Duration::from_secs(15)).then_some(())
-        })
-        .await;
-    }
+    told(&s).await;
     // Another process' message, of which this one's bus knows nothing.
     for _ in 0..3 {
         let began = Stopwatch::start();
@@ -147,6 +174,82 @@ pub(super) async fn a_worker_shows_what_it_holds_and_offers(s: Setting) {
     let_go.notify_waiters();
     let_go.notify_one();
     running.stop().await;
+}
+
+/// Waits until a worker far away is told of what happens, and does not poll.
+async fn told(s: &Setting) {
+    if s.way != Way::Postgres {
+        eventually("wake-ups come", async || {
+            (s.bus.pause() >= Duration::from_secs(15)).then_some(())
+        })
+        .await;
+    }
+}
+
+pub(super) async fn a_cancel_reaches_the_handler_long_before_its_lease_is_looked_after(s: Setting) {
+    let cancelled = Arc::new(Notify::new());
+    // It looks after its leases each two minutes.
+    let handler = Cancellable(Arc::clone(&cancelled));
+    let running = Running::start(&s.bus, handler, Duration::from_secs(360)).await;
+    told(&s).await;
+    // The first also by a process that knows nothing of the worker; then by the worker's own.
+    for by in [&s.admin, &s.bus] {
+        let id = s.admin.publish(echo(json!(1))).await.expect("published").id;
+        eventually("the message is held", async || {
+            let message = s.admin.message(id).await.expect("found");
+            (message.status == Status::Claimed).then_some(())
+        })
+        .await;
+        // The look that the start of wake-ups asked for is over.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let began = Stopwatch::start();
+        by.cancel(&[id], Some("not wanted")).await.expect("cancelled");
+        tokio::time::timeout(SOON, cancelled.notified()).await.expect("the handler is told");
+        assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+        assert_eq!(s.admin.message(id).await.expect("found").status, Status::Cancelled);
+    }
+    running.stop().await;
+}
+
+pub(super) async fn every_report_reaches_whoever_watches_before_the_end(s: Setting) {
+    let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
+    let feed = Feed::start(s.admin.clone(), &tasks, &shutdown);
+    let running = Running::start(&s.bus, Reporter, Duration::from_secs(30)).await;
+    let message = echo(json!({"batches": 3, "each": 20}));
+    // Watched from before it is there, as whoever publishes must.
+    let mut watch = feed.watch(message.id);
+    s.admin.publish(message.clone()).await.expect("published");
+    let (mut told, mut pieces) = (Vec::new(), 0);
+    let done = loop {
+        match watch.next(SOON).await.expect("watched") {
+            Update::Progress(reports) => {
+                assert!(!reports.is_empty());
+                pieces += 1;
+                told.extend(
+                    reports
+                        .into_iter()
+                        .map(|report| report["progress"].as_i64().expect("a number")),
+                );
+            }
+            Update::Finished(message) => break message,
+            Update::Waiting(message) => panic!("still {}", message.status),
+        }
+    };
+    assert_eq!(done.result, Some(json!("done")));
+    assert_eq!(told, (1..=60).collect::<Vec<_>>(), "each once, in order");
+    assert!(pieces >= 2, "they were told while the handler ran");
+    // Whoever comes later is told the same, and who does not care nothing of it.
+    let mut late = feed.watch(message.id);
+    let mut reports = 0;
+    while let Update::Progress(more) = late.next(SOON).await.expect("watched") {
+        reports += more.len();
+    }
+    assert_eq!(reports, 60);
+    let mut careless = feed.watch(message.id).without_progress();
+    let update = careless.next(SOON).await.expect("watched");
+    assert!(matches!(update, Update::Finished(_)), "{update:?}");
+    running.stop().await;
+    shutdown.cancel();
 }
 
 pub(super) async fn only_a_database_has_a_dead_letter_queue(s: Setting) {

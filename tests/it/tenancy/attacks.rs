@@ -16,7 +16,7 @@ async fn a_claim_that_was_never_given_cannot_be_settled_once_it_is() {
         .to_string();
     // The thief looks first, in a snapshot of its own; then the claim is given; then the thief settles.
     let (tenant, its_claims) =
-        (r#"row('acme', 'w', '{r/s}', '{}', null)::cogo.scope"#, guess.clone());
+        (r#"row('acme', 'w', '{r/s}', '{}', null, false)::cogo.scope"#, guess.clone());
     let looked =
         &rows(&db, &format!("select cogo.own_claims({tenant}, '{its_claims}') as c")).await[0]["c"];
     let given =

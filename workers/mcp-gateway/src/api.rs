@@ -26,10 +26,11 @@ use cogo::bus::{self, Bus, Receipt};
 use cogo::error::Code;
 use cogo::hub::{ApiError, PathParams};
 use cogo::live::Live;
-use cogo::message::NewMessage;
+use cogo::message::{NewMessage, valid_name};
 use cogo::retry::Policies;
 use serde_json::json;
 
+use crate::catalogue::Catalogue;
 use crate::gateway::Gateway;
 use crate::toolsets::Toolsets;
 use crate::upstream::{CallError, Upstream};
@@ -55,15 +56,22 @@ impl Publish for Bus {
 struct Api<B> {
     toolsets: Arc<Toolsets>,
     policies: Live<Policies>,
+    offered: Option<Catalogue>,
     bus: B,
 }
 
 impl Gateway {
-    /// The routes `/api/mcp/*`. `policies` say how many attempts a message has, and what
-    /// deadline, whose sender does not.
-    pub fn routes<B: Publish>(&self, bus: B, policies: impl Into<Live<Policies>>) -> Router {
+    /// The routes `/api/mcp/*` that are about the servers of this process, and `enqueue`, which takes what `offered`
+    /// says that other machines offer as well. `policies` say how many attempts a message has, and what deadline,
+    /// whose sender does not.
+    pub fn routes<B: Publish>(
+        &self,
+        bus: B,
+        policies: impl Into<Live<Policies>>,
+        offered: Option<Catalogue>,
+    ) -> Router {
         let toolsets = Arc::clone(self.toolsets());
-        let api = Api { toolsets, policies: policies.into(), bus };
+        let api = Api { toolsets, policies: policies.into(), offered, bus };
         Router::new()
             .route("/api/mcp/enqueue", post(enqueue::enqueue::<B>))
             .route("/api/mcp/config", get(config::<B>))
@@ -80,6 +88,22 @@ impl<B> Api<B> {
             let message = format!("toolset: there is no {name:?}; there are: {known}");
             ApiError::new(Code::NotFound, message)
         })
+    }
+
+    /// That there is a toolset of this name: a server of this process, or what a machine offers to `tenant`.
+    async fn known(&self, tenant: &str, name: &str) -> Result<(), ApiError> {
+        let own = self.toolset(name).map(drop);
+        let (Err(unknown), Some(offered)) = (&own, &self.offered) else { return own };
+        if !valid_name(tenant) {
+            return own;
+        }
+        let offered = offered.snapshot(tenant).await?;
+        if offered.toolsets().any(|toolset| toolset == name) {
+            return Ok(());
+        }
+        let names: Vec<_> = offered.toolsets().collect();
+        let message = format!("{}; machines offer: {}", unknown.message(), names.join(", "));
+        Err(ApiError::new(Code::NotFound, message))
     }
 }
 

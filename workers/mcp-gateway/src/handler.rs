@@ -327,9 +327,9 @@ fn call(message: &Message, payload: &Payload, attempt: Attempt) -> Call {
     Call {
         tool: payload.tool.clone(),
         params: payload.params.clone().unwrap_or_default(),
-        input: payload.input.clone(),
         // Whoever set up a fallback said that it will do, however it is defined.
         definition: payload.definition.clone().filter(|_| attempt.fallback.is_none()),
+        input: payload.input.clone(),
         timeout: attempt.timeout,
         meta,
         progress: attempt.progress,

@@ -10,6 +10,7 @@
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
 //! | `mesh` (feature `api`) | one call over the bus: checked, durable, waited for; tasks |
+//! | `platform` (feature `api`) | the built-in toolset `cogo`: the bus as tools |
 //! | [`trace`] | spans of a call, from the hub to the tool's server |
 //! | `demo` (feature) | a real MCP server to try it with |
 //! | `api` (feature) | the routes `/api/mcp/*` |
@@ -33,6 +34,8 @@ pub mod handler;
 pub mod mesh;
 mod meta;
 pub mod metrics;
+#[cfg(feature = "api")]
+pub mod platform;
 pub mod redact;
 mod secret;
 pub mod toolsets;

@@ -41,6 +41,7 @@ pub use self::refusal::Refusal;
 pub use self::request::{Input, Request, Started};
 pub use self::task::{Task, TaskState};
 use self::validate::Validators;
+pub(crate) use self::validate::problem_of;
 
 /// Calls tools over the bus. Cheap to clone.
 #[derive(Clone)]

@@ -68,6 +68,14 @@ impl Line {
         }
     }
 
+    /// What a broadcast on it tells of.
+    pub(super) fn signal_of(&self, event: &str) -> Signal {
+        match event {
+            "claims" if self.is_hubs() => Signal::Claims,
+            _ => self.signal(),
+        }
+    }
+
     /// Its name; those that begin with `cogo:` are the hub's.
     pub(super) fn topic(&self) -> String {
         match self {
@@ -130,6 +138,8 @@ pub(super) fn wakes(line: &Line, change: &Change) -> Option<Signal> {
         "queued" => Signal::Work,
         // Where there is no hub the workers look after what becomes due, and nobody tells them when that is.
         "delayed" => Signal::Due,
+        // Somebody may have held it.
+        "cancelled" => Signal::Claims,
         _ => return None,
     };
     topics.iter().any(ours).then_some(signal)
@@ -174,11 +184,13 @@ mod tests {
     #[test]
     fn only_what_may_be_claimed_wakes_and_whatever_cannot_be_read() {
         let line = &of_work(&[work("acme", "mcp", "a")], true)[0];
-        let (work, due) = (Some(Signal::Work), Some(Signal::Due));
+        let (work, due, claims) = (Some(Signal::Work), Some(Signal::Due), Some(Signal::Claims));
         for (data, woken) in [
             (r#"{"record":{"status":"queued","tenant":"acme","service":"a"}}"#, work),
             (r#"{"record":{"status":"delayed","tenant":"acme","service":"a"}}"#, due),
             (r#"{"record":{"status":"claimed","tenant":"acme","service":"a"}}"#, None),
+            (r#"{"record":{"status":"cancelled","tenant":"acme","service":"a"}}"#, claims),
+            (r#"{"record":{"status":"cancelled","tenant":"acme","service":"b"}}"#, None),
             (r#"{"record":{"status":"queued","tenant":"other","service":"a"}}"#, None),
             (r#"{"record":{"status":"delayed","tenant":"acme","service":"b"}}"#, None),
             (r#"{"record":{},"errors":["Error 413: Payload Too Large"]}"#, work),

@@ -11,6 +11,7 @@ use super::asked::Asked;
 use super::rpc::{Answer, CANCELLED, RpcError, notification};
 use crate::catalogue::TaskSupport;
 use crate::mesh::{Input, Outcome, Refusal, Request, Started};
+use crate::platform;
 use crate::trace::{self, CallSpan, End};
 
 /// How long a tool that may be a task is waited for: what is done by then needs none.
@@ -37,6 +38,16 @@ impl Endpoint {
         let input = input(&mut params)?;
         let carried = asked.headers.clone().with_meta(&meta)?;
         let (toolset, tool, offer) = self.named(asked, &name).await?;
+        if toolset == platform::TOOLSET {
+            let deps = &self.0.builtin;
+            return match platform::call(&asked.who, deps, &tool, arguments).await {
+                Ok(result) => Ok(finished(asked, result, None)),
+                Err(Refusal::InvalidArguments { pointer, message }) => {
+                    Ok(finished(asked, invalid_arguments(&pointer, &message), None))
+                }
+                Err(refusal) => Err(refusal.into()),
+            };
+        }
         let support = offer.map_or(TaskSupport::Unsaid, |offer| offer.task_support);
         let patience = self.patience(asked, support)?;
         let in_meta = trace::in_meta(&meta);

@@ -219,6 +219,15 @@ impl Validators {
     }
 }
 
+/// What is wrong with `arguments` for a schema of our own, which is neither large nor hard: where, and in words.
+pub(crate) fn problem_of(
+    validator: &Validator,
+    schema: &Value,
+    arguments: &Value,
+) -> Option<(String, String)> {
+    problem::of(validator, schema, arguments, true)
+}
+
 /// Compiles a schema: of the draft that its `$schema` says, else 2020-12 (MCP 2025-11-25, "Tools").
 fn compile(text: Value, nodes: usize) -> Result<Schema, String> {
     let patterns = PatternOptions::fancy_regex()

@@ -32,10 +32,10 @@ pub struct Call {
     pub tool: String,
     /// Its arguments.
     pub params: Map<String, Value>,
-    /// Answers to what the tool asked for, in a call before.
-    pub input: Option<Input>,
     /// The hash of the definition that the call was made for. A tool that is defined otherwise is not called.
     pub definition: Option<String>,
+    /// Answers to what the tool asked for, in a call before.
+    pub input: Option<Input>,
     /// How long the call may take, waiting for a connection and a free slot included. The toolset's
     /// `call_timeout_ms` also holds.
     pub timeout: Duration,
@@ -66,8 +66,8 @@ impl Call {
         Self {
             tool: tool.into(),
             params,
-            input: None,
             definition: None,
+            input: None,
             timeout,
             meta: Map::new(),
             progress: Arc::new(|_| {}),

@@ -4,6 +4,7 @@ mod api;
 mod demo;
 mod fallback;
 mod handler;
+mod mesh;
 mod real;
 mod sick;
 mod support;

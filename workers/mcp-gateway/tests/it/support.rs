@@ -1,5 +1,6 @@
 //! Real MCP servers, a sick one, and what tests say again and again.
 
+pub(crate) mod asks;
 pub(crate) mod install;
 pub(crate) mod process;
 pub(crate) mod sick;
