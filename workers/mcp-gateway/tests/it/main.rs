@@ -1,6 +1,7 @@
 //! The gateway against real MCP servers that nobody here wrote, and against a sick one.
 
 mod api;
+mod catalogue;
 mod demo;
 mod fallback;
 mod handler;
