@@ -348,9 +348,9 @@ async fn kept(
         Ok(Reply { result, server, latency_ms }) => {
             Ok(Reply { result: fit(result).await?, server, latency_ms })
         }
-        Err(CallError { detail: Some(detail), class, sent, message, latency_ms }) => {
+        Err(CallError { detail: Some(detail), class, sent, message, latency_ms, unasked }) => {
             let detail = Some(fit(detail).await?);
-            Err(CallError { detail, class, sent, message, latency_ms })
+            Err(CallError { detail, class, sent, message, latency_ms, unasked })
         }
         Err(error) => Err(error),
     }
