@@ -18,6 +18,9 @@ use crate::trace::{self, CallSpan, End};
 
 /// How long a tool that may be a task is waited for: what is done by then needs none.
 const AT_ONCE: Duration = Duration::from_millis(100);
+/// How long a tool that must be a task is waited for, in case that it asks for something first: what is asked before
+/// there is a task is answered by the next call, as for any tool (SEP-2663, "MRTR composition").
+const ASKS_WITHIN: Duration = Duration::from_secs(1);
 /// How long a client that waits may wait. The call's own deadline ends it before; this is for what has none.
 const PATIENCE: Duration = Duration::from_secs(25 * 3600);
 
@@ -75,17 +78,19 @@ impl Endpoint {
             deadline: carried.timeout,
             priority: None,
         };
-        let answer = self.make(asked, request, patience, &mut span).await;
+        let required = support == TaskSupport::Required;
+        let answer = self.make(asked, request, (patience, required), &mut span).await;
         span.end(end(&answer));
         answer
     }
 
-    /// Makes the call; after `patience`, if there is an end to it, the call is a task.
+    /// Makes the call; after `patience`, if there is an end to it, the call is a task. One that is `required` to be
+    /// a task is one however soon it ends, unless it ends with a question.
     async fn make(
         &self,
         asked: &Asked,
         request: Request,
-        patience: Option<Duration>,
+        (patience, required): (Option<Duration>, bool),
         span: &mut CallSpan,
     ) -> Answer {
         let progress_token = request.meta.get("progressToken").cloned();
@@ -104,9 +109,6 @@ impl Endpoint {
         if waiting.unwanted.is_cancelled() {
             self.cancel_call(&asked.who, started.id).await;
             return Err(unwanted());
-        }
-        if patience == Some(Duration::ZERO) {
-            return self.created(asked, &started).await;
         }
         let notes = asked.notes.clone();
         let mut tell = |report: Value| {
@@ -127,6 +129,10 @@ impl Endpoint {
             () = waiting.unwanted.cancelled() => return Err(unwanted()),
         };
         match outcome {
+            Outcome::Result(result) if required && result["resultType"] == "input_required" => {
+                Ok(finished(asked, result, Some(&started)))
+            }
+            _ if required => self.created(asked, &started).await,
             Outcome::Result(result) => Ok(finished(asked, result, Some(&started))),
             Outcome::Failed(failed) => Err(failed.into()),
             Outcome::Cancelled => {
@@ -151,7 +157,7 @@ impl Endpoint {
         Ok(match support {
             TaskSupport::Required => {
                 asked.client.needs_tasks()?;
-                Some(Duration::ZERO)
+                Some(ASKS_WITHIN)
             }
             TaskSupport::Optional => knows.then_some(AT_ONCE),
             TaskSupport::Unsaid => {

@@ -9,9 +9,11 @@ use axum::http::request::Parts;
 use cogo::hub::Principal;
 use cogo::shutdown::Tasks;
 use rmcp::model::{
-    ErrorData, Extensions, Implementation, ServerCapabilities, ServerConfig, SubscriptionFilter,
+    CompleteRequestMethod, CompleteRequestParams, CompleteResult, ErrorData, Extensions,
+    Implementation, ListPromptsRequestMethod, ListPromptsResult, PaginatedRequestParams,
+    ServerCapabilities, ServerConfig, SubscriptionFilter,
 };
-use rmcp::service::{NotificationContext, SubscriptionContext};
+use rmcp::service::{NotificationContext, RequestContext, SubscriptionContext};
 use rmcp::{RoleServer, ServerHandler};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -91,6 +93,24 @@ impl ServerHandler for Server {
             .with_title("COGO")
             .with_description("The tools of all joined machines, called durably");
         ServerConfig::new(capabilities).with_server_info(server).with_instructions(INSTRUCTIONS)
+    }
+
+    /// rmcp would answer with an empty list, which says that there could be some.
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Err(ErrorData::method_not_found::<ListPromptsRequestMethod>())
+    }
+
+    /// As [`Server::list_prompts`]: there is nothing whose arguments could be completed.
+    async fn complete(
+        &self,
+        _request: CompleteRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<CompleteResult, ErrorData> {
+        Err(ErrorData::method_not_found::<CompleteRequestMethod>())
     }
 
     async fn on_initialized(&self, context: NotificationContext<RoleServer>) {
