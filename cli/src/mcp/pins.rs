@@ -41,7 +41,7 @@ enum Action {
     /// Approve tools as some machine offers them now
     Approve {
         /// The tools, as `<toolset>__<tool>`
-        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        #[arg(conflicts_with = "all")]
         tools: Vec<String>,
         /// All that is held
         #[arg(long)]
@@ -67,7 +67,11 @@ impl Pins {
         let refuse = |why: String| Failed::new(Exit::NotFound, why);
         match self.action {
             None => list(&views, &mesh, output),
-            Some(Action::Approve { tools, hash, .. }) => {
+            Some(Action::Approve { tools, all, hash }) => {
+                if tools.is_empty() && !all {
+                    let text = "approve: name the tools, such as browser__click, or say --all";
+                    return Err(Failed::usage(text).into());
+                }
                 let chosen = pins::to_approve(&views, &tools, hash.as_deref()).map_err(refuse)?;
                 change(&bus, &tenant, &chosen, "approved", output).await
             }

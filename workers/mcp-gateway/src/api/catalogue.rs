@@ -19,7 +19,6 @@ const NAMES_MAX: usize = 1000;
 const WHO: &str = "api";
 
 /// The routes of the catalogue. The tenant is the header `X-Cogo-Tenant`, and without one the default.
-#[must_use]
 pub fn routes(catalogue: Catalogue, principals: Principals) -> Router {
     Router::new()
         .route("/api/mcp/tools", get(tools))

@@ -48,6 +48,9 @@ pub(super) struct Known {
     pub(super) created_at: DateTime<Utc>,
 }
 
+/// One definition of a tool, who has it, and since when it is known.
+type Candidate<'s> = (Offer, &'s Offered, DateTime<Utc>);
+
 /// What a snapshot is made of.
 #[derive(Debug)]
 pub(super) struct Sources<'s> {
@@ -101,8 +104,7 @@ impl Snapshot {
     /// but the approved one is held; what nobody has approved is held as well, unless pinning is `first_use`, which
     /// approves the one that would count without pinning.
     pub(super) fn build(sources: &Sources<'_>) -> (Self, Vec<NewPin>) {
-        let mut tools: BTreeMap<(&str, &str), Vec<(Offer, &Offered, DateTime<Utc>)>> =
-            BTreeMap::new();
+        let mut tools: BTreeMap<(&str, &str), Vec<Candidate<'_>>> = BTreeMap::new();
         for offered in sources.offered {
             let (toolset, tool) = (offered.toolset.as_str(), offered.tool.as_str());
             let is_clear =

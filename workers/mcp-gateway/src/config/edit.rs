@@ -349,7 +349,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn a_link_stays_a_link_and_permissions_stay() {
-        use std::os::unix::fs::PermissionsExt as _;
+        use std::os::unix::fs::PermissionsExt;
         let (dir, real) = (tempfile::tempdir().expect("a directory"), given("{}"));
         let (link, target) = (dir.path().join(FILE), real.path().join(FILE));
         std::fs::set_permissions(&target, PermissionsExt::from_mode(0o640)).expect("set");

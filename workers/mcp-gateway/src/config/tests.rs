@@ -68,6 +68,27 @@ fn a_broken_rule_is_named_with_its_field() {
 }
 
 #[test]
+fn a_toolset_whose_tools_could_not_be_told_apart_is_refused() {
+    for (name, said) in
+        [("a__b", "must hold no __"), ("a_", "must hold no __"), ("cogo", "reserved")]
+    {
+        let message = refused(&format!(r#"{{"toolsets": {{"{name}": {{"url": "ws://h"}}}}}}"#));
+        assert!(
+            message.starts_with(&format!("toolsets.{name}: ")) && message.contains(said),
+            "{message}"
+        );
+    }
+    let message = refused(r#"{"mesh": {"tenants": {"acme": {"deny": ["browser"]}}}}"#);
+    assert!(
+        message.starts_with("mesh.tenants.acme.deny[0]: must be <toolset>__<tool>"),
+        "{message}"
+    );
+    let message =
+        refused(r#"{"toolsets": {"a": {"url": "ws://h", "tools": {"x": {"max_in_flight": 0}}}}}"#);
+    assert!(message.starts_with("toolsets.a.tools: must have a max_in_flight"), "{message}");
+}
+
+#[test]
 fn a_header_is_a_reference_and_never_a_value() {
     let text =
         r#"{"toolsets": {"a": {"url": "ws://h", "headers": {"authorization": "Bearer x"}}}}"#;
