@@ -64,7 +64,7 @@ fn a_token_that_may_operate_says_so() {
     let said = cogo().run_with(&["token", "inspect"], done.line());
     assert!(said.stdout.contains("MAY OPERATE"), "{said:?}");
     let said = cogo().run_with(&["token", "inspect", "--json"], done.line());
-    assert!(said.stdout.contains("\"operate\": true"), "{said:?}");
+    assert!(said.stdout.contains("\"operate\":true"), "{said:?}");
     cogo()
         .run(&["token", "mint", "--role", "service_role", "--operate"])
         .refused(2, &["--operate", "everything"]);

@@ -287,7 +287,7 @@ async fn machines_and_breakers_are_listed_within_their_tenant() {
         let worker =
             json!({"id": id, "tenant": tenant, "role": "echo", "topics": [topic], "info": info});
         site.bus.worker_seen(&worker).await.expect("seen");
-        let key = Id::new(tenant, &format!("echo.say.{id}"));
+        let key = Id::new(tenant, format!("echo.say.{id}"));
         let open = site.bus.circuit_set(&key, CircuitAction::Open(None), Some(id), Some("why"));
         open.await.expect("opened");
     }
