@@ -122,6 +122,14 @@ impl Site {
         self.principals.of_token(TOKEN).expect("the admin")
     }
 
+    /// The holder of the admin token, who acts for another tenant.
+    pub(crate) fn admin_of(&self, tenant: &'static str) -> Principal {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-admin-token", HeaderValue::from_static(TOKEN));
+        headers.insert("x-cogo-tenant", HeaderValue::from_static(tenant));
+        self.principals.of(&headers).expect("the admin")
+    }
+
     /// The holder of a key of the default tenant that may send to these topics.
     pub(crate) fn sender(&self, send: &[&str]) -> Principal {
         self.principals.of_token(&self.key(send, 3600)).expect("a key")
