@@ -77,7 +77,7 @@ struct Plan {
 
 impl Plan {
     fn new(global: &Global, limits: &Limits, what: What) -> Result<Self> {
-        let source = global.config()?;
+        let source = global.watched_config()?;
         let database =
             if what.embedded { global.named_database()? } else { Some(global.database()?) };
         let (policies, mut reload) = Policies::load(&source)?;
@@ -207,7 +207,10 @@ async fn run(
         None => None,
     };
     let demo_url = demo.as_ref().map(|demo| demo.url.clone());
-    let gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    let mut gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    if let Some(dir) = plan.source.dir() {
+        gateway = gateway.with_config_dir(dir);
+    }
     let artifacts = Store::folder(&plan.artifacts_dir, plan.hub.artifact_limits());
     let readiness = Readiness::new();
     let serving = readiness.register("hub");

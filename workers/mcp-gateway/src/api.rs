@@ -6,6 +6,7 @@
 //! | `GET /api/mcp/tools` | what the mesh offers a tenant |
 //! | `GET /api/mcp/pins`, `POST …/approve`, `…/revoke` | which definitions of tools are approved |
 //! | `POST /api/mcp/enqueue` | a tool call onto the bus |
+//! | `GET /api/mcp/toolsets`, `PUT`, `PATCH`, `DELETE /api/mcp/toolsets/{name}` | the servers of `configs/mcp.json`, changed |
 //! | `GET /api/mcp/config` | the toolsets, without secrets |
 //! | `GET /api/mcp/health` | all toolsets, pinged side by side |
 //! | `GET /api/mcp/ping/{toolset}/{tool}` | the server pinged and the tool found, never run |
@@ -13,6 +14,7 @@
 mod call;
 mod catalogue;
 mod enqueue;
+mod toolsets;
 mod view;
 
 use std::future::Future;
@@ -78,6 +80,7 @@ impl Gateway {
             .route("/api/mcp/health", get(health::<B>))
             .route("/api/mcp/ping/{toolset}/{tool}", get(ping::<B>))
             .with_state(Arc::new(api))
+            .merge(toolsets::routes(Arc::clone(self.toolsets()), self.config_dir()))
     }
 }
 

@@ -3,6 +3,7 @@
 pub(crate) mod asks;
 pub(crate) mod install;
 pub(crate) mod process;
+pub(crate) mod shelf;
 pub(crate) mod sick;
 
 use std::sync::{Arc, Mutex};
