@@ -70,11 +70,15 @@ async fn a_key_reaches_no_further_than_its_claims() -> Result<()> {
             .refusal(403, "CG403")?;
         assert!(told.contains(part), "{told}");
     }
-    let operate =
-        Sent::post("/rest/v1/rpc/bus_requeue", &acme(good.clone()), json!({"messages": []}))
-            .to(&hub)
-            .await?;
-    operate.refusal(403, "42501")?;
+    for (function, code, words) in
+        [("bus_requeue", "CG403", "--operate"), ("bus_drop", "42501", "bus_drop")]
+    {
+        let path = format!("/rest/v1/rpc/{function}");
+        let operate =
+            Sent::post(&path, &acme(good.clone()), json!({"messages": []})).to(&hub).await?;
+        let told = operate.refusal(403, code)?;
+        assert!(told.contains(words), "{told}");
+    }
     let own = Sent::post("/rest/v1/rpc/bus_claim", &acme(good), claim("w.1", "hub-test/here"))
         .to(&hub)
         .await?;

@@ -258,6 +258,7 @@ impl Request {
             }
         };
         self.cancel.armed = false;
+        connection.pass_on_reports().await;
         if let Some(fault) = self.probe.fault() {
             return Err(CallError::new(ErrorClass::Protocol, true, fault));
         }

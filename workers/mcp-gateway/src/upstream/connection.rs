@@ -21,7 +21,7 @@ use rmcp::transport::IntoTransport;
 use rmcp::{ClientHandler, RoleClient};
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::tools::{Tool, Tools};
@@ -62,9 +62,12 @@ pub(super) struct Connection {
     _closes: DropGuard,
 }
 
-/// See [`ProgressSinks`].
+/// How long a reply waits for progress reports that came before it.
+const REPORTS_WITHIN: std::time::Duration = std::time::Duration::from_millis(50);
+
+/// See [`ProgressSinks`]; and how many reports were passed on to them.
 #[derive(Default)]
-pub(super) struct Sinks(pub(super) ProgressSinks);
+pub(super) struct Sinks(pub(super) ProgressSinks, watch::Sender<u64>);
 
 impl std::fmt::Debug for Sinks {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -116,6 +119,16 @@ impl Lifecycle {
 }
 
 impl Connection {
+    /// Waits until the progress reports that came so far were passed on: rmcp has them done beside the reply, which
+    /// may so overtake the last of them.
+    pub(super) async fn pass_on_reports(&self) {
+        let due = self.wire.reports();
+        let mut passed_on = self.progress.1.subscribe();
+        let all = passed_on.wait_for(|passed_on| *passed_on >= due);
+        // One that rmcp could not read is never passed on.
+        let _too_long = tokio::time::timeout(REPORTS_WITHIN, all).await;
+    }
+
     /// Shakes hands over `transport` and reads the list of tools, both within `within`.
     pub(super) async fn establish<T, E, A>(
         transport: T,
@@ -343,8 +356,9 @@ impl ClientHandler for Client {
         // rmcp runs each notification in a task of its own, so they come in any order; a report's
         // value must grow (MCP, "Progress"), so what does not is an older one.
         let mut sinks = self.progress.0.lock().await;
-        let Some((last, sink)) = sinks.get_mut(&params.progress_token) else { return };
-        if params.progress > *last {
+        if let Some((last, sink)) = sinks.get_mut(&params.progress_token)
+            && params.progress > *last
+        {
             *last = params.progress;
             let mut report = json!({ "progress": params.progress });
             if let Some(total) = params.total {
@@ -355,6 +369,7 @@ impl ClientHandler for Client {
             }
             sink(report);
         }
+        self.progress.1.send_modify(|passed_on| *passed_on += 1);
     }
 
     async fn on_tool_list_changed(&self, _context: NotificationContext<RoleClient>) {

@@ -88,14 +88,16 @@ impl Client {
     }
 
     /// Keeps the reply's `result` as it came, when it passes by in an event stream.
-    fn watch(events: Events, id: i64, probe: Arc<Probe>) -> Events {
+    fn watch(wire: Arc<Wire>, events: Events, id: i64, probe: Arc<Probe>) -> Events {
         events
             .inspect(move |event| {
                 let text = event.as_ref().ok().and_then(|event| event.data.as_ref());
-                let Some(Ok(Value::Object(mut message))) = text.map(|t| serde_json::from_str(t))
+                let Some(Ok(mut message)) = text.map(|text| serde_json::from_str::<Value>(text))
                 else {
                     return;
                 };
+                wire.note_report(&message);
+                let Some(message) = message.as_object_mut() else { return };
                 if message.get("id").and_then(Value::as_i64) == Some(id)
                     && let Some(result) = message.remove("result")
                 {
@@ -141,7 +143,7 @@ impl StreamableHttpClient for Client {
         let Some((id, probe)) = call else { return outcome };
         match outcome {
             Ok(StreamableHttpPostResponse::Sse(events, session)) => {
-                let events = Self::watch(events, id, probe);
+                let events = Self::watch(Arc::clone(&self.wire), events, id, probe);
                 Ok(StreamableHttpPostResponse::Sse(events, session))
             }
             // A refusal of the session, say, which cannot name the request; rmcp would drop it and

@@ -6,7 +6,7 @@
 //! extensions, which are never serialized.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rmcp::model::{
@@ -86,6 +86,8 @@ pub(super) struct Wire {
     /// Calls that were written and not answered, by JSON-RPC id. An entry whose call was given up
     /// goes when its late reply comes, or when the map is next swept.
     pending: Mutex<HashMap<i64, Weak<Probe>>>,
+    /// How many progress reports came.
+    reports: AtomicU64,
     ended: OnceLock<String>,
     closed: CancellationToken,
     retired: CancellationToken,
@@ -95,6 +97,18 @@ pub(super) struct Wire {
 const SWEEP_AT: usize = 4096;
 
 impl Wire {
+    /// Notes a message that may be a progress report.
+    pub(super) fn note_report(&self, message: &Value) {
+        if message.get("method").and_then(Value::as_str) == Some("notifications/progress") {
+            self.reports.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// How many progress reports have come.
+    pub(super) fn reports(&self) -> u64 {
+        self.reports.load(Ordering::Acquire)
+    }
+
     /// Cancelled once nothing more will come.
     pub(super) fn closed(&self) -> &CancellationToken {
         &self.closed
@@ -168,6 +182,9 @@ impl Wire {
 
     fn message(&self, message: Value) -> Option<ServerJsonRpcMessage> {
         let answers = message.get("method").is_none();
+        if !answers {
+            self.note_report(&message);
+        }
         match message.get("id").and_then(number).filter(|_| answers) {
             Some(id) => match lock(&self.pending).remove(&id).and_then(|weak| weak.upgrade()) {
                 Some(probe) => Some(reply(id, &probe, message)),

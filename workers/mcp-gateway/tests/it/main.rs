@@ -8,6 +8,7 @@ mod fallback;
 mod handler;
 mod live;
 mod mesh;
+mod platform;
 mod real;
 mod sick;
 mod support;
