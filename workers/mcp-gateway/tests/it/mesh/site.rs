@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request as HttpRequest};
+use cogo::artifact::Store;
 use cogo::bus::{Bus, Feed};
 use cogo::clock::utc_now;
 use cogo::hub::realtime::Realtime;
@@ -40,6 +41,7 @@ pub(crate) struct Site {
     pub(crate) bus: Bus,
     pub(crate) db: TestDb,
     pub(crate) shutdown: Shutdown,
+    pub(crate) store: Store,
     principals: Principals,
     keys: Keys,
     router: axum::Router,
@@ -112,9 +114,22 @@ impl Site {
             .merge(api::call_routes(mesh.clone(), principals.clone(), &options));
         let limits = Limits::new(&options);
         let (builtin, who) = (platform::Deps::default(), principals.clone());
-        let endpoint = Endpoint::new(mesh.clone(), builtin, who, limits, &tasks, &shutdown);
+        let store = Store::folder(artifacts.path(), Default::default());
+        let endpoint =
+            Endpoint::new(mesh.clone(), builtin, store.clone(), who, limits, &tasks, &shutdown);
         let router = hub::router(state, routes, endpoint.routes());
-        Self { mesh, bus, db, shutdown, principals, keys, router, tasks, _artifacts: artifacts }
+        Self {
+            mesh,
+            bus,
+            db,
+            shutdown,
+            store,
+            principals,
+            keys,
+            router,
+            tasks,
+            _artifacts: artifacts,
+        }
     }
 
     /// The holder of the admin token.
@@ -140,6 +155,13 @@ impl Site {
         let claims = json!({"role": "authenticated", "tenant": "default", "send": send,
             "exp": utc_now().timestamp() + seconds});
         self.keys.mint(&serde_json::from_value(claims).expect("claims"))
+    }
+
+    /// The holder of a key with these claims, for an hour.
+    pub(crate) fn holder(&self, mut claims: Value) -> Principal {
+        claims["exp"] = json!(utc_now().timestamp() + 3600);
+        let key = self.keys.mint(&serde_json::from_value(claims).expect("claims"));
+        self.principals.of_token(&key).expect("a key")
     }
 
     /// Serves over TCP as well; the address.
