@@ -238,7 +238,7 @@ async fn run(
         .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
-    hub::maintenance::sweep_artifacts(artifacts, &plan.hub.retention, &tasks, &shutdown);
+    hub::maintenance::sweep_artifacts(artifacts.clone(), &plan.hub.retention, &tasks, &shutdown);
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
     let realtime = Realtime::start(
         parts.hub_bus.clone(),
@@ -271,6 +271,7 @@ async fn run(
     let endpoint = Endpoint::new(
         mesh.clone(),
         platform::Deps { policies: retry.clone() },
+        artifacts.clone(),
         state.principals(),
         limits,
         &tasks,

@@ -7,7 +7,7 @@
 
 //! | [`lifecycle`], [`routing`] | which revision a request is of; headers that must say what the body says |
 //! | [`asked`] | a request, with who sent it and what it carries |
-//! | [`tools`], [`call`], [`tasks`] | the methods that the endpoint answers itself |
+//! | [`tools`], [`call`], [`tasks`], [`resources`] | the methods that the endpoint answers itself |
 //! | [`calls`], [`places`] | what clients wait for and may cancel; how many of each may be |
 //! | [`sessions`] | sessions of revisions before 2026-07-28: whose they are, how many, until when |
 //! | [`server`] | what rmcp serves: `initialize`, `server/discover`, `subscriptions/listen`, streams of sessions |
@@ -28,6 +28,7 @@ mod http;
 mod lifecycle;
 mod places;
 mod reply;
+mod resources;
 mod routing;
 mod rpc;
 mod server;
@@ -42,6 +43,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::{any, get};
+use cogo::artifact::Store;
 use cogo::hub::{Principal, Principals};
 use cogo::shutdown::{Shutdown, Tasks};
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -92,6 +94,7 @@ pub struct Endpoint(Arc<Inner>);
 struct Inner {
     mesh: Mesh,
     builtin: platform::Deps,
+    artifacts: Store,
     principals: Principals,
     limits: Limits,
     calls: Calls,
@@ -111,11 +114,13 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint that calls tools by `mesh` and those of `builtin` itself, for whom `principals` lets in, until `shutdown` drains.
+    /// An endpoint that calls tools by `mesh` and those of `builtin` itself, and reads what is in `artifacts`,
+    /// for whom `principals` lets in, until `shutdown` drains.
     #[must_use]
     pub fn new(
         mesh: Mesh,
         builtin: platform::Deps,
+        artifacts: Store,
         principals: Principals,
         limits: Limits,
         tasks: &Tasks,
@@ -139,6 +144,7 @@ impl Endpoint {
         Self(Arc::new(Inner {
             mesh,
             builtin,
+            artifacts,
             principals,
             limits,
             calls: Calls::default(),
@@ -172,6 +178,9 @@ impl Endpoint {
                 | "tasks/cancel"
                 | "tasks/result"
                 | "tasks/list"
+                | "resources/read"
+                | "resources/list"
+                | "resources/templates/list"
         )
     }
 
@@ -185,6 +194,9 @@ impl Endpoint {
             "tasks/get" => self.get_task(&asked, params).await,
             "tasks/update" => self.update_task(&asked, params).await,
             "tasks/cancel" => self.cancel_task(&asked, params).await,
+            "resources/read" => self.read_resource(&asked, params).await,
+            "resources/list" => Ok(Self::list_resources(&asked)),
+            "resources/templates/list" => Ok(Self::list_templates(&asked)),
             method => Err(RpcError::no_method(method).with(json!({ "method": method }))),
         }
     }

@@ -28,7 +28,8 @@ async fn tools_are_listed_and_called_as_their_server_has_them() {
         (&json!("complete"), &json!("private"))
     );
 
-    let called = wire.ask("tools/call", json!({"name": "demo__add", "arguments": {"a": 1, "b": 2}}));
+    let called =
+        wire.ask("tools/call", json!({"name": "demo__add", "arguments": {"a": 1, "b": 2}}));
     let called = called.await;
     let result = called.result();
     assert_eq!(result["structuredContent"], json!({"sum": 3.0}));
@@ -47,7 +48,8 @@ async fn one_toolset_is_served_alone_under_its_tools_own_names() {
     let tools = listed.result()["tools"].as_array().expect("tools").clone();
     let names: Vec<_> = tools.iter().filter_map(|tool| tool["name"].as_str()).collect();
     assert_eq!(names, ["add", "echo", "fail", "sleep"]);
-    let called = wire.ask("tools/call", json!({"name": "echo", "arguments": {"message": "hi"}})).await;
+    let called =
+        wire.ask("tools/call", json!({"name": "echo", "arguments": {"message": "hi"}})).await;
     assert_eq!(called.result()["content"][0]["text"], "hi");
 }
 
@@ -56,12 +58,14 @@ async fn a_tools_failure_is_its_own_result_and_wrong_arguments_name_the_place() 
     let site = Site::new().await;
     let _machine = site.demo().await;
     let wire = Wire::of(&site).await;
-    let failed = wire.ask("tools/call", json!({"name": "demo__fail", "arguments": {"message": "no"}}));
+    let failed =
+        wire.ask("tools/call", json!({"name": "demo__fail", "arguments": {"message": "no"}}));
     let failed = failed.await;
     assert_eq!(failed.result()["isError"], true);
     assert_eq!(failed.result()["content"][0]["text"], "no");
     let before = site.messages().await;
-    let wrong = wire.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": 7}})).await;
+    let wrong =
+        wire.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": 7}})).await;
     assert_eq!(wrong.result()["isError"], true);
     assert_eq!(wrong.result()["_meta"]["cogo/pointer"], "/message");
     let unknown = wire.ask("tools/call", json!({"name": "demo__ecko", "arguments": {}})).await;
@@ -79,7 +83,8 @@ async fn who_may_not_is_refused_before_anything_is_read() {
     assert_eq!(nobody.status, 401);
     assert!(nobody.headers.contains_key("www-authenticate"));
     assert_eq!(wire.with_token("wrong").ask("tools/list", json!({})).await.status, 401);
-    let foreign = wire.modern("tools/list", json!({}), false).header("origin", "https://evil.example");
+    let foreign =
+        wire.modern("tools/list", json!({}), false).header("origin", "https://evil.example");
     assert_eq!(read(foreign.send().await.expect("an answer")).await.status, 403);
     let rebound = wire.modern("tools/list", json!({}), false).header("host", "evil.example");
     assert!(matches!(read(rebound.send().await.expect("an answer")).await.status, 400 | 403 | 421));
@@ -88,11 +93,15 @@ async fn who_may_not_is_refused_before_anything_is_read() {
     let other = wire.with_token(site.key(&["mcp-gateway/other"], 60));
     let listed = other.ask("tools/list", json!({})).await;
     let tools = listed.result()["tools"].as_array().expect("tools").clone();
-    assert!(!tools.iter().any(|tool| tool["name"].as_str().unwrap_or_default().starts_with("demo")));
-    let called = other.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": "x"}}));
+    assert!(
+        !tools.iter().any(|tool| tool["name"].as_str().unwrap_or_default().starts_with("demo"))
+    );
+    let called =
+        other.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": "x"}}));
     assert_eq!(called.await.code(), -32602);
     let own = wire.with_token(site.key(&["mcp-gateway/demo"], 60));
-    let called = own.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": "x"}}));
+    let called =
+        own.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": "x"}}));
     assert_eq!(called.await.result()["content"][0]["text"], "x");
 }
 
@@ -130,7 +139,8 @@ async fn progress_comes_in_order_and_before_the_result() {
     let site = Site::new().await;
     let _machine = site.demo().await;
     let wire = Wire::of(&site).await;
-    let params = json!({"name": "demo__sleep", "arguments": {"ms": 700}, "_meta": {"progressToken": "p"}});
+    let params =
+        json!({"name": "demo__sleep", "arguments": {"ms": 700}, "_meta": {"progressToken": "p"}});
     let answered = wire.ask("tools/call", params).await;
     let (last, before) = answered.messages.split_last().expect("messages");
     assert!(last["result"]["content"].is_array(), "{answered:?}");
@@ -166,8 +176,10 @@ async fn a_client_that_goes_away_finds_its_result_by_its_idempotency_key() {
     let other = json!({"name": "demo__sleep", "arguments": {"ms": 1}, "_meta": {"cogo/idempotency_key": "once"}});
     assert_eq!(wire.ask("tools/call", other).await.code(), -32004);
     // The header does as well.
-    let request = wire.modern("tools/call", json!({"name": "demo__sleep", "arguments": {"ms": 1500}}), false);
-    let answered = read(request.header("idempotency-key", "once").send().await.expect("an answer")).await;
+    let request =
+        wire.modern("tools/call", json!({"name": "demo__sleep", "arguments": {"ms": 1500}}), false);
+    let answered =
+        read(request.header("idempotency-key", "once").send().await.expect("an answer")).await;
     assert_eq!(answered.result()["_meta"]["cogo/message_id"], id, "it is the same call");
 }
 
@@ -180,7 +192,8 @@ async fn a_call_for_a_machine_that_is_away_waits_for_it() {
     let waiting = {
         let wire = wire.clone();
         async move {
-            wire.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": "late"}})).await
+            wire.ask("tools/call", json!({"name": "demo__echo", "arguments": {"message": "late"}}))
+                .await
         }
     };
     let back = async {
@@ -199,7 +212,8 @@ async fn a_deadline_ends_the_wait_for_a_machine_that_stays_away() {
     let wire = Wire::of(&site).await;
     machine.leave().await;
     let params = json!({"name": "demo__echo", "arguments": {"message": "x"}, "_meta": {"cogo/timeout_ms": 500}});
-    let answered = tokio::time::timeout(PATIENCE, wire.ask("tools/call", params)).await.expect("in time");
+    let answered =
+        tokio::time::timeout(PATIENCE, wire.ask("tools/call", params)).await.expect("in time");
     let result = answered.result();
     assert_eq!(result["isError"], true);
     assert!(result["_meta"]["cogo/message_id"].is_string(), "{result}");
@@ -214,7 +228,10 @@ async fn a_call_is_cancelled_by_a_notification_and_the_tool_hears_of_it() {
     let (wire, other) = (wire.clone(), wire);
     let calling = async {
         let answered = wire.ask("tools/call", params).await;
-        assert!(answered.messages.iter().all(|message| message.get("result").is_none()), "{answered:?}");
+        assert!(
+            answered.messages.iter().all(|message| message.get("result").is_none()),
+            "{answered:?}"
+        );
     };
     let cancelling = async {
         while site.messages().await == 0 {
@@ -224,7 +241,9 @@ async fn a_call_is_cancelled_by_a_notification_and_the_tool_hears_of_it() {
         let told = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}});
         assert_eq!(other.post(&told, &[]).await.status, 202);
     };
-    tokio::time::timeout(PATIENCE, async { tokio::join!(calling, cancelling) }).await.expect("in time");
+    tokio::time::timeout(PATIENCE, async { tokio::join!(calling, cancelling) })
+        .await
+        .expect("in time");
     let again = json!({"name": "demo__sleep", "arguments": {"ms": 60_000}, "_meta": {"cogo/idempotency_key": "long"}});
     let found = other.ask("tools/call", again).await;
     let text = found.result()["content"][0]["text"].as_str().expect("text").to_owned();
@@ -238,7 +257,8 @@ async fn a_key_may_wait_for_so_many_calls_and_no_more() {
     let site = Site::with_options(cogo_worker_mcp_gateway::config::Mesh::default(), options).await;
     let _machine = site.demo().await;
     let wire = Wire::of(&site).await;
-    let long = wire.modern("tools/call", json!({"name": "demo__sleep", "arguments": {"ms": 3000}}), false);
+    let long =
+        wire.modern("tools/call", json!({"name": "demo__sleep", "arguments": {"ms": 3000}}), false);
     let waiting = cogo::shutdown::Tasks::new().spawn(long.send());
     let mut refused = None;
     for _ in 0..100 {
@@ -257,4 +277,28 @@ async fn a_key_may_wait_for_so_many_calls_and_no_more() {
     assert_eq!(other.ask("tools/list", json!({})).await.status, 200);
     let answered = read(waiting.await.expect("it ends").expect("an answer")).await;
     assert_eq!(answered.result()["content"][0]["text"], "slept 3000 ms");
+}
+
+#[tokio::test]
+async fn what_a_result_links_to_is_read_by_whose_it_is() {
+    let site = Site::new().await;
+    let wire = Wire::of(&site).await;
+    let text =
+        site.store.put("default", b"a long text".to_vec(), "text/plain").await.expect("it is kept");
+    let image = site.store.put("default", vec![0xff, 0, 1], "image/png").await.expect("it is kept");
+    let read = wire.ask("resources/read", json!({"uri": text.uri()})).await;
+    assert_eq!(read.result()["contents"][0]["text"], "a long text");
+    let read = wire.ask("resources/read", json!({"uri": image.uri()})).await;
+    assert_eq!(read.result()["contents"][0]["blob"], "/wAB");
+    assert_eq!(read.result()["contents"][0]["mimeType"], "image/png");
+    let foreign =
+        site.store.put("other", b"not yours".to_vec(), "text/plain").await.expect("it is kept");
+    let key = wire.with_token(site.key(&["mcp-gateway/demo"], 60));
+    assert_eq!(key.ask("resources/read", json!({"uri": foreign.uri()})).await.code(), -32602);
+    assert_eq!(
+        wire.ask("resources/read", json!({"uri": "file:///etc/passwd"})).await.code(),
+        -32602
+    );
+    let templates = wire.ask("resources/templates/list", json!({})).await;
+    assert!(templates.result()["resourceTemplates"].is_array());
 }

@@ -11,7 +11,8 @@ async fn a_session_serves_tools_and_ends() {
     let _machine = site.demo().await;
     let wire = Wire::of(&site).await;
     let id = wire.session().await;
-    let called = wire.post(&call("a", "demo__echo", json!({"message": "hi"})), &of_session(&id)).await;
+    let called =
+        wire.post(&call("a", "demo__echo", json!({"message": "hi"})), &of_session(&id)).await;
     assert_eq!(called.last()["id"], "a");
     assert_eq!(called.result()["content"][0]["text"], "hi");
     assert!(called.result().get("resultType").is_none(), "older clients get what they know");
@@ -77,7 +78,8 @@ async fn a_client_of_today_subscribes_to_changes() {
     let site = Site::new().await;
     let wire = Wire::of(&site).await;
     let params = json!({"notifications": {"toolsListChanged": true}});
-    let stream = wire.modern("subscriptions/listen", params, false).send().await.expect("an answer");
+    let stream =
+        wire.modern("subscriptions/listen", params, false).send().await.expect("an answer");
     assert_eq!(stream.status().as_u16(), 200);
     let _machine = Machine::start(&site.db, &[]).await;
     until(stream, |message| message["method"] == "notifications/tools/list_changed").await;
@@ -90,7 +92,8 @@ async fn a_stream_ends_with_its_key() {
     // Keys are taken for some seconds after their end (the leeway of clocks).
     let short = wire.with_token(site.key(&["mcp-gateway/demo"], 2 - cogo::identity::LEEWAY_S));
     let params = json!({"notifications": {"toolsListChanged": true}});
-    let stream = short.modern("subscriptions/listen", params, false).send().await.expect("an answer");
+    let stream =
+        short.modern("subscriptions/listen", params, false).send().await.expect("an answer");
     assert_eq!(stream.status().as_u16(), 200);
     let ended = read(stream).await;
     assert!(ended.messages.len() <= 2, "{ended:?}");

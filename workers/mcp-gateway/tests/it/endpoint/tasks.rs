@@ -9,8 +9,7 @@ use crate::mesh::site::Site;
 use crate::support::PATIENCE;
 
 async fn site(task_after_ms: u64) -> Site {
-    let config =
-        cogo_worker_mcp_gateway::config::Mesh { task_after_ms, ..Default::default() };
+    let config = cogo_worker_mcp_gateway::config::Mesh { task_after_ms, ..Default::default() };
     Site::with(config).await
 }
 

@@ -90,7 +90,12 @@ impl Wire {
     }
 
     /// A request of 2026-07-28, without a session.
-    pub(crate) fn modern(&self, method: &str, params: Value, tasks: bool) -> reqwest::RequestBuilder {
+    pub(crate) fn modern(
+        &self,
+        method: &str,
+        params: Value,
+        tasks: bool,
+    ) -> reqwest::RequestBuilder {
         let (body, headers) = modern(method, params, tasks);
         let headers: Vec<_> = headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         self.request(&body.to_string(), &headers)
@@ -133,7 +138,11 @@ pub(crate) fn call(id: impl Into<Value>, name: &str, arguments: Value) -> Value 
 }
 
 /// The body and the headers of a request of 2026-07-28.
-pub(crate) fn modern(method: &str, mut params: Value, tasks: bool) -> (Value, Vec<(String, String)>) {
+pub(crate) fn modern(
+    method: &str,
+    mut params: Value,
+    tasks: bool,
+) -> (Value, Vec<(String, String)>) {
     let meta = &mut params["_meta"];
     meta["io.modelcontextprotocol/protocolVersion"] = json!(MODERN);
     meta["io.modelcontextprotocol/clientCapabilities"] = match tasks {
@@ -169,10 +178,7 @@ fn events(text: &str) -> Vec<Value> {
 }
 
 /// The messages of a stream that stays open, until one fits.
-pub(crate) async fn until(
-    response: reqwest::Response,
-    fits: impl Fn(&Value) -> bool,
-) -> Value {
+pub(crate) async fn until(response: reqwest::Response, fits: impl Fn(&Value) -> bool) -> Value {
     let mut chunks = response.bytes_stream();
     let mut text = String::new();
     let wait = async {

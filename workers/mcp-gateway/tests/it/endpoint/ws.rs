@@ -69,7 +69,8 @@ async fn a_socket_serves_a_session() {
     slow["params"]["_meta"] = json!({"progressToken": 5});
     send(&mut socket, &slow).await;
     assert_eq!(next(&mut socket).await["params"]["progressToken"], 5);
-    let cancelled = json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}});
+    let cancelled =
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}});
     send(&mut socket, &cancelled).await;
     send(&mut socket, &call(4, "demo__echo", json!({"message": "on"}))).await;
     let answer = loop {
@@ -89,7 +90,8 @@ async fn a_socket_serves_requests_of_today_and_tells_of_changes() {
     let (body, _) = modern("tools/list", json!({}), false);
     send(&mut socket, &body).await;
     assert_eq!(next(&mut socket).await["result"]["resultType"], "complete");
-    let (body, _) = modern("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}), false);
+    let (body, _) =
+        modern("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}), false);
     send(&mut socket, &body).await;
     assert_eq!(next(&mut socket).await["method"], "notifications/subscriptions/acknowledged");
     let _machine = Machine::start(&site.db, &[]).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, HeaderValue, Request as HttpRequest};
+use cogo::artifact::Store;
 use cogo::bus::{Bus, Feed};
 use cogo::clock::utc_now;
 use cogo::hub::realtime::Realtime;
@@ -40,6 +41,7 @@ pub(crate) struct Site {
     pub(crate) bus: Bus,
     pub(crate) db: TestDb,
     pub(crate) shutdown: Shutdown,
+    pub(crate) store: Store,
     principals: Principals,
     keys: Keys,
     router: axum::Router,
@@ -113,9 +115,22 @@ impl Site {
             .merge(api::catalogue_routes(mesh.catalogue().clone(), principals.clone()));
         let limits = Limits::new(&options);
         let (builtin, who) = (platform::Deps::default(), principals.clone());
-        let endpoint = Endpoint::new(mesh.clone(), builtin, who, limits, &tasks, &shutdown);
+        let store = Store::folder(artifacts.path(), Default::default());
+        let endpoint =
+            Endpoint::new(mesh.clone(), builtin, store.clone(), who, limits, &tasks, &shutdown);
         let router = hub::router(state, routes, endpoint.routes());
-        Self { mesh, bus, db, shutdown, principals, keys, router, tasks, _artifacts: artifacts }
+        Self {
+            mesh,
+            bus,
+            db,
+            shutdown,
+            store,
+            principals,
+            keys,
+            router,
+            tasks,
+            _artifacts: artifacts,
+        }
     }
 
     /// The holder of the admin token.
@@ -148,6 +163,13 @@ impl Site {
         let claims = json!({"role": "authenticated", "tenant": "default", "send": send,
             "exp": utc_now().timestamp() + seconds});
         self.keys.mint(&serde_json::from_value(claims).expect("claims"))
+    }
+
+    /// The holder of a key with these claims, for an hour.
+    pub(crate) fn holder(&self, mut claims: Value) -> Principal {
+        claims["exp"] = json!(utc_now().timestamp() + 3600);
+        let key = self.keys.mint(&serde_json::from_value(claims).expect("claims"));
+        self.principals.of_token(&key).expect("a key")
     }
 
     /// Serves over TCP as well; the address.
@@ -323,10 +345,7 @@ impl Machine {
             drain: Duration::from_secs(1),
             retry: Live::default(),
             breaker: Live::default(),
-            artifacts: cogo::artifact::Store::folder(
-                dir.path(),
-                cogo::artifact::Limits::default(),
-            ),
+            artifacts: Store::folder(dir.path(), cogo::artifact::Limits::default()),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
             reread: Live::default(),

@@ -1,0 +1,99 @@
+//! `resources/*`: what results lead to, where they were too large for a message (`cogo://artifacts/…`).
+//!
+//! There are too many to list, and who has a link needs no list.
+
+use serde_json::{Map, Value, json};
+
+use super::Endpoint;
+use super::asked::Asked;
+use super::rpc::{Answer, INTERNAL, INVALID_PARAMS, RpcError};
+use crate::artifacts::{self, Error};
+
+/// Before 2026-07-28 a resource that is not there has a code of its own.
+const NOT_FOUND: i32 = -32002;
+/// How the URI of an artifact looks.
+const TEMPLATE: &str = "cogo://artifacts/{tenant}/{sha256}";
+
+impl Endpoint {
+    /// One artifact, as text where it is text.
+    pub(super) async fn read_resource(&self, asked: &Asked, params: Map<String, Value>) -> Answer {
+        let Some(uri) = params.get("uri").and_then(Value::as_str) else {
+            return Err(RpcError::invalid("uri", "must be a string"));
+        };
+        let (mime, bytes) =
+            artifacts::read(&self.0.artifacts, &asked.who, uri).await.map_err(|error| {
+                let code = match (&error, asked.client.modern) {
+                    (Error::Missing { .. }, true) => INVALID_PARAMS,
+                    (Error::Missing { .. }, false) => NOT_FOUND,
+                    _ => INTERNAL,
+                };
+                RpcError::new(code, error.to_string()).with(json!({ "uri": uri }))
+            })?;
+        let content = match String::from_utf8(bytes) {
+            Ok(text) if is_text(&mime) => json!({ "uri": uri, "mimeType": mime, "text": text }),
+            Ok(text) => blob(uri, &mime, text.as_bytes()),
+            Err(bytes) => blob(uri, &mime, bytes.as_bytes()),
+        };
+        Ok(cached(asked, json!({ "contents": [content] })))
+    }
+
+    /// No list: artifacts are found by the results that link to them.
+    pub(super) fn list_resources(asked: &Asked) -> Value {
+        cached(asked, json!({ "resources": [] }))
+    }
+
+    /// How links look.
+    pub(super) fn list_templates(asked: &Asked) -> Value {
+        let template = json!({
+            "uriTemplate": TEMPLATE, "name": "artifact", "title": "Artifact",
+            "description": "A part of a tool's result that was too large for it; the result has the link.",
+        });
+        cached(asked, json!({ "resourceTemplates": [template] }))
+    }
+}
+
+fn cached(asked: &Asked, mut result: Value) -> Value {
+    if asked.client.modern {
+        result["resultType"] = json!("complete");
+        result["ttlMs"] = json!(0);
+        result["cacheScope"] = json!("private");
+    }
+    result
+}
+
+fn is_text(mime: &str) -> bool {
+    mime.starts_with("text/") || mime.ends_with("json") || mime.ends_with("xml")
+}
+
+fn blob(uri: &str, mime: &str, bytes: &[u8]) -> Value {
+    json!({ "uri": uri, "mimeType": mime, "blob": base64(bytes) })
+}
+
+/// Base64 with the standard alphabet and padding (RFC 4648, section 4).
+fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or_default());
+        let bits = (at(0) << 16) | (at(1) << 8) | at(2);
+        for (index, shift) in [18, 12, 6, 0].into_iter().enumerate() {
+            let six = (bits >> shift) & 63;
+            text.push(if index > chunk.len() { '=' } else { char::from(ALPHABET[six as usize]) });
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::base64;
+
+    #[test]
+    fn bytes_are_written_as_the_standard_has_it() {
+        for (bytes, text) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
+        {
+            assert_eq!(base64(bytes.as_bytes()), text);
+        }
+    }
+}
