@@ -39,7 +39,6 @@ struct Calls {
 
 /// The route by which tools are called over plain HTTP. `options` say how long a call may be waited for, and by how
 /// many at once.
-#[must_use]
 pub fn routes(mesh: Mesh, principals: Principals, options: &hub::Options) -> Router {
     let calls = Calls {
         mesh,
