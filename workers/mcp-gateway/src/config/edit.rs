@@ -352,7 +352,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let (dir, real) = (tempfile::tempdir().expect("a directory"), given("{}"));
         let (link, target) = (dir.path().join(FILE), real.path().join(FILE));
-        std::fs::set_permissions(&target, PermissionsExt::from_mode(0o640)).expect("set");
+        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(0o640)).expect("set");
         std::os::unix::fs::symlink(&target, &link).expect("linked");
         let mut edit = Edit::begin(dir.path()).expect("begun");
         edit.put("a", &Toolset::at("ws://localhost:1"), false).expect("added");
