@@ -39,7 +39,8 @@ fn a_browser_behind_a_nat_shows_an_mcp_client_its_pages() -> Result<()> {
     assert!(until(has_it), "{:?}\n{}", client.tools(), world.worker_log());
 
     let screenshot = |colour: [u8; 3]| {
-        let taken = client.call("browser__browser_take_screenshot", json!({"type": "png"}));
+        let taken =
+            client.call("browser__browser_take_screenshot", json!({"type": "png", "scale": "css"}));
         let picture = picture(&taken);
         assert_eq!((picture.width, picture.height), VIEWPORT);
         for (x, y) in [(0, 0), (VIEWPORT.0 - 1, VIEWPORT.1 - 1), (VIEWPORT.0 / 2, 5)] {

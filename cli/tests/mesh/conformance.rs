@@ -25,7 +25,7 @@ const STAMP: usize = "-2026-07-28T00-00-00-000Z".len();
 #[test]
 fn the_conformance_suite_says_what_the_documentation_says() {
     let proxy = Proxy::bind();
-    let hub = Hub::start(&json!({"allowed_origins": [proxy.origin]}), json!({}));
+    let hub = Hub::start(&json!({"allowed_origins": [proxy.origin]}), &json!({}));
     let key = hub.client_key();
     proxy.forward(&hub.url, &key);
     let fixture = Fixture::start();

@@ -10,7 +10,7 @@ use crate::support::temp_dir;
 
 #[test]
 fn the_inspector_lists_and_calls_tools() {
-    let hub = Hub::start(&json!({}), json!({}));
+    let hub = Hub::start(&json!({}), &json!({}));
     let fixture = Fixture::start();
     let _worker = hub.join_with_fixture("machine", &fixture);
     listed(&hub, "fixture__greet");

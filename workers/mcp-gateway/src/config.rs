@@ -124,7 +124,7 @@ fn max_frame_bytes() -> usize {
 }
 
 /// A secret by reference: the name of the environment variable that holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FromEnv {
     /// The variable's name.

@@ -348,11 +348,12 @@ async fn kept(
         Ok(Reply { result, server, latency_ms }) => {
             Ok(Reply { result: fit(result).await?, server, latency_ms })
         }
-        Err(CallError { detail: Some(detail), class, sent, message, latency_ms, unasked }) => {
-            let detail = Some(fit(detail).await?);
-            Err(CallError { detail, class, sent, message, latency_ms, unasked })
+        Err(mut error) => {
+            if let Some(detail) = error.detail.take() {
+                error.detail = Some(fit(detail).await?);
+            }
+            Err(error)
         }
-        Err(error) => Err(error),
     }
 }
 

@@ -1,9 +1,44 @@
 //! Secrets that stand where they would be written down: in commands and requests that change the file.
 
-use reqwest::Url;
+use std::fmt;
 
-use super::{EnvValue, Toolset};
+use reqwest::Url;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+use super::{EnvValue, FromEnv, Toolset};
 use crate::redact::is_secret;
+
+impl<'de> Deserialize<'de> for FromEnv {
+    /// Whoever writes the value itself is told so without having it repeated, into a log or an answer.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Fields {
+            from_env: String,
+        }
+        struct Reference;
+        impl<'de> Visitor<'de> for Reference {
+            type Value = FromEnv;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a reference, {\"from_env\": \"NAME\"}")
+            }
+
+            fn visit_str<E: Error>(self, _the_secret: &str) -> Result<FromEnv, E> {
+                Err(E::custom(
+                    "must be a reference, {\"from_env\": \"NAME\"}: the value itself has no place here",
+                ))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FromEnv, A::Error> {
+                let fields = <Fields as Deserialize>::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(FromEnv { from_env: fields.from_env })
+            }
+        }
+        deserializer.deserialize_any(Reference)
+    }
+}
 
 impl Toolset {
     /// Finds what looks like a secret and stands in the entry itself: the field, and what to do about it. A person who

@@ -219,8 +219,15 @@ fn finished(asked: &Asked, mut result: Value, started: Option<&Started>) -> Valu
         result["_meta"]["cogo/message_id"] = json!(started.id);
         result["_meta"]["cogo/trace_id"] = json!(started.trace_id);
     }
-    if asked.client.modern && result.get("resultType").is_none() {
-        result["resultType"] = json!("complete");
+    match asked.client.modern {
+        true if result.get("resultType").is_none() => result["resultType"] = json!("complete"),
+        true => {}
+        // It says how to read an answer, not what the tool said; older clients know one way.
+        false => {
+            if let Some(result) = result.as_object_mut() {
+                result.shift_remove("resultType");
+            }
+        }
     }
     result
 }

@@ -17,7 +17,7 @@ use crate::support::sick::{Discover, Sick};
 
 /// Takes down what is published.
 #[derive(Clone, Default)]
-struct Notebook(Arc<Mutex<Vec<NewMessage>>>);
+pub(crate) struct Notebook(Arc<Mutex<Vec<NewMessage>>>);
 
 impl Publish for Notebook {
     async fn publish(&self, message: NewMessage) -> Result<Receipt, bus::Error> {

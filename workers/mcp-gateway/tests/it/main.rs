@@ -3,9 +3,13 @@
 mod api;
 mod catalogue;
 mod demo;
+mod endpoint;
 mod fallback;
 mod handler;
+mod live;
 mod mesh;
 mod real;
 mod sick;
 mod support;
+mod tls;
+mod toolsets;

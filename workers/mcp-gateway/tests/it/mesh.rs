@@ -2,5 +2,5 @@
 
 mod calls;
 mod http;
-mod site;
+pub(crate) mod site;
 mod tasks;

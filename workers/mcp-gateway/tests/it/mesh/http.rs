@@ -135,6 +135,21 @@ async fn a_full_queue_says_when_to_try_again() {
 }
 
 #[tokio::test]
+async fn the_tools_of_the_bus_are_called_as_any_other() {
+    let site = Site::new().await;
+    let workers = site.post("/api/mcp/cogo/list_workers", json!({}), &[]).await;
+    assert_eq!(
+        (workers.status, &workers.json["result"]["isError"]),
+        (200, &json!(false)),
+        "{workers:?}"
+    );
+    let wrong = site.post("/api/mcp/cogo/get_message", json!({"id": 7}), &[]).await;
+    assert_eq!((wrong.status, &wrong.json["pointer"]), (400, &json!("/id")), "{wrong:?}");
+    assert_eq!(site.post("/api/mcp/cogo/nonsense", json!({}), &[]).await.status, 404);
+    assert_eq!(site.messages().await, 0);
+}
+
+#[tokio::test]
 async fn the_older_routes_still_answer() {
     let site = Site::new().await;
     let _machine = site.demo().await;

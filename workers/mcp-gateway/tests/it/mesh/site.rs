@@ -22,8 +22,11 @@ use cogo_worker_mcp_gateway::api;
 use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::config::{self, Config, Toolset};
 use cogo_worker_mcp_gateway::demo::Demo;
+use cogo_worker_mcp_gateway::endpoint::{Endpoint, Limits};
 use cogo_worker_mcp_gateway::mesh::{Mesh, Outcome, Request, Started, Task};
+use cogo_worker_mcp_gateway::platform;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tower::ServiceExt as _;
 
@@ -64,12 +67,15 @@ impl Site {
     }
 
     pub(crate) async fn with(config: config::Mesh) -> Self {
+        Self::with_options(config, Options::default()).await
+    }
+
+    pub(crate) async fn with_options(config: config::Mesh, options: Options) -> Self {
         let db = TestDb::new().await;
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let bus = Bus::new(db.pool().clone());
         let feed = Feed::start(bus.clone(), &tasks, &shutdown);
         let keys = Keys::new(&[SECRET]).expect("a secret");
-        let options = Options::default();
         let realtime = Realtime::start(
             bus.clone(),
             feed.clone(),
@@ -104,7 +110,10 @@ impl Site {
         let routes = hub_only
             .routes(bus.clone(), live, Some(mesh.catalogue().clone()))
             .merge(api::call_routes(mesh.clone(), principals.clone(), &options));
-        let router = hub::router(state, routes, axum::Router::new());
+        let limits = Limits::new(&options);
+        let (builtin, who) = (platform::Deps::default(), principals.clone());
+        let endpoint = Endpoint::new(mesh.clone(), builtin, who, limits, &tasks, &shutdown);
+        let router = hub::router(state, routes, endpoint.routes());
         Self { mesh, bus, db, shutdown, principals, keys, router, tasks, _artifacts: artifacts }
     }
 
@@ -113,12 +122,33 @@ impl Site {
         self.principals.of_token(TOKEN).expect("the admin")
     }
 
+    /// The holder of the admin token, who acts for another tenant.
+    pub(crate) fn admin_of(&self, tenant: &'static str) -> Principal {
+        let mut headers = HeaderMap::new();
+        headers.insert("x-admin-token", HeaderValue::from_static(TOKEN));
+        headers.insert("x-cogo-tenant", HeaderValue::from_static(tenant));
+        self.principals.of(&headers).expect("the admin")
+    }
+
     /// The holder of a key of the default tenant that may send to these topics.
     pub(crate) fn sender(&self, send: &[&str]) -> Principal {
+        self.principals.of_token(&self.key(send, 3600)).expect("a key")
+    }
+
+    /// A key of the default tenant that may send to these topics, good for some seconds.
+    pub(crate) fn key(&self, send: &[&str], seconds: i64) -> String {
         let claims = json!({"role": "authenticated", "tenant": "default", "send": send,
-            "exp": utc_now().timestamp() + 3600});
-        let key = self.keys.mint(&serde_json::from_value(claims).expect("claims"));
-        self.principals.of_token(&key).expect("a key")
+            "exp": utc_now().timestamp() + seconds});
+        self.keys.mint(&serde_json::from_value(claims).expect("claims"))
+    }
+
+    /// Serves over TCP as well; the address.
+    pub(crate) async fn listen(&self) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
+        self.tasks.spawn(async move { hub::serve(listener, router, &shutdown).await });
+        address
     }
 
     /// A machine with these servers joins, and what it offers is waited for.
