@@ -241,4 +241,3 @@ impl SessionManager for Sessions {
         self.0.rmcp.restore_session(id).await
     }
 }
-
