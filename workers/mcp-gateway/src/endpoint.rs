@@ -204,8 +204,7 @@ impl Endpoint {
     /// Does as a client says that cancels one of its requests.
     async fn cancelled(&self, who: &Principal, scope: calls::Scope, message: &Incoming) {
         let Some(id) = message.params.get("requestId") else { return };
-        let Some(waiting) = calls::Key::new(scope, id).and_then(|key| self.0.calls.find(&key))
-        else {
+        let Some(waiting) = calls::Key::new(scope, id).and_then(|key| self.0.calls.find(&key)) else {
             return; // it has ended, or never was
         };
         waiting.unwanted.cancel();

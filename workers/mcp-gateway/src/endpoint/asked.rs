@@ -83,8 +83,7 @@ impl Carried {
             Some(ms) => {
                 let timeout = ms.as_u64().filter(|ms| *ms > 0).map(Duration::from_millis);
                 let Some(timeout) = timeout.filter(|timeout| *timeout <= MAX_TIMEOUT) else {
-                    let rule =
-                        format!("must be a whole number from 1 to {}", MAX_TIMEOUT.as_millis());
+                    let rule = format!("must be a whole number from 1 to {}", MAX_TIMEOUT.as_millis());
                     return Err(RpcError::invalid("_meta.cogo/timeout_ms", rule));
                 };
                 self.timeout = Some(timeout);

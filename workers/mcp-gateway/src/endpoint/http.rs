@@ -13,7 +13,6 @@ use cogo::hub::{ApiError, Principal};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
-use super::Endpoint;
 use super::asked::{Asked, Carried};
 use super::calls::{Key, Scope};
 use super::lifecycle::{self, Client, Lifecycle};
@@ -21,6 +20,7 @@ use super::reply::{self, Work};
 use super::rpc::{INVALID_REQUEST, Incoming, NO_SESSION, RpcError, response};
 use super::server::Caller;
 use super::sessions::InUse;
+use super::Endpoint;
 
 /// Names a session, in a request's headers.
 const SESSION: &str = "mcp-session-id";
@@ -200,8 +200,7 @@ impl Endpoint {
         match self.0.sessions.of(named, &caller.who, caller.toolset.as_deref()) {
             Some(session) => Ok(Some(session)),
             None => {
-                let error =
-                    RpcError::new(NO_SESSION, "there is no such session; begin with initialize");
+                let error = RpcError::new(NO_SESSION, "there is no such session; begin with initialize");
                 Err(refusal(StatusCode::NOT_FOUND, id, error))
             }
         }
@@ -278,7 +277,8 @@ fn too_many(id: &Value, error: RpcError) -> Response {
 fn refusal(status: StatusCode, id: &Value, error: RpcError) -> Response {
     let retry_after = error.data.as_ref().and_then(|data| data["retry_after_ms"].as_u64());
     let body = response(id, &Err(error));
-    let mut response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
+    let mut response =
+        (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
     if let Some(ms) = retry_after {
         let seconds = HeaderValue::from(ms.div_ceil(1000));
         response.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -122,11 +122,10 @@ pub(super) fn of_message(
     if !modern && (version.is_none() || capabilities.is_none()) {
         return Ok(Lifecycle::Session);
     }
-    let missing: Vec<_> =
-        [(VERSION_KEY, version.is_none()), (CAPABILITIES_KEY, capabilities.is_none())]
-            .into_iter()
-            .filter_map(|(key, missing)| missing.then_some(key))
-            .collect();
+    let missing: Vec<_> = [(VERSION_KEY, version.is_none()), (CAPABILITIES_KEY, capabilities.is_none())]
+        .into_iter()
+        .filter_map(|(key, missing)| missing.then_some(key))
+        .collect();
     if !missing.is_empty() {
         let message = format!(
             "request _meta is missing or has malformed required fields: {}",
@@ -156,8 +155,7 @@ mod tests {
     use super::*;
 
     fn message(meta: Value) -> Incoming {
-        let body =
-            json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"_meta": meta}});
         Incoming::read(body.to_string().as_bytes()).unwrap().unwrap()
     }
 

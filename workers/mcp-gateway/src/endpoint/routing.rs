@@ -35,9 +35,9 @@ pub(super) fn check(headers: &HeaderMap, message: &Incoming) -> Result<(), RpcEr
     match one(headers, NAME)?.map(decoded) {
         None => mismatch(format!("missing required Mcp-Name header for `{method}`")),
         Some(None) => mismatch("Mcp-Name header is not valid Base64"),
-        Some(Some(name)) if name != expected => {
-            mismatch(format!("Mcp-Name header `{name}` does not match body value `{expected}`"))
-        }
+        Some(Some(name)) if name != expected => mismatch(format!(
+            "Mcp-Name header `{name}` does not match body value `{expected}`"
+        )),
         Some(Some(_)) => Ok(()),
     }
 }
@@ -162,8 +162,7 @@ mod tests {
     }
 
     fn call(name: &str) -> Incoming {
-        let body =
-            json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name}});
         Incoming::read(body.to_string().as_bytes()).unwrap().unwrap()
     }
 
@@ -173,10 +172,7 @@ mod tests {
         check(&good, &call("demo__echo")).unwrap();
         for (bad, why) in [
             (headers(&[(NAME, "demo__echo")]), "missing required Mcp-Method header"),
-            (
-                headers(&[(METHOD, "tools/list"), (NAME, "demo__echo")]),
-                "does not match body method",
-            ),
+            (headers(&[(METHOD, "tools/list"), (NAME, "demo__echo")]), "does not match body method"),
             (headers(&[(METHOD, "tools/call")]), "missing required Mcp-Name header"),
             (headers(&[(METHOD, "tools/call"), (NAME, "other")]), "does not match body value"),
             (headers(&[(METHOD, "tools/call"), (NAME, "=?base64?!?=")]), "not valid Base64"),

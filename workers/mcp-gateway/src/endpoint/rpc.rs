@@ -171,8 +171,7 @@ impl Incoming {
         let value: Value = serde_json::from_slice(bytes)
             .map_err(|error| RpcError::new(PARSE_ERROR, format!("the body is no JSON: {error}")))?;
         let Value::Object(mut message) = value else {
-            let message =
-                "the body must be one JSON-RPC message, as an object; batches are not taken";
+            let message = "the body must be one JSON-RPC message, as an object; batches are not taken";
             return Err(RpcError::new(INVALID_REQUEST, message));
         };
         let refuse = |message: &str| Err(RpcError::new(INVALID_REQUEST, message));

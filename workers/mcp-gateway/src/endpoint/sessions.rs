@@ -241,3 +241,4 @@ impl SessionManager for Sessions {
         self.0.rmcp.restore_session(id).await
     }
 }
+

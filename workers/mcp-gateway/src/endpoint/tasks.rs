@@ -46,11 +46,7 @@ impl Endpoint {
     }
 
     /// Answers to what a task's tool asks.
-    pub(super) async fn update_task(
-        &self,
-        asked: &Asked,
-        mut params: Map<String, Value>,
-    ) -> Answer {
+    pub(super) async fn update_task(&self, asked: &Asked, mut params: Map<String, Value>) -> Answer {
         asked.client.needs_tasks()?;
         let id = task_id(&params)?;
         let Some(Value::Object(responses)) = params.remove("inputResponses") else {

@@ -49,8 +49,7 @@ pub(super) async fn upgrade(
     };
     let (mut parts, _) = request.into_parts();
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(&mut parts, &()).await else {
-        let refused =
-            ApiError::new(Code::InvalidArgument, "this is for WebSockets: send an upgrade");
+        let refused = ApiError::new(Code::InvalidArgument, "this is for WebSockets: send an upgrade");
         return refused.with_status(StatusCode::UPGRADE_REQUIRED).into_response();
     };
     let limits = &endpoint.0.limits.hub;
@@ -59,8 +58,7 @@ pub(super) async fn upgrade(
         Ok(place) => place,
         Err(taken) => {
             let whose = if taken == Taken::All { "the hub" } else { "this key" };
-            let message =
-                format!("{whose} has as many sockets as it may (hub.json, mcp.max_sockets)");
+            let message = format!("{whose} has as many sockets as it may (hub.json, mcp.max_sockets)");
             let refused = ApiError::new(Code::RateLimited, message);
             return refused.with_retry_after(Duration::from_secs(10)).into_response();
         }
@@ -312,11 +310,8 @@ impl Socket {
             std::future::ready(Ok::<_, tokio_util::sync::PollSendError<Out>>(Out::Text(text)))
         });
         let inner = &self.endpoint.0;
-        let server = Server::new(
-            inner.mesh.catalogue().clone(),
-            inner.tasks.clone(),
-            Some(self.caller.clone()),
-        );
+        let server =
+            Server::new(inner.mesh.catalogue().clone(), inner.tasks.clone(), Some(self.caller.clone()));
         let gone = self.gone.child_token();
         inner.tasks.spawn(async move {
             let transport = (Box::pin(outgoing), Box::pin(incoming));
@@ -327,3 +322,4 @@ impl Socket {
         to_rmcp
     }
 }
+
