@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::client::Sdk;
+use crate::hub::busy;
 use crate::inside::inside;
 use crate::net::impossible;
 use crate::support::until;
@@ -29,6 +30,7 @@ fn a_browser_behind_a_nat_shows_an_mcp_client_its_pages() -> Result<()> {
             writeln!(stderr, "mesh: skipped, since network namespaces cannot be had here: {why}");
         return Ok(());
     }
+    let _busy = busy();
     check_chromium();
     let mut world = World::new()?;
     world.net.check_that_nothing_comes_in()?;

@@ -1,6 +1,7 @@
 //! The real `cogo up`, and workers that join it by a URL and a key.
 
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use serde_json::{Value, json};
 
@@ -9,6 +10,14 @@ use crate::support::{Cogo, Running, temp_dir, write};
 
 /// The secret that signs tokens.
 const SECRET: &str = "the-secret-of-the-mesh-tests-0123456789";
+
+/// Whoever tests something holds it to read, and whoever needs the machine for itself to write.
+pub(crate) static BUSY: RwLock<()> = RwLock::new(());
+
+/// To be held by a test while it runs.
+pub(crate) fn busy() -> RwLockReadGuard<'static, ()> {
+    BUSY.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A hub with a database of its own.
 #[derive(Debug)]
