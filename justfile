@@ -60,6 +60,10 @@ chaos runs="20" seed="":
 field:
     cargo test --locked -p cogo-cli --test clients --test nat
 
+# MCP clients that nobody here wrote, the conformance suite and a browser among them (needs root and chromium), alone.
+strangers:
+    cargo test --locked -p cogo-cli --test mesh
+
 # A thousand idle workers and two hundred busy ones on one hub; minutes. The figures are for docs/remote-scale.md.
 remote-scale:
     cargo test --release --locked -p cogo-cli --test scale -- --ignored --nocapture

@@ -9,6 +9,7 @@ use anyhow::Result;
 use serde_json::json;
 
 use crate::client::Sdk;
+use crate::hub::busy;
 use crate::inside::inside;
 use crate::net::impossible;
 use crate::support::until;
@@ -29,6 +30,7 @@ fn a_browser_behind_a_nat_shows_an_mcp_client_its_pages() -> Result<()> {
             writeln!(stderr, "mesh: skipped, since network namespaces cannot be had here: {why}");
         return Ok(());
     }
+    let _busy = busy();
     check_chromium();
     let mut world = World::new()?;
     world.net.check_that_nothing_comes_in()?;
@@ -39,7 +41,8 @@ fn a_browser_behind_a_nat_shows_an_mcp_client_its_pages() -> Result<()> {
     assert!(until(has_it), "{:?}\n{}", client.tools(), world.worker_log());
 
     let screenshot = |colour: [u8; 3]| {
-        let taken = client.call("browser__browser_take_screenshot", json!({"type": "png"}));
+        let taken =
+            client.call("browser__browser_take_screenshot", json!({"type": "png", "scale": "css"}));
         let picture = picture(&taken);
         assert_eq!((picture.width, picture.height), VIEWPORT);
         for (x, y) in [(0, 0), (VIEWPORT.0 - 1, VIEWPORT.1 - 1), (VIEWPORT.0 / 2, 5)] {

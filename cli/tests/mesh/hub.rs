@@ -1,6 +1,7 @@
 //! The real `cogo up`, and workers that join it by a URL and a key.
 
 use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use serde_json::{Value, json};
 
@@ -9,8 +10,14 @@ use crate::support::{Cogo, Running, temp_dir, write};
 
 /// The secret that signs tokens.
 const SECRET: &str = "the-secret-of-the-mesh-tests-0123456789";
-/// How long a call lasts before it becomes a task. The fixture's jobs take twice as long.
-const TASK_AFTER_MS: u64 = 700;
+
+/// Whoever tests something holds it to read, and whoever needs the machine for itself to write.
+pub(crate) static BUSY: RwLock<()> = RwLock::new(());
+
+/// To be held by a test while it runs.
+pub(crate) fn busy() -> RwLockReadGuard<'static, ()> {
+    BUSY.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A hub with a database of its own.
 #[derive(Debug)]
@@ -23,12 +30,11 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// Starts everything with a `hub.json` and the section `mesh` of `mcp.json`, and waits until it is ready.
-    pub(crate) fn start(hub: &Value, mut mesh: Value) -> Self {
+    pub(crate) fn start(hub: &Value, mesh: &Value) -> Self {
         let dir = temp_dir();
         let configs = dir.path().join("configs");
         std::fs::create_dir(&configs).expect("a directory");
         write(&configs, "hub.json", &hub.to_string());
-        mesh["task_after_ms"] = json!(TASK_AFTER_MS);
         write(&configs, "mcp.json", &json!({ "mesh": mesh }).to_string());
         let cogo = Cogo::new()
             .with("COGO_DATA_DIR", dir.path().join("data").display().to_string())

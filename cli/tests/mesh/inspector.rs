@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use crate::client::listed;
 use crate::fixture::Fixture;
-use crate::hub::Hub;
+use crate::hub::{Hub, busy};
 use crate::install::script;
 use crate::support::temp_dir;
 
 #[test]
 fn the_inspector_lists_and_calls_tools() {
-    let hub = Hub::start(&json!({}), json!({}));
+    let _busy = busy();
+    let hub = Hub::start(&json!({}), &json!({}));
     let fixture = Fixture::start();
     let _worker = hub.join_with_fixture("machine", &fixture);
     listed(&hub, "fixture__greet");
