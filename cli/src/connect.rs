@@ -135,6 +135,11 @@ impl Global {
         }
     }
 
+    /// Where configuration is looked for again and again: also where it is yet to be.
+    pub(crate) fn watched_config(&self) -> Result<Source> {
+        Ok(Source::new(Some(self.config_dir()?.unwrap_or_else(|| PathBuf::from("configs")))))
+    }
+
     /// Where configuration comes from.
     pub(crate) fn config(&self) -> Result<Source> {
         Ok(Source::new(self.config_dir()?))

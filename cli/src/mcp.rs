@@ -1,10 +1,15 @@
 //! `cogo mcp`: the MCP servers of `configs/mcp.json`, and calls of their tools through the bus.
 
+mod change;
+mod pins;
+mod tools;
+
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use cogo::message::{NewMessage, Status, Topic};
+use cogo::bus::Bus;
+use cogo::message::{DEFAULT_TENANT, NAME_RULE, NewMessage, Status, Topic, valid_name};
 use cogo::retry::Policies;
 use cogo::shutdown::Shutdown;
 use cogo_worker_mcp_gateway::config::{Config, DEMO, FILE, Toolset};
@@ -25,14 +30,19 @@ use crate::up_file::UpFile;
 #[command(after_help = "\
 Examples:
   cogo mcp list
+  cogo mcp add browser --url ws://localhost:3004
+  cogo mcp disable browser
   cogo mcp ping figma
+  cogo mcp tools
+  cogo mcp pins
   cogo mcp call demo echo --params '{\"message\": \"hello\"}'
   cogo mcp call browser get_title --params - --timeout 2m < params.json
   cogo mcp call demo add --params '{\"a\": 1, \"b\": 2}' --json | jq .message.result
 
 `list` and `ping` look from here at the servers of configs/mcp.json, and at the `demo` of a running
-`cogo up`. `call` puts a message on the bus:
-any mcp-gateway worker that serves the toolset makes the call, wherever it runs.")]
+`cogo up`. `tools` are those of all machines that have joined, and `pins` what is approved of them.
+`call` puts a message on the bus: any mcp-gateway worker that serves the toolset makes the call,
+wherever it runs.")]
 pub(crate) struct Mcp {
     #[command(subcommand)]
     command: Command,
@@ -49,6 +59,16 @@ enum Command {
     },
     /// Call a tool through the bus and wait for its result
     Call(Call),
+    Tools(tools::Tools),
+    Pins(pins::Pins),
+    /// Add an MCP server to configs/mcp.json
+    Add(Box<change::Add>),
+    /// Take an MCP server out of configs/mcp.json
+    Remove(change::Named),
+    /// Serve a toolset that was disabled
+    Enable(change::Named),
+    /// Keep a toolset in configs/mcp.json without serving it; its calls wait, or go to other machines
+    Disable(change::Named),
 }
 
 #[derive(Debug, Args)]
@@ -83,8 +103,24 @@ impl Mcp {
             Command::List => list(global, output).await,
             Command::Ping { toolset } => ping(toolset.as_deref(), global, output).await,
             Command::Call(call) => call.run(global, output).await,
+            Command::Tools(tools) => tools.run(global, output).await,
+            Command::Pins(pins) => pins.run(global, output).await,
+            Command::Add(add) => add.run(global, output),
+            Command::Remove(named) => named.remove(global, output),
+            Command::Enable(named) => named.enable(global, output, true),
+            Command::Disable(named) => named.enable(global, output, false),
         }
     }
+}
+
+/// The tenant that is meant: the one that is named, or else the key's own.
+fn whose(tenant: Option<String>, bus: &Bus) -> Result<String> {
+    let own = || bus.claims().and_then(|claims| claims.tenant);
+    let tenant = tenant.or_else(own).unwrap_or_else(|| DEFAULT_TENANT.to_owned());
+    if valid_name(&tenant) {
+        return Ok(tenant);
+    }
+    Err(Failed::usage(format!("--tenant {tenant:?}: must be {NAME_RULE}")).into())
 }
 
 /// `configs/mcp.json`; without one there are no toolsets.

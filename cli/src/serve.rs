@@ -14,12 +14,13 @@ use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
+use cogo::retry;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::endpoint::{self, Endpoint};
 use cogo_worker_mcp_gateway::mesh::Mesh;
-use cogo_worker_mcp_gateway::{Gateway, ROLE};
+use cogo_worker_mcp_gateway::{Gateway, ROLE, api, config, platform};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -76,7 +77,7 @@ struct Plan {
 
 impl Plan {
     fn new(global: &Global, limits: &Limits, what: What) -> Result<Self> {
-        let source = global.config()?;
+        let source = global.watched_config()?;
         let database =
             if what.embedded { global.named_database()? } else { Some(global.database()?) };
         let (policies, mut reload) = Policies::load(&source)?;
@@ -206,7 +207,10 @@ async fn run(
         None => None,
     };
     let demo_url = demo.as_ref().map(|demo| demo.url.clone());
-    let gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    let mut gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    if let Some(dir) = plan.source.dir() {
+        gateway = gateway.with_config_dir(dir);
+    }
     let artifacts = Store::folder(&plan.artifacts_dir, plan.hub.artifact_limits());
     let readiness = Readiness::new();
     let serving = readiness.register("hub");
@@ -259,9 +263,21 @@ async fn run(
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
     };
-    let open_routes = mesh(&plan, &parts.hub_bus, &state, &tasks, &shutdown).routes();
-    let routes = gateway.routes(parts.hub_bus, plan.policies.retry.clone());
-    let router = hub::router(state, routes, open_routes);
+    let retry = plan.policies.retry.clone();
+    let mesh = mesh(&state, retry.clone(), gateway.mesh(), &tasks, &shutdown);
+    let limits = endpoint::Limits::new(&plan.hub);
+    let endpoint = Endpoint::new(
+        mesh.clone(),
+        platform::Deps { policies: retry.clone() },
+        state.principals(),
+        limits,
+        &tasks,
+        &shutdown,
+    );
+    let offered = mesh.catalogue().clone();
+    let calls = api::call_routes(mesh, state.principals(), &plan.hub);
+    let routes = gateway.routes(parts.hub_bus, retry, Some(offered)).merge(calls);
+    let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
     let ready = worker.as_ref().map(|context| context.ready.subscribe());
@@ -321,19 +337,17 @@ async fn run(
     ended
 }
 
-/// `/mcp`: the tools of all machines, wherever their gateways run.
+/// The tools of all machines, wherever their gateways run.
 fn mesh(
-    plan: &Plan,
-    bus: &Bus,
     state: &hub::State,
+    retry: Live<retry::Policies>,
+    config: Live<config::Mesh>,
     tasks: &Tasks,
     shutdown: &Shutdown,
-) -> Endpoint {
-    let (feed, config) = (state.feed.clone(), Live::from(plan.mcp.mesh.clone()));
-    let catalogue = Catalogue::start(bus.clone(), feed.clone(), config.clone(), tasks, shutdown);
-    let mesh = Mesh::new(catalogue, feed, bus.clone(), plan.policies.retry.clone(), config);
-    let limits = endpoint::Limits::new(&plan.hub);
-    Endpoint::new(mesh, state.principals(), limits, tasks, shutdown)
+) -> Mesh {
+    let (bus, feed) = (state.bus.clone(), state.feed.clone());
+    let catalogue = Catalogue::start(bus, feed.clone(), config.clone(), tasks, shutdown);
+    Mesh::new(catalogue, feed, retry, config)
 }
 
 /// Resolves when the embedded Postgres dies under us; without one never.

@@ -140,7 +140,7 @@ impl Worker {
 
     async fn start(&self, role: &Role, global: &Global) -> Result<Exit> {
         let mut signals = Signals::serving().context("hearing signals")?;
-        let source = global.config()?;
+        let source = global.watched_config()?;
         let options = self.limits.load(&source)?;
         let (policies, reload) = Policies::load(&source)?;
         let probe = match self.metrics_listen {

@@ -1,6 +1,7 @@
 //! What a bus promises, whichever way it is reached: the same list of tests over SQL, over HTTPS with all rights,
 //! and over HTTPS with a token of one tenant and worker.
 
+mod artifacts;
 mod claims;
 mod https;
 mod log;

@@ -1,5 +1,6 @@
 //! The hub: what it answers, and to whom.
 
+mod blobs;
 mod boundary;
 mod circuits;
 mod connections;

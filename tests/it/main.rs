@@ -1,5 +1,6 @@
 //! The one test binary of the library: real Postgres, real processes.
 
+mod artifact;
 mod backlog;
 mod caller;
 mod catalogue;

@@ -9,6 +9,7 @@ mod install;
 mod limits;
 mod log;
 mod mcp;
+mod mcp_live;
 mod messages;
 mod refusals;
 mod reload;

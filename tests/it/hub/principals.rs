@@ -265,7 +265,7 @@ async fn hosts_and_sizes_are_checked_and_time_is_not() -> Result<()> {
         .error(405, "method_not_allowed")?;
     hub.send(request("POST", "/mcpx").body(Body::empty())?).await?.error(401, "unauthorized")?;
     assert!(serde_json::from_value::<Options>(json!({"mcp": {"x": 1}})).is_err());
-    let small = Options { mcp: Mcp { max_body_bytes: 10 }, ..Options::default() };
+    let small = Options { mcp: Mcp { max_body_bytes: 10, ..Mcp::default() }, ..Options::default() };
     assert!(
         small.validate().is_err_and(|error| error.to_string().starts_with("mcp.max_body_bytes: "))
     );

@@ -3,13 +3,18 @@
 //! | route | job |
 //! |---|---|
 //! | `POST /api/mcp/{toolset}/{tool}` | a tool called, and its result waited for |
+//! | `GET /api/mcp/tools` | what the mesh offers a tenant |
+//! | `GET /api/mcp/pins`, `POST …/approve`, `…/revoke` | which definitions of tools are approved |
 //! | `POST /api/mcp/enqueue` | a tool call onto the bus |
+//! | `GET /api/mcp/toolsets`, `PUT`, `PATCH`, `DELETE /api/mcp/toolsets/{name}` | the servers of `configs/mcp.json`, changed |
 //! | `GET /api/mcp/config` | the toolsets, without secrets |
 //! | `GET /api/mcp/health` | all toolsets, pinged side by side |
 //! | `GET /api/mcp/ping/{toolset}/{tool}` | the server pinged and the tool found, never run |
 
 mod call;
+mod catalogue;
 mod enqueue;
+mod toolsets;
 mod view;
 
 use std::future::Future;
@@ -23,15 +28,17 @@ use cogo::bus::{self, Bus, Receipt};
 use cogo::error::Code;
 use cogo::hub::{ApiError, PathParams};
 use cogo::live::Live;
-use cogo::message::NewMessage;
+use cogo::message::{NewMessage, valid_name};
 use cogo::retry::Policies;
 use serde_json::json;
 
+use crate::catalogue::Catalogue;
 use crate::gateway::Gateway;
 use crate::toolsets::Toolsets;
 use crate::upstream::{CallError, Upstream};
 
 pub use self::call::routes as call_routes;
+pub use self::catalogue::routes as catalogue_routes;
 
 /// What the routes need of a bus: [`Bus`], or something that stands for it in a test.
 pub trait Publish: Send + Sync + 'static {
@@ -51,21 +58,29 @@ impl Publish for Bus {
 struct Api<B> {
     toolsets: Arc<Toolsets>,
     policies: Live<Policies>,
+    offered: Option<Catalogue>,
     bus: B,
 }
 
 impl Gateway {
-    /// The routes `/api/mcp/*`. `policies` say how many attempts a message has, and what
-    /// deadline, whose sender does not.
-    pub fn routes<B: Publish>(&self, bus: B, policies: impl Into<Live<Policies>>) -> Router {
+    /// The routes `/api/mcp/*` that are about the servers of this process, and `enqueue`, which takes what `offered`
+    /// says that other machines offer as well. `policies` say how many attempts a message has, and what deadline,
+    /// whose sender does not.
+    pub fn routes<B: Publish>(
+        &self,
+        bus: B,
+        policies: impl Into<Live<Policies>>,
+        offered: Option<Catalogue>,
+    ) -> Router {
         let toolsets = Arc::clone(self.toolsets());
-        let api = Api { toolsets, policies: policies.into(), bus };
+        let api = Api { toolsets, policies: policies.into(), offered, bus };
         Router::new()
             .route("/api/mcp/enqueue", post(enqueue::enqueue::<B>))
             .route("/api/mcp/config", get(config::<B>))
             .route("/api/mcp/health", get(health::<B>))
             .route("/api/mcp/ping/{toolset}/{tool}", get(ping::<B>))
             .with_state(Arc::new(api))
+            .merge(toolsets::routes(Arc::clone(self.toolsets()), self.config_dir()))
     }
 }
 
@@ -76,6 +91,22 @@ impl<B> Api<B> {
             let message = format!("toolset: there is no {name:?}; there are: {known}");
             ApiError::new(Code::NotFound, message)
         })
+    }
+
+    /// That there is a toolset of this name: a server of this process, or what a machine offers to `tenant`.
+    async fn known(&self, tenant: &str, name: &str) -> Result<(), ApiError> {
+        let own = self.toolset(name).map(drop);
+        let (Err(unknown), Some(offered)) = (&own, &self.offered) else { return own };
+        if !valid_name(tenant) {
+            return own;
+        }
+        let offered = offered.snapshot(tenant).await?;
+        if offered.toolsets().any(|toolset| toolset == name) {
+            return Ok(());
+        }
+        let names: Vec<_> = offered.toolsets().collect();
+        let message = format!("{}; machines offer: {}", unknown.message(), names.join(", "));
+        Err(ApiError::new(Code::NotFound, message))
     }
 }
 

@@ -4,7 +4,11 @@
 //! message says is an SSRF machine. Secrets come from the environment only; the file names the
 //! variable (`{"from_env": "NAME"}`), so that it can be shown and committed.
 
+pub mod edit;
+mod literals;
 mod mesh;
+#[cfg(feature = "api")]
+mod remote;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +41,14 @@ pub struct Config {
     /// The tools of all machines as one: what a hub offers of them, and how calls are made.
     #[serde(default)]
     pub mesh: Mesh,
+    /// Whether the hub's API (`PUT /api/mcp/toolsets/{name}`) may add servers that are commands. Whoever has the admin
+    /// token can then run any program on the hub's machine.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_commands_by_api: bool,
+    /// The environment variables that a server which is added by the API may get: names, or how they begin, followed
+    /// by `*`. Those of COGO and of the database it never gets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub env_by_api: Vec<String>,
 }
 
 /// One MCP server: either `url`, or `command` with its arguments.
@@ -50,6 +62,9 @@ pub struct Toolset {
     /// most of them are credentials.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, FromEnv>,
+    /// Whom to trust at a `wss://` or `https://` address in place of those that the system trusts, and who we are there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
     /// The program of a server that speaks over its standard input and output.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub command: Option<String>,
@@ -109,11 +124,25 @@ fn max_frame_bytes() -> usize {
 }
 
 /// A secret by reference: the name of the environment variable that holds it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FromEnv {
     /// The variable's name.
     pub from_env: String,
+}
+
+/// TLS with one server: files in PEM, read at each connection. Relative paths begin at the working directory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The certificates of which one must have signed the server's; no others are trusted.
+    pub ca_file: PathBuf,
+    /// Our certificate, for servers that want one; goes with `client_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_cert: Option<PathBuf>,
+    /// Its private key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_key: Option<PathBuf>,
 }
 
 /// The value of an environment variable of a child process.
@@ -144,6 +173,7 @@ impl Default for Toolset {
         Self {
             url: None,
             headers: BTreeMap::new(),
+            tls: None,
             command: None,
             args: Vec::new(),
             env: BTreeMap::new(),
@@ -213,6 +243,9 @@ impl Toolset {
             (None, Some(_)) if !self.headers.is_empty() => {
                 return Err(("headers", "only go with url; a command takes env"));
             }
+            (None, Some(_)) if self.tls.is_some() => {
+                return Err(("tls", "only goes with url"));
+            }
             (None, Some(_)) => {}
         }
         let names = self.headers.values().map(|value| &value.from_env);
@@ -260,6 +293,14 @@ impl Toolset {
         }
         if parsed.fragment().is_some() {
             return Err(("url", "must have no fragment"));
+        }
+        if let Some(tls) = &self.tls {
+            if !matches!(parsed.scheme(), "wss" | "https") {
+                return Err(("tls", "only goes with wss:// and https://"));
+            }
+            if tls.client_cert.is_some() != tls.client_key.is_some() {
+                return Err(("tls", "must have client_cert and client_key, or neither"));
+            }
         }
         let header = |name: &String| reqwest::header::HeaderName::try_from(name).is_ok();
         if !self.headers.keys().all(header) {

@@ -55,6 +55,7 @@ use self::rpc::{Answer, Incoming, RpcError};
 use self::server::Server;
 use self::sessions::Sessions;
 use crate::mesh::Mesh;
+use crate::platform;
 
 /// How often a stream on which nothing happens is told that it is alive: more often than what lies between two
 /// machines closes what is silent.
@@ -90,6 +91,7 @@ pub struct Endpoint(Arc<Inner>);
 
 struct Inner {
     mesh: Mesh,
+    builtin: platform::Deps,
     principals: Principals,
     limits: Limits,
     calls: Calls,
@@ -109,10 +111,11 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint that calls tools by `mesh`, for whom `principals` lets in, until `shutdown` drains.
+    /// An endpoint that calls tools by `mesh` and those of `builtin` itself, for whom `principals` lets in, until `shutdown` drains.
     #[must_use]
     pub fn new(
         mesh: Mesh,
+        builtin: platform::Deps,
         principals: Principals,
         limits: Limits,
         tasks: &Tasks,
@@ -135,6 +138,7 @@ impl Endpoint {
         );
         Self(Arc::new(Inner {
             mesh,
+            builtin,
             principals,
             limits,
             calls: Calls::default(),

@@ -1,6 +1,6 @@
 //! The role: configuration in, a worker on the bus out.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,7 @@ pub struct Gateway {
     toolsets: Arc<Toolsets>,
     config: Live<Config>,
     mesh: Live<Mesh>,
+    config_dir: Option<PathBuf>,
     tasks: Tasks,
     stop: CancellationToken,
 }
@@ -66,7 +67,19 @@ impl Gateway {
         let (set_mesh, mesh) = Live::new(config.get().mesh.clone());
         let following = follow(config.clone(), Arc::clone(&toolsets), set_mesh, stop.clone());
         tasks.spawn(following);
-        Self { toolsets, config, mesh, tasks, stop }
+        Self { toolsets, config, mesh, config_dir: None, tasks, stop }
+    }
+
+    /// Lets the API change `mcp.json` of this directory, from which the configuration must come.
+    #[must_use]
+    pub fn with_config_dir(self, dir: impl Into<PathBuf>) -> Self {
+        Self { config_dir: Some(dir.into()), ..self }
+    }
+
+    /// The directory whose `mcp.json` the API may change.
+    #[must_use]
+    pub fn config_dir(&self) -> Option<PathBuf> {
+        self.config_dir.clone()
     }
 
     /// The servers.
@@ -100,7 +113,8 @@ impl Gateway {
     /// When the worker cannot start, or stops before it was asked to.
     pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
         let (retry, artifacts) = (context.retry.clone(), &context.artifacts_dir);
-        let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts);
+        let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts)
+            .with_store(context.artifacts.clone());
         let topics = self.toolsets.topics();
         let stop = CancellationToken::new();
         let telling = tell(topics.clone(), context.config_dir.clone(), stop.clone());

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cogo::artifact::{self, Limits, Store};
 use cogo::clock::{Stopwatch, utc_now};
+use cogo::error::{Code, chain};
 use cogo::live::Live;
 use cogo::message::Message;
 use cogo::retry::{ErrorClass, Policies};
@@ -18,6 +20,7 @@ use crate::capture::{Capture, Record};
 use crate::catalogue::announce::Announced;
 use crate::metrics;
 use crate::redact::Redactor;
+use crate::results::Keep;
 use crate::toolsets::{Set, Toolsets};
 use crate::trace::{self, TRACEPARENT, TRACESTATE};
 use crate::upstream::{Call, CallError, Input, Reply, Upstream};
@@ -27,6 +30,8 @@ pub const INTENT: &str = "mcp.call";
 
 /// How long artifacts may take when the time is up.
 const CAPTURE_GRACE: Duration = Duration::from_millis(500);
+/// How long keeping what is too large may take then; both together are less than the runner waits.
+const KEEP_GRACE: Duration = Duration::from_millis(400);
 
 /// Calls tools: messages of intent `mcp.call`, the toolset as their service, and the payload
 /// `{toolset, tool, params}`.
@@ -36,6 +41,7 @@ pub struct McpHandler {
     policies: Live<Policies>,
     artifacts_dir: PathBuf,
     announced: Arc<Announced>,
+    store: Store,
 }
 
 /// The payload of a message; everything else in it is refused. What is optional was added later.
@@ -144,13 +150,20 @@ impl McpHandler {
     ) -> Self {
         let announced = Arc::new(Announced::new(toolsets.offer()));
         let (policies, artifacts_dir) = (policies.into(), artifacts_dir.into());
-        Self { toolsets, policies, artifacts_dir, announced }
+        let store = Store::folder(&artifacts_dir, Limits::default());
+        Self { toolsets, policies, artifacts_dir, announced, store }
     }
 
     /// What it says of itself to others, for [`announce::run`](crate::catalogue::announce::run) to keep.
     #[must_use]
     pub fn announced(&self) -> Arc<Announced> {
         Arc::clone(&self.announced)
+    }
+
+    /// Keeps what is too large for a message in `store`; else below the artifacts directory.
+    #[must_use]
+    pub fn with_store(self, store: Store) -> Self {
+        Self { store, ..self }
     }
 
     /// Makes one attempt at `message`, without a runner around it.
@@ -188,7 +201,19 @@ impl McpHandler {
             }
             Ok(false) | Err(_) => Err(may_have_run(&payload.tool)),
         };
+        // The runner waits a second longer than the timeout, and no more once it has cancelled: a slow
+        // disk must not turn an outcome that is known into one that is not.
+        let left = if cancelled.is_cancelled() { Duration::ZERO } else { timeout };
         let latency_ms = clock.elapsed_ms();
+        // What leaves for the log must not hold our own secrets, should a tool give them back.
+        let redactor: &Redactor = toolsets.redactor();
+        let keep = Keep {
+            store: &self.store,
+            tenant: &message.tenant,
+            max_bytes: toolsets.config().mesh.max_result_bytes,
+        };
+        let patience = left.saturating_sub(clock.elapsed()) + KEEP_GRACE;
+        let outcome = kept(outcome, &keep, redactor, upstream, &payload.tool, patience).await;
         let known = upstream.tool(&payload.tool);
         let label = known.as_ref().map_or(metrics::UNKNOWN, |tool| &tool.name);
         metrics::call(upstream.name(), label, latency_ms, outcome.as_ref().err().map(|e| e.class));
@@ -200,20 +225,15 @@ impl McpHandler {
             record.summary["fallback_of"] = json!(message.service);
         }
         let mut meta = json!({ "latency_ms": latency_ms });
-        // The runner waits a second longer than the timeout, and no more once it has cancelled: a slow
-        // disk must not turn an outcome that is known into one that is not.
-        let left = if cancelled.is_cancelled() { Duration::ZERO } else { timeout };
         let patience = left.saturating_sub(clock.elapsed()) + CAPTURE_GRACE;
         let capture = Capture::new(&self.artifacts_dir, Arc::clone(toolsets.redactor()));
         if let Some(path) = capture.write(upstream.name(), message.id, record, patience).await {
             meta["artifacts"] = path.into();
         }
-        // What leaves for the log must not hold our own secrets either, should a tool give them back.
-        let redactor: &Redactor = toolsets.redactor();
         match outcome {
             Ok(Reply { result, server, .. }) => {
                 meta["server"] = json!(server);
-                Ok(Output { result: redactor.known(result), meta })
+                Ok(Output { result, meta })
             }
             Err(error) => {
                 let failure = Failure::new(error.class, redactor.text(&error.message));
@@ -222,7 +242,7 @@ impl McpHandler {
                 // Or nothing was, because it is another machine's to do.
                 failure.unasked = error.unasked;
                 Err(match error.detail {
-                    Some(detail) => failure.with_detail(redactor.known(detail)),
+                    Some(detail) => failure.with_detail(detail),
                     None => failure,
                 })
             }
@@ -290,6 +310,51 @@ fn accept<'a>(
         return Err(refuse(text));
     };
     Ok((payload, upstream))
+}
+
+/// The outcome without our secrets, and small enough for a message: what a tool answered, and also what it said when
+/// it failed. A part that cannot be kept makes it an outcome that did not arrive: the tool has run, so that it is
+/// tried again only where that does no harm.
+async fn kept(
+    outcome: Result<Reply, CallError>,
+    keep: &Keep<'_>,
+    redactor: &Redactor,
+    upstream: &Upstream,
+    tool: &str,
+    patience: Duration,
+) -> Result<Reply, CallError> {
+    let fit = async |result: Value| {
+        let fitting = keep.fit(redactor.known(result));
+        let fitted = tokio::time::timeout(patience, fitting).await;
+        let error = match fitted {
+            Ok(Ok(fitted)) => return Ok(fitted),
+            Ok(Err(error)) => error,
+            Err(_) => artifact::Error::Hub {
+                code: Code::Timeout,
+                message: "no answer in time".to_owned(),
+            },
+        };
+        metrics::artifact_failed(upstream.name());
+        let why = chain(&error);
+        let text = format!("the tool {tool} ran, and its result could not be kept: {why}");
+        let safe = upstream.tool(tool).is_some_and(|tool| tool.repeatable());
+        Err(match error {
+            // Another time it would be as large.
+            artifact::Error::TooLarge { .. } => CallError::new(ErrorClass::Protocol, true, text),
+            _ => CallError::unanswered(ErrorClass::Closed, safe, text),
+        })
+    };
+    match outcome {
+        Ok(Reply { result, server, latency_ms }) => {
+            Ok(Reply { result: fit(result).await?, server, latency_ms })
+        }
+        Err(mut error) => {
+            if let Some(detail) = error.detail.take() {
+                error.detail = Some(fit(detail).await?);
+            }
+            Err(error)
+        }
+    }
 }
 
 fn may_have_run(tool: &str) -> CallError {

@@ -37,6 +37,7 @@ pub mod metrics;
 #[cfg(feature = "api")]
 pub mod platform;
 pub mod redact;
+mod results;
 mod secret;
 pub mod toolsets;
 pub mod trace;

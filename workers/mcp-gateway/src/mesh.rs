@@ -2,12 +2,12 @@
 //!
 //! | module | job |
 //! |---|---|
-//! | [`request`] | what is asked for, and what was started |
-//! | [`start`] | checked, and then committed to the bus |
-//! | [`validate`] | arguments against the tool's `inputSchema`, at bounded cost |
-//! | [`outcome`] | what became of a message, as a caller of a tool is told |
-//! | [`task`] | a call as a task: its state, its questions and their answers, its end |
-//! | [`refusal`] | why something was not done |
+//! | `request` | what is asked for, and what was started |
+//! | `start` | checked, and then committed to the bus |
+//! | `validate` | arguments against the tool's `inputSchema`, at bounded cost |
+//! | `outcome` | what became of a message, as a caller of a tool is told |
+//! | `task` | a call as a task: its state, its questions and their answers, its end |
+//! | `refusal` | why something was not done |
 //!
 //! There is no state here that matters: a call is its message, and a task is its message as well. A tool that
 //! asks for input before it goes on (MCP 2026-07-28, "Multi Round-Trip Requests") has finished that message; the
@@ -35,6 +35,7 @@ use serde_json::Value;
 use crate::catalogue::{Catalogue, Offer};
 use crate::config;
 use crate::gateway::ROLE;
+use crate::handler::INTENT;
 
 pub use self::outcome::{Failed, Outcome, Verdict};
 pub use self::refusal::Refusal;
@@ -83,6 +84,12 @@ impl Mesh {
     #[must_use]
     pub fn config(&self) -> Arc<config::Mesh> {
         self.config.get()
+    }
+
+    /// The retry policies, as they are at any moment.
+    #[must_use]
+    pub fn policies(&self) -> Live<Policies> {
+        self.policies.clone()
     }
 
     /// The tools that `who` may call, of all toolsets or of one, by toolset and name.
@@ -173,8 +180,11 @@ impl Mesh {
     /// The message of a call, if it is one that `who` may know of.
     async fn call(&self, who: &Principal, id: MessageId) -> Result<Message, Refusal> {
         match who.message(id).await {
+            // An operator reads all tenants' messages, but acts for one at a time.
             Ok(message)
-                if message.role == ROLE.name && message.intent == crate::handler::INTENT =>
+                if message.role == ROLE.name
+                    && message.intent == INTENT
+                    && message.tenant == who.tenant() =>
             {
                 Ok(message)
             }

@@ -11,6 +11,7 @@ mod error;
 mod http;
 mod stdio;
 mod supervisor;
+mod tls;
 mod tools;
 pub(crate) mod websocket;
 mod wire;

@@ -10,19 +10,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Json, Response};
 use axum::routing::post;
 use cogo::error::Code;
-use cogo::hub::{self, ApiError, PathParams, Principals, StrictJson, StrictQuery};
+use cogo::hub::{self, ApiError, PathParams, Principal, Principals, StrictJson, StrictQuery};
 use cogo::message::TraceId;
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use self::answer::Told;
 use self::prefer::Prefer;
 use crate::mesh::{Mesh, Refusal, Request, Verdict};
+use crate::platform;
 use crate::trace::{self, Asked, CallSpan, End};
 
 /// How long a caller waits that does not say how long.
@@ -66,6 +67,9 @@ async fn call(
     StrictJson(arguments): StrictJson<Map<String, Value>>,
 ) -> Result<Response, ApiError> {
     let who = calls.principals.of(&headers)?;
+    if path.text("toolset") == platform::TOOLSET {
+        return operate(&calls, &who, path.text("tool"), arguments).await;
+    }
     let prefer = Prefer::of(&headers);
     let wait = match &query.wait {
         Some(text) => hub::parse_wait(text, calls.wait_max)?,
@@ -113,6 +117,18 @@ async fn call(
         Told { started, key, traceparent, prefer, waited: wait, by_query: query.wait.is_some() };
     span.end(answer::end(&verdict));
     Ok(told.response(verdict))
+}
+
+/// A tool of the bus itself: the hub answers at once, and there is no message.
+async fn operate(
+    calls: &Calls,
+    who: &Principal,
+    tool: &str,
+    arguments: Map<String, Value>,
+) -> Result<Response, ApiError> {
+    let deps = platform::Deps { policies: calls.mesh.policies() };
+    let result = platform::call(who, &deps, tool, Some(arguments)).await?;
+    Ok(Json(json!({"ok": true, "result": result})).into_response())
 }
 
 /// The answer where nothing was queued.

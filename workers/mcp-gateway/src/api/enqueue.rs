@@ -45,6 +45,7 @@ pub(super) async fn enqueue<B: Publish>(
     headers: HeaderMap,
     StrictJson(body): StrictJson<Enqueue>,
 ) -> Result<impl IntoResponse, ApiError> {
+    api.known(body.tenant.as_deref().unwrap_or(DEFAULT_TENANT), &body.toolset).await?;
     let mut message = message(&api, &headers, body)?;
     let mut span = server_span(&headers, &message);
     let publish = {
@@ -79,8 +80,7 @@ fn server_span(headers: &HeaderMap, message: &NewMessage) -> CallSpan {
 fn message<B>(api: &Api<B>, headers: &HeaderMap, body: Enqueue) -> Result<NewMessage, ApiError> {
     let refuse = |field, rule| Err(ApiError::invalid(field, rule));
     // Whether the toolset answers now does not matter: its message waits. Nor is the tool looked up.
-    let upstream = api.toolset(&body.toolset)?;
-    let toolset = upstream.name();
+    let toolset = body.toolset.as_str();
     if body.tool.is_empty() || body.tool.len() > MAX_TOOL || body.tool.contains(char::is_control) {
         return refuse("tool", "must be 1 to 128 characters, none of them control characters");
     }

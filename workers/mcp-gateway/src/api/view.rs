@@ -20,7 +20,7 @@ pub(super) fn config(toolsets: &Toolsets) -> Map<String, Value> {
         .collect()
 }
 
-fn one(toolset: &Toolset, redactor: &Redactor) -> Value {
+pub(super) fn one(toolset: &Toolset, redactor: &Redactor) -> Value {
     let mut view = json!({
         "transport": toolset.transport(), "endpoint": toolset.endpoint(),
         "enabled": toolset.enabled, "connect_timeout_ms": toolset.connect_timeout_ms,

@@ -33,6 +33,12 @@ pub struct Read {
 }
 
 impl Reader {
+    /// A definition that was read last.
+    #[must_use]
+    pub fn definition(&self, hash: &str) -> Option<Arc<Value>> {
+        self.definitions.get(hash).map(|known| Arc::clone(&known.definition))
+    }
+
     /// Reads what `tenant` is offered as things stand.
     ///
     /// # Errors

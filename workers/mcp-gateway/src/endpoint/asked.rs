@@ -6,12 +6,14 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use cogo::hub::Principal;
 use cogo::message::TraceId;
+use cogo::trace::Place;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
 use super::calls::Key;
 use super::lifecycle::Client;
 use super::rpc::RpcError;
+use crate::trace;
 
 /// The longest that a caller may have a call take: a day.
 const MAX_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
@@ -34,11 +36,12 @@ pub(super) struct Asked {
 }
 
 /// What a call carries beside its arguments.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Carried {
     pub(super) idempotency_key: Option<String>,
     pub(super) trace_id: Option<TraceId>,
-    pub(super) traceparent: Option<String>,
+    /// The span that the headers name; what `_meta` names counts before it.
+    pub(super) place: Option<Place>,
     pub(super) timeout: Option<Duration>,
 }
 
@@ -57,7 +60,7 @@ impl Carried {
         Ok(Self {
             idempotency_key: text("idempotency-key")?,
             trace_id,
-            traceparent: text("traceparent")?,
+            place: trace::in_headers(headers),
             timeout: None,
         })
     }
@@ -74,9 +77,6 @@ impl Carried {
         }
         if let Some(id) = text("cogo/trace_id")? {
             self.trace_id = Some(trace_id("_meta.cogo/trace_id", &id)?);
-        }
-        if let Some(traceparent) = text("traceparent")? {
-            self.traceparent = Some(traceparent);
         }
         match meta.get("cogo/timeout_ms") {
             None | Some(Value::Null) => {}
@@ -107,12 +107,10 @@ mod tests {
     fn what_meta_says_goes_before_what_headers_say() {
         let mut headers = HeaderMap::new();
         headers.insert("idempotency-key", "from-header".parse().unwrap());
-        headers.insert("traceparent", "00-a".parse().unwrap());
         let carried = Carried::of_headers(&headers).unwrap();
         let meta = json!({"cogo/idempotency_key": "from-meta", "cogo/timeout_ms": 1500});
         let carried = carried.with_meta(meta.as_object().unwrap()).unwrap();
         assert_eq!(carried.idempotency_key.as_deref(), Some("from-meta"));
-        assert_eq!(carried.traceparent.as_deref(), Some("00-a"));
         assert_eq!(carried.timeout, Some(Duration::from_millis(1500)));
     }
 

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use cogo::hub::Principal;
 use cogo::message::MessageId;
 use serde_json::{Map, Value, json};
 
 use super::Endpoint;
-use super::asked::{Asked, Carried};
+use super::asked::Asked;
 use super::rpc::{Answer, CANCELLED, RpcError, notification};
 use crate::catalogue::TaskSupport;
 use crate::mesh::{Input, Outcome, Refusal, Request, Started};
+use crate::platform;
+use crate::trace::{self, CallSpan, End};
 
 /// How long a tool that may be a task is waited for: what is done by then needs none.
 const AT_ONCE: Duration = Duration::from_millis(100);
@@ -33,26 +36,57 @@ impl Endpoint {
             Some(_) => return Err(RpcError::invalid("_meta", "must be an object")),
         };
         let input = input(&mut params)?;
-        let Carried { idempotency_key, trace_id, traceparent, timeout } =
-            asked.headers.clone().with_meta(&meta)?;
+        let carried = asked.headers.clone().with_meta(&meta)?;
         let (toolset, tool, offer) = self.named(asked, &name).await?;
+        if toolset == platform::TOOLSET {
+            let deps = &self.0.builtin;
+            return match platform::call(&asked.who, deps, &tool, arguments).await {
+                Ok(result) => Ok(finished(asked, result, None)),
+                Err(Refusal::InvalidArguments { pointer, message }) => {
+                    Ok(finished(asked, invalid_arguments(&pointer, &message), None))
+                }
+                Err(refusal) => Err(refusal.into()),
+            };
+        }
         let support = offer.map_or(TaskSupport::Unsaid, |offer| offer.task_support);
         let patience = self.patience(asked, support)?;
-        let progress_token = meta.get("progressToken").cloned();
-
-        let entered = self.0.calls.enter(asked.key.clone());
+        let in_meta = trace::in_meta(&meta);
+        let mut span = trace::server_span(&trace::Asked {
+            method: "tools/call",
+            toolset: Some(&toolset),
+            tool: Some(&tool),
+            trace_id: carried.trace_id,
+            meta: in_meta.as_ref(),
+            header: carried.place.as_ref(),
+            ..trace::Asked::default()
+        });
         let request = Request {
             toolset,
             tool,
             arguments,
-            idempotency_key,
-            trace_id,
-            traceparent,
+            idempotency_key: carried.idempotency_key,
+            trace_id: span.trace_id(),
+            place: span.place(),
             meta,
             input,
-            deadline: timeout,
+            deadline: carried.timeout,
             priority: None,
         };
+        let answer = self.make(asked, request, patience, &mut span).await;
+        span.end(end(&answer));
+        answer
+    }
+
+    /// Makes the call; after `patience`, if there is an end to it, the call is a task.
+    async fn make(
+        &self,
+        asked: &Asked,
+        request: Request,
+        patience: Option<Duration>,
+        span: &mut CallSpan,
+    ) -> Answer {
+        let progress_token = request.meta.get("progressToken").cloned();
+        let entered = self.0.calls.enter(asked.key.clone());
         let (started, watch) = match self.0.mesh.begin(&asked.who, request).await {
             Ok(begun) => begun,
             // The model that wrote the arguments can write better ones, if it is told (SEP-1303).
@@ -61,30 +95,29 @@ impl Endpoint {
             }
             Err(refusal) => return Err(refusal.into()),
         };
+        span.message(started.id, started.duplicate);
         let waiting = &entered.waiting;
         let _only_once = waiting.id.set(started.id);
         if waiting.unwanted.is_cancelled() {
-            self.cancel(asked, started.id).await;
+            self.cancel_call(&asked.who, started.id).await;
             return Err(unwanted());
+        }
+        if patience == Some(Duration::ZERO) {
+            return self.created(asked, &started).await;
         }
         let notes = asked.notes.clone();
         let mut tell = |report: Value| {
-            let Some(token) = &progress_token else { return };
-            let Value::Object(mut report) = report else { return };
+            let (Some(token), Value::Object(mut report)) = (&progress_token, report) else { return };
             report.insert("progressToken".to_owned(), token.clone());
-            let _dropped_where_nobody_reads = notes
-                .try_send(notification("notifications/progress", &Value::Object(report)));
+            let note = notification("notifications/progress", &Value::Object(report));
+            let _dropped_where_nobody_reads = notes.try_send(note);
         };
         let progress: Option<&mut (dyn FnMut(Value) + Send)> = match progress_token {
             Some(_) => Some(&mut tell),
             None => None,
         };
-        let (until, becomes_task) = match patience {
-            Some(patience) => (patience, true),
-            None => (PATIENCE, false),
-        };
         let outcome = tokio::select! {
-            outcome = self.0.mesh.outcome(watch, until, progress) => outcome?,
+            outcome = self.0.mesh.outcome(watch, patience.unwrap_or(PATIENCE), progress) => outcome?,
             // Whoever cancelled tells the bus.
             () = waiting.unwanted.cancelled() => return Err(unwanted()),
         };
@@ -95,7 +128,7 @@ impl Endpoint {
                 let text = format!("The call was cancelled. It is kept as message {}.", started.id);
                 Ok(finished(asked, failure(&text), Some(&started)))
             }
-            Outcome::Pending if becomes_task => self.created(asked, &started).await,
+            Outcome::Pending if patience.is_some() => self.created(asked, &started).await,
             Outcome::Pending => {
                 let text = format!(
                     "The hub is stopping; the call goes on as message {}. Call again with the same idempotency key to \
@@ -124,15 +157,23 @@ impl Endpoint {
     }
 
     /// Tells the bus that a call is not wanted any more.
-    pub(super) async fn cancel(&self, asked: &Asked, id: MessageId) {
-        self.cancel_call(&asked.who, id).await;
-    }
-
-    /// As [`Endpoint::cancel`].
-    pub(super) async fn cancel_call(&self, who: &cogo::hub::Principal, id: MessageId) {
+    pub(super) async fn cancel_call(&self, who: &Principal, id: MessageId) {
         if let Err(refusal) = self.0.mesh.cancel(who, id, "cancelled by its client").await {
             tracing::warn!(message.id = %id, error = %refusal, "Could not cancel {id} for its client");
         }
+    }
+}
+
+/// How a call ended, for its span.
+fn end(answer: &Answer) -> End<'_> {
+    match answer {
+        Err(error) if error.code == CANCELLED => End::Cancelled,
+        Err(error) => End::Refused(error.code),
+        Ok(result) if result["resultType"] == "task" => End::Pending,
+        Ok(result) if result["isError"] == true => {
+            End::Failed(result["_meta"]["cogo/class"].as_str().unwrap_or("tool_error"))
+        }
+        Ok(_) => End::Done,
     }
 }
 
@@ -172,8 +213,15 @@ fn finished(asked: &Asked, mut result: Value, started: Option<&Started>) -> Valu
         result["_meta"]["cogo/message_id"] = json!(started.id);
         result["_meta"]["cogo/trace_id"] = json!(started.trace_id);
     }
-    if asked.client.modern && result.get("resultType").is_none() {
-        result["resultType"] = json!("complete");
+    match asked.client.modern {
+        true if result.get("resultType").is_none() => result["resultType"] = json!("complete"),
+        true => {}
+        // It says how to read an answer, not what the tool said; older clients know one way.
+        false => {
+            if let Some(result) = result.as_object_mut() {
+                result.shift_remove("resultType");
+            }
+        }
     }
     result
 }

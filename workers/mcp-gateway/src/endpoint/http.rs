@@ -87,6 +87,9 @@ impl Endpoint {
                 None => Scope::Principal(caller.who.id()),
             };
             self.cancelled(&caller.who, scope, &message).await;
+            if session.is_none() {
+                return Ok(StatusCode::ACCEPTED.into_response());
+            }
         }
         if message.is_request() && Self::is_own(&message.method) {
             return self.own(caller, session, takes, &parts.headers, message).await;

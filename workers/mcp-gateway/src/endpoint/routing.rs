@@ -196,11 +196,12 @@ mod tests {
             "deep": {"properties": {"n": {"type": "integer", "x-mcp-header": "N"}}},
         }});
         let arguments = json!({"region": "eu", "deep": {"n": 7}});
+        let (null, none) = (json!({"region": null}), json!({}));
         let check = |pairs, arguments| check_arguments(&headers(pairs), &schema, Some(arguments));
         check(&[("mcp-param-region", "eu"), ("mcp-param-n", "7")], &arguments).unwrap();
-        check(&[], &json!({"region": null})).unwrap();
+        check(&[], &null).unwrap();
         check(&[("mcp-param-region", "us"), ("mcp-param-n", "7")], &arguments).unwrap_err();
         check(&[("mcp-param-region", "eu")], &arguments).unwrap_err();
-        check(&[("mcp-param-region", "eu")], &json!({})).unwrap_err();
+        check(&[("mcp-param-region", "eu")], &none).unwrap_err();
     }
 }

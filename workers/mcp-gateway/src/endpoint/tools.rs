@@ -9,6 +9,7 @@ use super::rpc::{Answer, RpcError};
 use super::{Endpoint, Inner};
 use crate::catalogue::Offer;
 use crate::config::SEPARATOR;
+use crate::platform;
 
 /// How many tools a page has at most.
 const PAGE_TOOLS: usize = 200;
@@ -57,7 +58,19 @@ impl Endpoint {
             Some(_) => offer.tool.clone(),
             None => offer.name(),
         };
-        Ok(offers.iter().map(|offer| (name(offer), Arc::clone(&offer.definition))).collect())
+        let mut all: Vec<_> =
+            offers.iter().map(|offer| (name(offer), Arc::clone(&offer.definition))).collect();
+        if only.is_none_or(|only| only == platform::TOOLSET) {
+            all.extend(platform::tools(&asked.who).into_iter().map(|definition| {
+                let tool = definition["name"].as_str().unwrap_or_default();
+                let name = match only {
+                    Some(_) => tool.to_owned(),
+                    None => format!("{}{SEPARATOR}{tool}", platform::TOOLSET),
+                };
+                (name, Arc::new(definition))
+            }));
+        }
+        Ok(all)
     }
 
     /// The toolset and the tool that a name means.

@@ -158,3 +158,73 @@ fn explain(message: &Message, class: &str, said: &str, may_have_run: bool) -> St
     .trim_end()
     .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "019a0000-0000-7000-8000-000000000001";
+
+    fn message(status: &str, error: Value) -> Message {
+        let at = "2026-11-21T00:00:00Z";
+        serde_json::from_value(json!({
+            "id": ID, "tenant": "default", "role": "mcp-gateway", "service": "demo", "shard": 0,
+            "intent": "mcp.call", "payload": {"toolset": "demo", "tool": "echo"},
+            "trace_id": ID, "parent_id": null, "idempotency_key": null, "priority": 0,
+            "status": status, "attempts": 1, "max_attempts": 4, "claim_no": 1, "run_at": at,
+            "claimed_by": null, "claimed_at": null, "lease_until": null, "error": error,
+            "created_at": at, "updated_at": at, "done_at": null, "deadline_at": null,
+            "ordering_key": null, "parked_for": null,
+        }))
+        .expect("a message")
+    }
+
+    fn dead(error: Value) -> Failed {
+        match Verdict::of(&message("failed", error)) {
+            Verdict::Dead(failed) => failed,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_the_tool_or_its_server_said_is_told_as_it_was_said() {
+        let result = json!({"isError": true, "content": [], "code": 7, "message": "its own"});
+        let error = json!({"class": "tool_error", "message": "x", "detail": result});
+        assert_eq!(Verdict::of(&message("failed", error)), Verdict::Result(result));
+        let detail = json!({"code": -32603, "message": "disk full", "data": [1]});
+        let error = json!({"class": "tool_error", "message": "x", "detail": detail});
+        let Verdict::Refused(failed) = Verdict::of(&message("failed", error)) else { panic!() };
+        assert_eq!((failed.code, failed.message.as_str()), (-32603, "disk full"));
+        assert_eq!(failed.data, Some(json!([1])));
+    }
+
+    #[test]
+    fn where_the_bus_gave_up_the_text_says_what_is_known_and_what_to_do() {
+        let failed = dead(json!({"class": "connect", "message": "cannot reach toolset demo."}));
+        for part in ["demo__echo gave no result (connect): cannot reach", "was not called", ID] {
+            assert!(failed.message.contains(part), "{part}: {}", failed.message);
+        }
+        let error = json!({"class": "timeout", "message": "too slow", "may_have_run": true});
+        let failed = dead(error.clone());
+        assert!(failed.message.contains("It may have run."), "{}", failed.message);
+        let told = Outcome::from(Verdict::of(&message("failed", error)));
+        let Outcome::Result(result) = told else { panic!("{told:?}") };
+        assert_eq!(result["isError"], true);
+        assert_eq!(result["_meta"]["cogo/may_have_run"], true);
+        assert_eq!(result["_meta"]["cogo/class"], "timeout");
+        assert_eq!(dead(json!({"class": "invalid_params", "message": "x"})).code, INVALID_PARAMS);
+        // A class of a later version, a reason without end, or no reason at all.
+        let long = dead(json!({"class": "brand_new", "message": "é".repeat(5000)}));
+        assert!(long.class == "brand_new" && long.message.len() < REASON_MAX + 300);
+        assert_eq!(dead(Value::Null).class, "unknown");
+    }
+
+    #[test]
+    fn what_has_not_ended_is_pending_whatever_went_wrong_before() {
+        let error = json!({"class": "connect", "message": "x"});
+        for status in ["queued", "delayed", "claimed"] {
+            assert_eq!(Verdict::of(&message(status, error.clone())), Verdict::Pending);
+        }
+        assert_eq!(Verdict::of(&message("cancelled", error)), Verdict::Cancelled);
+    }
+}

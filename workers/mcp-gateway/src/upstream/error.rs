@@ -23,7 +23,7 @@ pub struct CallError {
 }
 
 impl CallError {
-    pub(super) fn new(class: ErrorClass, sent: bool, message: impl Into<String>) -> Self {
+    pub(crate) fn new(class: ErrorClass, sent: bool, message: impl Into<String>) -> Self {
         Self { class, sent, message: message.into(), detail: None, latency_ms: 0, unasked: false }
     }
 
@@ -38,7 +38,7 @@ impl CallError {
     }
 
     /// The answer did not come: `lost` if the call may be made again, else ambiguous.
-    pub(super) fn unanswered(
+    pub(crate) fn unanswered(
         lost: ErrorClass,
         repeatable: bool,
         message: impl Into<String>,

@@ -19,6 +19,7 @@ use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
     StreamableHttpPostResponse,
 };
+use rustls::ClientConfig;
 use serde_json::Value;
 use sse_stream::Sse;
 
@@ -43,6 +44,7 @@ pub(super) struct Client {
 pub(super) fn transport(
     url: &str,
     headers: &[(String, Secret)],
+    tls: Option<Arc<ClientConfig>>,
     limit: usize,
     max_in_flight: usize,
     wire: Arc<Wire>,
@@ -53,7 +55,11 @@ pub(super) fn transport(
         value.set_sensitive(true);
         map.insert(HeaderName::try_from(name.as_str())?, value);
     }
-    let inner = reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder();
+    if let Some(tls) = tls {
+        builder = builder.tls_backend_preconfigured(tls.as_ref().clone());
+    }
+    let inner = builder
         .default_headers(map)
         .connect_timeout(CONNECT_WITHIN)
         // Endpoints come from configuration only; a redirect would be somewhere else.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::connection::{Connection, Error, Lifecycle};
 use super::tools::Tools;
 use super::wire::Wire;
-use super::{http, stdio, websocket};
+use super::{http, stdio, tls, websocket};
 use crate::config::{Toolset, Transport};
 use crate::secret::Resolved;
 
@@ -243,9 +243,13 @@ async fn open(
     let limit = toolset.max_frame_bytes;
     let (tasks, shared) = (&link.tasks, Arc::clone(&wire));
     let left = |clock: Stopwatch| within.saturating_sub(clock.elapsed());
+    let tls = match &toolset.tls {
+        Some(tls) => Some(tls::config(tls).map_err(|error| Error::Connect(error.into()))?),
+        None => None,
+    };
     match (toolset.transport(), &toolset.url) {
         (Transport::WebSocket, Some(url)) => {
-            let connecting = websocket::connect(url, &resolved.headers, limit, shared, tasks);
+            let connecting = websocket::connect(url, &resolved.headers, tls, limit, shared, tasks);
             let transport = tokio::time::timeout(within, connecting)
                 .await
                 .map_err(|elapsed| Error::Connect(elapsed.into()))?
@@ -254,7 +258,7 @@ async fn open(
         }
         (Transport::Http, Some(url)) => {
             let most = toolset.max_in_flight;
-            let transport = http::transport(url, &resolved.headers, limit, most, shared)
+            let transport = http::transport(url, &resolved.headers, tls, limit, most, shared)
                 .map_err(Error::Connect)?;
             Connection::establish(transport, lifecycle, wire, left(clock), tasks).await
         }

@@ -12,6 +12,7 @@ use rmcp::RoleClient;
 use rmcp::model::ServerJsonRpcMessage;
 use rmcp::service::TxJsonRpcMessage;
 use rmcp::transport::Transport;
+use rustls::ClientConfig;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
@@ -22,7 +23,9 @@ use tokio_tungstenite::tungstenite::protocol::{
     CloseFrame, WebSocketConfig, frame::coding::CloseCode,
 };
 use tokio_tungstenite::tungstenite::{Bytes, Error as WsError, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+use tokio_tungstenite::{
+    Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config,
+};
 
 use super::wire::Wire;
 use crate::secret::Secret;
@@ -74,12 +77,13 @@ pub(super) struct WebSocket {
 pub(super) async fn connect(
     url: &str,
     headers: &[(String, Secret)],
+    tls: Option<Arc<ClientConfig>>,
     limit: usize,
     wire: Arc<Wire>,
     tasks: &Tasks,
 ) -> Result<WebSocket, Box<WsError>> {
-    let socket = match open(url, headers, limit, true).await {
-        Err(error) if refused_offer(&error) => open(url, headers, limit, false).await?,
+    let socket = match open(url, headers, tls.clone(), limit, true).await {
+        Err(error) if refused_offer(&error) => open(url, headers, tls, limit, false).await?,
         outcome => outcome?,
     };
     let (sink, frames) = socket.split();
@@ -94,6 +98,7 @@ pub(super) async fn connect(
 async fn open(
     url: &str,
     headers: &[(String, Secret)],
+    tls: Option<Arc<ClientConfig>>,
     limit: usize,
     offer: bool,
 ) -> Result<Socket, Box<WsError>> {
@@ -111,8 +116,10 @@ async fn open(
         .read_buffer_size(16 << 10) // one connection per server, mostly idle
         .write_buffer_size(0); // every message is flushed at once anyway
     // true: TCP_NODELAY. Nagle's algorithm costs 40 ms a call when the other side delays its ACKs.
-    let (socket, _response) =
-        connect_async_tls_with_config(request, Some(config), true, None).await.map_err(Box::new)?;
+    let connector = tls.map(Connector::Rustls);
+    let (socket, _response) = connect_async_tls_with_config(request, Some(config), true, connector)
+        .await
+        .map_err(Box::new)?;
     Ok(socket)
 }
 

@@ -1,9 +1,15 @@
 //! The gateway against real MCP servers that nobody here wrote, and against a sick one.
 
 mod api;
+mod catalogue;
 mod demo;
+mod endpoint;
 mod fallback;
 mod handler;
+mod live;
+mod mesh;
 mod real;
 mod sick;
 mod support;
+mod tls;
+mod toolsets;

@@ -1,7 +1,9 @@
 //! Real MCP servers, a sick one, and what tests say again and again.
 
+pub(crate) mod asks;
 pub(crate) mod install;
 pub(crate) mod process;
+pub(crate) mod shelf;
 pub(crate) mod sick;
 
 use std::sync::{Arc, Mutex};

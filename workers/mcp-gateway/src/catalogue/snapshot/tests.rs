@@ -164,7 +164,8 @@ fn what_is_denied_is_neither_listed_nor_held_nor_approved() {
 fn what_is_not_what_it_says_is_not_offered() {
     let mut world = World::new("{}");
     world.offer("cogo__enqueue", "the hub's own name", 1, 0);
-    world.offer("a____b", "whose toolset nobody could tell", 1, 0);
+    world.offer("a__b", "whose toolset nobody could tell", 1, 0);
+    world.offered[1].toolset = "a_".to_owned();
     let hash = world.offer("browser__click", "x", 1, 0);
     world.offered[2].tool = "harmless".to_owned();
     assert_eq!(listed(&world.see().0), Vec::<String>::new(), "a definition names its tool");

@@ -1,0 +1,6 @@
+//! Calls over the bus, from the hub to a tool and back: a hub, machines that come and go, real servers.
+
+mod calls;
+mod http;
+pub(crate) mod site;
+mod tasks;
