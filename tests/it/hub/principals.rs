@@ -243,7 +243,7 @@ async fn pages_must_be_allowed_and_are_told_what_they_may_send_and_read() -> Res
 #[tokio::test]
 async fn hosts_and_sizes_are_checked_and_time_is_not() -> Result<()> {
     let options = Options {
-        mcp: Mcp { max_body_bytes: 4096 },
+        mcp: Mcp { max_body_bytes: 4096, ..Mcp::default() },
         max_body_bytes: 1024,
         request_timeout_s: 1,
         ..Options::default()
