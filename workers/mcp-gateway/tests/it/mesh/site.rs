@@ -151,13 +151,6 @@ impl Site {
         self.principals.of_token(&self.key(send, 3600)).expect("a key")
     }
 
-    /// The holder of a key with these claims, for an hour.
-    pub(crate) fn holder(&self, mut claims: Value) -> Principal {
-        claims["exp"] = json!(utc_now().timestamp() + 3600);
-        let key = self.keys.mint(&serde_json::from_value(claims).expect("claims"));
-        self.principals.of_token(&key).expect("a key")
-    }
-
     /// A key of the default tenant that may send to these topics, good for some seconds.
     pub(crate) fn key(&self, send: &[&str], seconds: i64) -> String {
         let claims = json!({"role": "authenticated", "tenant": "default", "send": send,
