@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::{Notify, broadcast, watch as channel};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{Notify, broadcast, watch as channel};
 use tokio_util::sync::CancellationToken;
 
 pub use agents::{Agents, Changed};

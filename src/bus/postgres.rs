@@ -16,8 +16,8 @@ use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::patience::Patient;
 use crate::bus::queries::backlog::{self, Limit, Parked};
 use crate::bus::queries::{
-    self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow, dead_letters,
-    offers,
+    self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow,
+    dead_letters, offers,
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;

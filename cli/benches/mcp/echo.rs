@@ -10,9 +10,9 @@ use rmcp::model::{
     Tool, ToolAnnotations,
 };
 use rmcp::service::RequestContext;
+use rmcp::transport::stdio_pipes;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
-use rmcp::transport::stdio_pipes;
 use rmcp::{RoleServer, ServerHandler, ServiceExt as _};
 use serde_json::json;
 

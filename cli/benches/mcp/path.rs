@@ -45,10 +45,8 @@ pub(crate) async fn measure() -> Result<()> {
     let (tasks, shutdown) = (Tasks::new(), Shutdown::new());
     let hub = Bus::new(pool.clone());
     let feed = Feed::start(hub.clone(), &tasks, &shutdown);
-    let toolset = Toolset {
-        max_in_flight: AT_ONCE[2],
-        ..Toolset::command(process::echo()?, ["echo"])
-    };
+    let toolset =
+        Toolset { max_in_flight: AT_ONCE[2], ..Toolset::command(process::echo()?, ["echo"]) };
     let config = Config { toolsets: [("bench".to_owned(), toolset)].into(), ..Config::default() };
     let gateway = Gateway::start(config, None, &shutdown);
     let context = cogo::worker::Context {
@@ -65,7 +63,8 @@ pub(crate) async fn measure() -> Result<()> {
         shutdown: shutdown.clone(),
         ready: tokio::sync::watch::Sender::new(false),
     };
-    let worked = async { gateway.work(&context).await.map_err(|error| anyhow::anyhow!(error.to_string())) };
+    let worked =
+        async { gateway.work(&context).await.map_err(|error| anyhow::anyhow!(error.to_string())) };
     let measured = async {
         for round in 0..=rounds {
             for at_once in AT_ONCE {
@@ -107,7 +106,8 @@ async fn some(hub: &Bus, feed: &Feed, calls: usize, at_once: usize) -> Result<Me
                 let mut each = Vec::new();
                 for number in 0..calls.div_ceil(at_once) {
                     let text = format!("caller {caller}, call {number}");
-                    let payload = json!({"toolset": "bench", "tool": "echo", "params": {"message": text}});
+                    let payload =
+                        json!({"toolset": "bench", "tool": "echo", "params": {"message": text}});
                     let watch = Stopwatch::start();
                     let message = NewMessage::new(&topic, "mcp.call", payload);
                     let id = hub.publish(message).await?.id;
@@ -150,9 +150,11 @@ impl Stats {
             return Ok(());
         }
         let calls = calls as f64;
-        let wal = sqlx::query("select wal_records, wal_bytes::float8 as bytes, wal_sync from pg_stat_wal")
-            .fetch_one(pool)
-            .await?;
+        let wal = sqlx::query(
+            "select wal_records, wal_bytes::float8 as bytes, wal_sync from pg_stat_wal",
+        )
+        .fetch_one(pool)
+        .await?;
         say(&format!(
             "  a call: {:.1} records of WAL, {:.0} bytes, {:.2} flushes",
             wal.get::<i64, _>("wal_records") as f64 / calls,

@@ -59,9 +59,8 @@ impl Report {
         for way in &self.order {
             let _ = write!(text, "\n| {way} |");
             for at_once in AT_ONCE {
-                let of = |pick: fn(&Round) -> f64| {
-                    self.median(way, at_once, pick).unwrap_or(f64::NAN)
-                };
+                let of =
+                    |pick: fn(&Round) -> f64| self.median(way, at_once, pick).unwrap_or(f64::NAN);
                 let _ = write!(
                     text,
                     " {:.2} | {:.2} | {:.0} | {:.2} |",
@@ -83,8 +82,18 @@ impl Report {
         let ratio = |ours: Option<f64>, theirs: Option<f64>| Some(ours? / theirs?);
         let goals = [
             ("p50 one at a time, to npm's mcp-proxy", ratio(p50(UP), p50(NPM)), "at most", 1.0),
-            ("calls/s at 16, to npm's mcp-proxy", ratio(rate(UP, 16), rate(NPM, 16)), "at least", 2.0),
-            ("calls/s at 64, to the crate mcp-proxy", ratio(rate(UP, 64), rate(CRATE, 64)), "at least", 1.0),
+            (
+                "calls/s at 16, to npm's mcp-proxy",
+                ratio(rate(UP, 16), rate(NPM, 16)),
+                "at least",
+                2.0,
+            ),
+            (
+                "calls/s at 64, to the crate mcp-proxy",
+                ratio(rate(UP, 64), rate(CRATE, 64)),
+                "at least",
+                1.0,
+            ),
         ];
         let mut missed = 0;
         for (what, ratio, bound, goal) in goals {

@@ -31,7 +31,14 @@ pub(crate) fn start(name: &'static str, dir: &Path) -> Result<Way> {
         NPM => {
             let mut command = Command::new("node");
             command.arg(npm()?.join("mcp-proxy/dist/bin/mcp-proxy.mjs"));
-            command.args(["--host", "127.0.0.1", "--port", &port.to_string(), "--server", "stream"]);
+            command.args([
+                "--host",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--server",
+                "stream",
+            ]);
             command.args(["--", &echo, "echo"]);
             (command, "/mcp", "echo")
         }

@@ -107,7 +107,9 @@ impl Endpoint {
         }
         let notes = asked.notes.clone();
         let mut tell = |report: Value| {
-            let (Some(token), Value::Object(mut report)) = (&progress_token, report) else { return };
+            let (Some(token), Value::Object(mut report)) = (&progress_token, report) else {
+                return;
+            };
             report.insert("progressToken".to_owned(), token.clone());
             let note = notification("notifications/progress", &Value::Object(report));
             let _dropped_where_nobody_reads = notes.try_send(note);

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use cogo::clock::Stopwatch;
 use cogo::bus::Watch;
+use cogo::clock::Stopwatch;
 use cogo::hub::Principal;
 use cogo::message::{Message, NewMessage, Topic};
 use serde_json::{Map, Value, json};
