@@ -215,17 +215,15 @@ async fn run(
     let serving = readiness.register("hub");
     let worker = parts.worker_bus.map(|bus| {
         let id = worker::new_id(ROLE.name);
-        let mut context = worker::context(
+        let own = worker::Own {
             bus,
-            id,
-            &plan.worker,
-            plan.policies.clone(),
-            &plan.source,
-            plan.artifacts_dir.clone(),
-            artifacts.clone(),
-            signals.hung_up(),
-            &shutdown,
-        );
+            worker_id: id,
+            artifacts_dir: plan.artifacts_dir.clone(),
+            artifacts: artifacts.clone(),
+            reread: signals.hung_up(),
+        };
+        let policies = plan.policies.clone();
+        let mut context = worker::context(own, &plan.worker, policies, &plan.source, &shutdown);
         context.ready = readiness.register(ROLE.name);
         context
     });

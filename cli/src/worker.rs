@@ -153,16 +153,17 @@ impl Worker {
         };
         let options = cogo::config::Worker { tenant, ..options };
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
-        let artifacts = global.artifacts_dir()?;
-        let hung_up = signals.hung_up();
-        let store = match bus.artifacts() {
+        let artifacts_dir = global.artifacts_dir()?;
+        let artifacts = match bus.artifacts() {
             Some(store) => store,
             None => {
-                Store::folder(&artifacts, source.load::<cogo::hub::Options>()?.artifact_limits())
+                let limits = source.load::<cogo::hub::Options>()?.artifact_limits();
+                Store::folder(&artifacts_dir, limits)
             }
         };
-        let context =
-            context(bus, id, &options, policies, &source, artifacts, store, hung_up, &shutdown);
+        let reread = signals.hung_up();
+        let own = Own { bus, worker_id: id, artifacts_dir, artifacts, reread };
+        let context = context(own, &options, policies, &source, &shutdown);
         let mut ready = context.ready.subscribe();
         if let Some(probe) = probe {
             probe.start(ready.clone(), &tasks, &shutdown)?;
@@ -273,18 +274,24 @@ fn list(output: Output) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// What is a worker's own; the rest of its context is from the configuration.
+pub(crate) struct Own {
+    pub(crate) bus: Bus,
+    pub(crate) worker_id: String,
+    pub(crate) artifacts_dir: PathBuf,
+    pub(crate) artifacts: Store,
+    pub(crate) reread: Live<()>,
+}
+
 /// What a role is given to run with.
 pub(crate) fn context(
-    bus: Bus,
-    worker_id: String,
+    own: Own,
     options: &cogo::config::Worker,
     policies: Policies,
     source: &Source,
-    artifacts_dir: PathBuf,
-    artifacts: Store,
-    reread: Live<()>,
     shutdown: &Shutdown,
 ) -> Context {
+    let Own { bus, worker_id, artifacts_dir, artifacts, reread } = own;
     Context {
         bus,
         worker_id,

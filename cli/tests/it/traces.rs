@@ -53,12 +53,13 @@ impl Mesh {
             .with("OTEL_BSP_SCHEDULE_DELAY", "20");
         let hub = cogo.start(&["hub", "--listen", "127.0.0.1:0", "--log", "trace"]);
         let said = hub.stderr.wait("Ctrl-C stops it.");
-        let url = said.split_whitespace().filter(|word| word.starts_with("http://"));
-        let url = url.last().expect("a URL").to_owned();
         let url = said
             .lines()
             .find_map(|line| line.trim().strip_prefix("hub "))
-            .map_or(url, |found| found.trim().to_owned());
+            .or_else(|| said.split_whitespace().rfind(|word| word.starts_with("http://")))
+            .expect("a URL")
+            .trim()
+            .to_owned();
         let worker = cogo.start(&["worker", "mcp-gateway", "--log", "trace"]);
         worker.stderr.wait("is ready");
         Self { cogo, hub, url, worker, _dir: dir }

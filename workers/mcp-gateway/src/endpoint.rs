@@ -2,16 +2,16 @@
 //!
 //! | part | job |
 //! |---|---|
-//! | [`http`], [`reply`] | streamable HTTP: one request in; JSON or a stream out |
-//! | [`ws`] | WebSocket: one JSON-RPC message a frame |
+//! | `http`, `reply` | streamable HTTP: one request in; JSON or a stream out |
+//! | `ws` | WebSocket: one JSON-RPC message a frame |
 
-//! | [`lifecycle`], [`routing`] | which revision a request is of; headers that must say what the body says |
-//! | [`asked`] | a request, with who sent it and what it carries |
-//! | [`tools`], [`call`], [`tasks`], [`resources`] | the methods that the endpoint answers itself |
-//! | [`calls`], [`places`] | what clients wait for and may cancel; how many of each may be |
-//! | [`sessions`] | sessions of revisions before 2026-07-28: whose they are, how many, until when |
-//! | [`server`] | what rmcp serves: `initialize`, `server/discover`, `subscriptions/listen`, streams of sessions |
-//! | [`rpc`] | JSON-RPC |
+//! | `lifecycle`, `routing` | which revision a request is of; headers that must say what the body says |
+//! | `asked` | a request, with who sent it and what it carries |
+//! | `tools`, `call`, `tasks`, `resources` | the methods that the endpoint answers itself |
+//! | `calls`, `places` | what clients wait for and may cancel; how many of each may be |
+//! | `sessions` | sessions of revisions before 2026-07-28: whose they are, how many, until when |
+//! | `server` | what rmcp serves: `initialize`, `server/discover`, `subscriptions/listen`, streams of sessions |
+//! | `rpc` | JSON-RPC |
 //!
 //! A tool's definition and its result are given as its server gave them; rmcp's types would drop what they do not
 //! know, so they do not pass through them. All that is added is `_meta["cogo/message_id"]` and

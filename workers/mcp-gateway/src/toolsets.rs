@@ -132,7 +132,7 @@ impl Toolsets {
         }
         let redactor = Arc::new(Redactor::new(state.secrets.iter().cloned()));
         let topic = |name| Topic::new(ROLE.name, name).expect("names were checked at loading");
-        let topics = upstreams.keys().map(|name| topic(name)).collect();
+        let topics = upstreams.keys().map(topic).collect();
         // In this order: what is claimed is there to be called.
         state.now.set(Set { config, upstreams, redactor });
         if *self.topics.get() != topics {

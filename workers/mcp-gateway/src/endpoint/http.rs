@@ -189,6 +189,7 @@ impl Endpoint {
     }
 
     /// The session that the request names. One that is not there and one that is another's are the same to the caller.
+    #[allow(clippy::result_large_err)] // an answer, given once
     fn session(
         &self,
         caller: &Caller,
@@ -237,6 +238,7 @@ struct Takes {
 }
 
 impl Takes {
+    #[allow(clippy::result_large_err)] // an answer, given once
     fn of(headers: &HeaderMap) -> Result<Self, Response> {
         let is_json = headers
             .get(header::CONTENT_TYPE)

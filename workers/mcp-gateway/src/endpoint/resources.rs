@@ -2,6 +2,8 @@
 //!
 //! There are too many to list, and who has a link needs no list.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
 use super::Endpoint;
@@ -66,34 +68,5 @@ fn is_text(mime: &str) -> bool {
 }
 
 fn blob(uri: &str, mime: &str, bytes: &[u8]) -> Value {
-    json!({ "uri": uri, "mimeType": mime, "blob": base64(bytes) })
-}
-
-/// Base64 with the standard alphabet and padding (RFC 4648, section 4).
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let at = |index: usize| u32::from(chunk.get(index).copied().unwrap_or_default());
-        let bits = (at(0) << 16) | (at(1) << 8) | at(2);
-        for (index, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let six = (bits >> shift) & 63;
-            text.push(if index > chunk.len() { '=' } else { char::from(ALPHABET[six as usize]) });
-        }
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::base64;
-
-    #[test]
-    fn bytes_are_written_as_the_standard_has_it() {
-        for (bytes, text) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg==")]
-        {
-            assert_eq!(base64(bytes.as_bytes()), text);
-        }
-    }
+    json!({ "uri": uri, "mimeType": mime, "blob": BASE64_STANDARD.encode(bytes) })
 }

@@ -2,6 +2,8 @@
 //! is routed by the one and served by the other would be two requests: both must say the same.
 
 use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use serde_json::Value;
 
 use super::rpc::{HEADER_MISMATCH, Incoming, RpcError};
@@ -121,34 +123,8 @@ fn decoded(value: &str) -> Option<String> {
     let inner = value.strip_prefix(ENCODED.0).and_then(|inner| inner.strip_suffix(ENCODED.1));
     match inner {
         None => Some(value.to_owned()),
-        Some(inner) => String::from_utf8(base64(inner)?).ok(),
+        Some(inner) => String::from_utf8(BASE64_STANDARD.decode(inner).ok()?).ok(),
     }
-}
-
-/// Base64 with the standard alphabet and padding (RFC 4648, section 4).
-fn base64(text: &str) -> Option<Vec<u8>> {
-    let bytes = text.trim_end_matches('=').as_bytes();
-    if text.len() % 4 != 0 || text.len() - bytes.len() > 2 {
-        return None;
-    }
-    let (mut bits, mut kept, mut out) = (0u32, 0u8, Vec::with_capacity(text.len() / 4 * 3));
-    for byte in bytes {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6) | u32::from(six);
-        kept += 6;
-        if kept >= 8 {
-            kept -= 8;
-            out.push(u8::try_from((bits >> kept) & 0xff).ok()?);
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]

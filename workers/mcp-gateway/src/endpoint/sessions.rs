@@ -157,12 +157,6 @@ impl Sessions {
         fits.then(|| InUse::new(session))
     }
 
-    /// How many are open.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.open().len()
-    }
-
     async fn end_idle(&self, idle: Duration) {
         let ended: Vec<_> = self
             .open()

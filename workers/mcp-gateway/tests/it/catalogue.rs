@@ -269,7 +269,7 @@ async fn with_pinning_a_changed_tool_is_held_until_it_is_approved_and_calls_are_
 
     let hash = Some(snapshot.held()[0].offer.hash.clone());
     let pin = NewPin { toolset: "browser".to_owned(), tool: "click".to_owned(), hash };
-    hub.bus.pin("default", &[pin.clone()], Some("ann")).await.expect("approved");
+    hub.bus.pin("default", std::slice::from_ref(&pin), Some("ann")).await.expect("approved");
     let snapshot =
         hub.until("default", "the other", |s| descriptions(s)[0].contains("files")).await;
     assert_eq!(snapshot.held()[0].machines, ["one"]);

@@ -341,7 +341,6 @@ impl Machine {
             artifacts: Store::folder(dir.path(), cogo::artifact::Limits::default()),
             config_dir: dir.path().to_owned(),
             artifacts_dir: dir.path().to_owned(),
-            artifacts: cogo::artifact::Store::folder(dir.path(), cogo::artifact::Limits::default()),
             reread: Live::default(),
             shutdown: shutdown.clone(),
             ready: watch::Sender::new(false),
