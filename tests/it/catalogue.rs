@@ -156,6 +156,30 @@ async fn what_is_offered_is_counted_by_definition_and_stays_for_its_grace() {
 }
 
 #[tokio::test]
+async fn whoever_may_not_serve_a_toolset_offers_none_of_it() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let worker = Caller::token("acme", "w", &["echo/*", "mcp-gateway/own"], &[]);
+    let says = async |role: &str, topic: &str, tools: Value| {
+        let said = json!({"id": "w", "role": role, "topics": [topic], "lease_ms": 30000,
+            "info": {"toolsets": {"browser": {"tools": tools}, "own": {"tools": tools}}}});
+        worker.call(&db, &format!("select bus_worker_seen('{said}')")).await.expect("seen");
+        let offers = bus.offers("acme", Duration::from_secs(60)).await.expect("read");
+        offers.into_iter().map(|offer| (offer.toolset, offer.tool)).collect::<Vec<_>>()
+    };
+    let click = json!({"click": hash("click")});
+    assert_eq!(says("echo", "echo/browser", click.clone()).await, [], "another role's toolset");
+    assert_eq!(says("mcp-gateway", "echo/browser", click.clone()).await, []);
+    let own = [("own".to_owned(), "click".to_owned())];
+    assert_eq!(says("mcp-gateway", "mcp-gateway/own", click).await, own);
+    let mut odd = json!({"click": hash("click"), "": hash("click")});
+    for name in ["a\u{1b}[2Jb", "a\nb", "a\u{9b}b", &"x".repeat(256)] {
+        odd[name] = json!(hash("click"));
+    }
+    assert_eq!(says("mcp-gateway", "mcp-gateway/own", odd).await, own, "no gateway would");
+}
+
+#[tokio::test]
 async fn a_definition_is_approved_replaced_and_revoked_and_the_log_tells() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
