@@ -26,6 +26,8 @@ use folder::Folder;
 
 /// What stands before `<tenant>/<sha256>` in an artifact's URI.
 const URI: &str = "cogo://artifacts/";
+/// Where a folder's artifacts are, below the artifacts directory.
+pub(crate) const FOLDER: &str = "blobs";
 /// The type of what has none, or none that can be one.
 pub const OCTETS: &str = "application/octet-stream";
 /// The longest type that is kept.
@@ -210,7 +212,7 @@ impl Store {
     /// count of what each tenant has.
     #[must_use]
     pub fn folder(artifacts_dir: impl Into<PathBuf>, limits: Limits) -> Self {
-        Self(Way::Folder(Arc::new(Folder::new(artifacts_dir.into().join("blobs"), limits))))
+        Self(Way::Folder(Arc::new(Folder::new(artifacts_dir.into().join(FOLDER), limits))))
     }
 
     /// Keeps them at a hub.

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
+use crate::artifact::FOLDER;
 use crate::error::Code;
 use crate::hub::Hub;
 use crate::hub::error::ApiError;
@@ -49,6 +50,10 @@ async fn find(dir: &Path, path: &str) -> Option<PathBuf> {
     if !inside.iter().all(|part| part.to_str().is_some_and(is_plain)) {
         return None;
     }
+    // What is each tenant's own is given below /mcp, to whoever shows a key of that tenant.
+    if inside.starts_with(FOLDER) {
+        return None;
+    }
     // Opening a pipe would wait for its writer.
     tokio::fs::metadata(&file).await.ok()?.is_file().then_some(file)
 }
@@ -70,7 +75,10 @@ mod tests {
         let root = tempfile::tempdir().expect("a folder");
         let dir = root.path().join("artifacts");
         std::fs::create_dir_all(dir.join("mcp/demo")).expect("folders");
-        for file in ["artifacts/mcp/demo/a.json", "artifacts/.hidden", "secret"] {
+        std::fs::create_dir_all(dir.join("blobs/acme")).expect("folders");
+        for file in
+            ["artifacts/mcp/demo/a.json", "artifacts/.hidden", "artifacts/blobs/acme/ab", "secret"]
+        {
             std::fs::write(root.path().join(file), "{}").expect("a file");
         }
         assert!(find(&dir, "mcp/demo/a.json").await.is_some());
@@ -92,6 +100,7 @@ mod tests {
             "C:secret",
             "/etc/passwd",
             "absent",
+            "blobs/acme/ab",
         ] {
             assert!(find(&dir, bad).await.is_none(), "{bad:?}");
         }
@@ -103,6 +112,8 @@ mod tests {
             link("../secret", "out");
             link("/etc", "etc");
             link(".hidden", "shown");
+            link("blobs/acme", "theirs");
+            assert!(find(&dir, "theirs/ab").await.is_none());
             link("mcp/demo/a.json", "inside");
             assert!(find(&dir, "out").await.is_none());
             assert!(find(&dir, "etc/passwd").await.is_none());
