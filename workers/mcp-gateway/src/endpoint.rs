@@ -100,6 +100,8 @@ struct Inner {
     calls: Calls,
     /// Requests that are waited for.
     seats: Places,
+    /// Artifacts that are read, or on their way: each is in memory as a whole.
+    reads: Places,
     sockets: Places,
     sessions: Sessions,
     tasks: Tasks,
@@ -149,6 +151,7 @@ impl Endpoint {
             limits,
             calls: Calls::default(),
             seats: Places::default(),
+            reads: Places::default(),
             sockets: Places::default(),
             sessions,
             tasks: tasks.clone(),
@@ -184,9 +187,8 @@ impl Endpoint {
         )
     }
 
-    /// Answers one request.
+    /// Answers one request. Its seat is its caller's to keep, until the answer has been sent.
     async fn answer(&self, asked: Asked, message: Incoming) -> Answer {
-        let _seat = self.seat(&asked.who)?;
         let params = message.params;
         match message.method.as_str() {
             "tools/list" => self.list_tools(&asked, params).await,

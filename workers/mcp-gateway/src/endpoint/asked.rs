@@ -1,6 +1,6 @@
 //! A request, with all that is known of who sent it and how.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 
 use super::calls::Key;
 use super::lifecycle::Client;
+use super::places;
 use super::rpc::RpcError;
 use crate::trace;
 
@@ -33,7 +34,12 @@ pub(super) struct Asked {
     pub(super) key: Option<Key>,
     /// Takes notifications that belong to the request. What it has no room for is dropped: only progress is told so.
     pub(super) notes: mpsc::Sender<String>,
+    /// What its answer takes up until it has been sent.
+    pub(super) kept: Kept,
 }
+
+/// A place that an answer takes up, for whoever sends it to keep. Cheap to clone.
+pub(super) type Kept = Arc<OnceLock<places::Place>>;
 
 /// What a call carries beside its arguments.
 #[derive(Debug, Clone, Default)]

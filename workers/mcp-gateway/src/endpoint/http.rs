@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::Endpoint;
-use super::asked::{Asked, Carried};
+use super::asked::{Asked, Carried, Kept};
 use super::calls::{Key, Scope};
 use super::lifecycle::{self, Client, Lifecycle};
 use super::reply::{self, Work};
@@ -24,6 +24,8 @@ use super::sessions::InUse;
 
 /// Names a session, in a request's headers.
 const SESSION: &str = "mcp-session-id";
+/// How long a request's body may take to arrive: the largest, over a slow line of 1 Mbit/s.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
 /// How many notifications may wait for a slow client. What is dropped then is progress, of which the next report says
 /// as much.
 const NOTES: usize = 256;
@@ -66,7 +68,11 @@ impl Endpoint {
     async fn post(&self, caller: Caller, request: Request<Body>) -> Result<Response, Response> {
         let takes = Takes::of(request.headers())?;
         let (parts, body) = request.into_parts();
-        let body = Bytes::from_request(Request::new(body), &()).await.map_err(|rejection| {
+        let read = tokio::time::timeout(BODY_WITHIN, Bytes::from_request(Request::new(body), &()));
+        let read = read.await.map_err(|_| {
+            ApiError::new(Code::Timeout, "body: it did not arrive in time").into_response()
+        })?;
+        let body = read.map_err(|rejection| {
             if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 let max = self.0.limits.hub.max_body_bytes;
                 ApiError::new(Code::PayloadTooLarge, format!("body: at most {max} bytes"))
@@ -126,7 +132,9 @@ impl Endpoint {
                 }
             },
         };
+        let seat = self.seat(&caller.who).map_err(|error| too_many(&id, error))?;
         let (notes, told) = mpsc::channel(NOTES);
+        let kept = Kept::default();
         let asked = Asked {
             key: Key::new(scope, &id),
             who: caller.who,
@@ -134,6 +142,7 @@ impl Endpoint {
             toolset: caller.toolset,
             headers: Carried::of_headers(headers).map_err(bad)?,
             notes,
+            kept: Arc::clone(&kept),
         };
         if client.modern && message.method == "tools/call" {
             self.check_parameters(&asked, headers, &message).await.map_err(bad)?;
@@ -144,7 +153,8 @@ impl Endpoint {
             let _session = session;
             endpoint.answer(asked, message).await
         });
-        Ok(reply::reply(id, client, work, told, takes.stream, expires).await)
+        let response = reply::reply(id, client, work, told, takes.stream, expires).await;
+        Ok(reply::held(response, (seat, kept)))
     }
 
     /// The headers that a tool's schema asks for.

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -19,6 +19,9 @@ use super::rpc::{Answer, CANCELLED, TOO_MANY, response};
 
 /// How long an answer is waited for before its stream begins. Longer, and a client may think that nobody is there.
 const SOON: Duration = Duration::from_secs(1);
+
+/// How much of an answer is given to the connection at a time.
+const PIECE: usize = 64 * 1024;
 
 /// What makes the answer. Dropping it leaves a call as it is.
 pub(super) type Work = Pin<Box<dyn Future<Output = Answer> + Send>>;
@@ -118,6 +121,28 @@ fn ends<S: Stream + Send>(
             None => std::future::pending().await,
         }
     })
+}
+
+/// The response, sent piece by piece; `kept` is kept until the last one is on its way. What a client is slow to take
+/// is in memory for as long.
+pub(super) fn held(response: Response, kept: impl Send + Sync + 'static) -> Response {
+    let (mut parts, body) = response.into_parts();
+    if let Some(length) = body.size_hint().exact() {
+        parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let pieces = body.into_data_stream().flat_map(|chunk| {
+        let (mut rest, failed) = match chunk {
+            Ok(chunk) => (chunk, None),
+            Err(error) => (Bytes::new(), Some(Err(error))),
+        };
+        let next = move || (!rest.is_empty()).then(|| Ok(rest.split_to(rest.len().min(PIECE))));
+        stream::iter(std::iter::from_fn(next).chain(failed))
+    });
+    let pieces = pieces.map(move |piece| {
+        let _kept = &kept;
+        piece
+    });
+    Response::from_parts(parts, Body::from_stream(pieces))
 }
 
 /// The response, whose body ends when `expires` is over if it is a stream of events; `kept` is kept as long.

@@ -6,13 +6,18 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::Endpoint;
 use super::asked::Asked;
 use super::rpc::{Answer, INTERNAL, INVALID_PARAMS, RpcError};
+use super::{Endpoint, RETRY_AFTER};
 use crate::artifacts::{self, Error};
 
 /// Before 2026-07-28 a resource that is not there has a code of its own.
 const NOT_FOUND: i32 = -32002;
+/// How many artifacts may be read at once, or be on their way to who asked for them: an answer has the whole of it, and
+/// whoever takes it slowly has it kept for long.
+const READS: usize = 16;
+/// How many of these of one principal.
+const READS_OWN: usize = 4;
 /// How the URI of an artifact looks.
 const TEMPLATE: &str = "cogo://artifacts/{tenant}/{sha256}";
 
@@ -22,6 +27,12 @@ impl Endpoint {
         let Some(uri) = params.get("uri").and_then(Value::as_str) else {
             return Err(RpcError::invalid("uri", "must be a string"));
         };
+        let place = self.0.reads.take(&asked.who, READS, READS_OWN).map_err(|_| {
+            let message = "too many artifacts are read at once; try again in a moment, or get them from \
+                /mcp/artifacts/{tenant}/{sha256}";
+            RpcError::too_many(message, RETRY_AFTER)
+        })?;
+        let _only_once = asked.kept.set(place);
         let (mime, bytes) =
             artifacts::read(&self.0.artifacts, &asked.who, uri).await.map_err(|error| {
                 let code = match (&error, asked.client.modern) {
@@ -32,7 +43,9 @@ impl Endpoint {
                 RpcError::new(code, error.to_string()).with(json!({ "uri": uri }))
             })?;
         let content = match String::from_utf8(bytes) {
-            Ok(text) if is_text(&mime) => json!({ "uri": uri, "mimeType": mime, "text": text }),
+            Ok(text) if is_text(&mime) && !is_costly(&text) => {
+                json!({ "uri": uri, "mimeType": mime, "text": text })
+            }
             Ok(text) => blob(uri, &mime, text.as_bytes()),
             Err(bytes) => blob(uri, &mime, bytes.as_bytes()),
         };
@@ -61,6 +74,12 @@ fn cached(asked: &Asked, mut result: Value) -> Value {
         result["cacheScope"] = json!("private");
     }
     result
+}
+
+/// Whether text is longer in JSON than in Base64: each control character takes six there.
+fn is_costly(text: &str) -> bool {
+    let controls = text.bytes().filter(|byte| *byte < b' ' && !b"\t\n\r".contains(byte)).count();
+    controls > text.len() / 16
 }
 
 fn is_text(mime: &str) -> bool {

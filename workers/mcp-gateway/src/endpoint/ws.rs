@@ -1,5 +1,6 @@
 //! WebSocket: one JSON-RPC message a frame, of either lifecycle. No revision of MCP has it; what it is like is stdio.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -15,11 +16,11 @@ use futures_util::{FutureExt as _, SinkExt as _, StreamExt as _, stream};
 use rmcp::model::{ClientJsonRpcMessage, ServerJsonRpcMessage};
 use rmcp::service::serve_server_with_ct;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::{CancellationToken, PollSender};
 
 use super::Endpoint;
-use super::asked::{Asked, Carried};
+use super::asked::{Asked, Carried, Kept};
 use super::calls::{Key, Scope};
 use super::lifecycle::{self, Client, Lifecycle};
 use super::places::{Place, Taken};
@@ -29,6 +30,10 @@ use crate::upstream::websocket::SUBPROTOCOL;
 
 /// How many frames may wait for a slow client. Where there is no room, progress is dropped and results wait.
 const FRAMES: usize = 256;
+/// How many bytes of answers may wait for a slow client; one that is larger waits alone.
+const ROOM: usize = 8 * 1024 * 1024;
+/// What opens a stream of changes, which lasts.
+const LISTEN: &str = "subscriptions/listen";
 /// How long a client may take for one frame before it is dropped.
 const SEND_WITHIN: Duration = Duration::from_secs(30);
 /// How often a client is asked whether it is there.
@@ -87,6 +92,8 @@ async fn serve(endpoint: Endpoint, caller: Caller, socket: WebSocket, place: Pla
         to_rmcp: None,
         session: None,
         served: false,
+        room: Arc::new(Semaphore::new(ROOM)),
+        listens: Vec::new(),
         gone: gone.clone(),
         endpoint,
         caller,
@@ -98,10 +105,14 @@ async fn serve(endpoint: Endpoint, caller: Caller, socket: WebSocket, place: Pla
     gone.cancel();
 }
 
+/// What an answer takes up: room among what waits, a seat, and a place where it is an artifact.
+type Held = (OwnedSemaphorePermit, Option<(Place, Kept)>);
+
 /// What goes out.
 #[derive(Debug)]
 enum Out {
-    Text(String),
+    /// With what it takes up until it is sent.
+    Text(String, Option<Held>),
     Ping,
     Close((u16, &'static str)),
 }
@@ -113,8 +124,12 @@ async fn write(
     gone: CancellationToken,
 ) {
     while let Some(out) = waiting.recv().await {
+        let mut held = None;
         let (message, last) = match out {
-            Out::Text(text) => (Message::Text(text.into()), false),
+            Out::Text(text, takes) => {
+                held = takes;
+                (Message::Text(text.into()), false)
+            }
             Out::Ping => (Message::Ping(Default::default()), false),
             Out::Close((code, reason)) => {
                 let frame = CloseFrame { code, reason: Utf8Bytes::from_static(reason) };
@@ -122,6 +137,7 @@ async fn write(
             }
         };
         let sent = tokio::time::timeout(SEND_WITHIN, sink.send(message)).await;
+        drop(held);
         if last || !matches!(sent, Ok(Ok(()))) {
             break;
         }
@@ -141,10 +157,16 @@ struct Socket {
     session: Option<Client>,
     /// Whether rmcp has got a request after which it takes notifications.
     served: bool,
+    /// How many bytes may still wait for the client.
+    room: Arc<Semaphore>,
+    /// The seats of what the client hears of changes by, until the socket ends.
+    listens: Vec<Place>,
     gone: CancellationToken,
 }
 
-type Working = FuturesUnordered<futures_util::future::BoxFuture<'static, (Value, super::Answer)>>;
+/// A request that is answered here: its id, its answer, and what that takes up.
+type Work = futures_util::future::BoxFuture<'static, (Value, super::Answer, (Place, Kept))>;
+type Working = FuturesUnordered<Work>;
 
 impl Socket {
     /// Until the client goes, or must; why.
@@ -179,7 +201,7 @@ impl Socket {
                         Some(Ok(Message::Close(_)) | Err(_)) | None => return (close_code::NORMAL, ""),
                     }
                 }
-                Some((id, answer)) = working.next() => self.answer(&id, &answer).await,
+                Some((id, answer, takes)) = working.next() => self.answer(&id, &answer, takes).await,
                 _ = pings.tick() => {
                     if heard.elapsed() > SILENCE {
                         return (close_code::POLICY, "nothing was heard of the client");
@@ -193,31 +215,34 @@ impl Socket {
         }
         // Whoever waits is told that the call goes on.
         let last_words = async {
-            while let Some((id, answer)) = working.next().await {
-                self.answer(&id, &answer).await;
+            while let Some((id, answer, takes)) = working.next().await {
+                self.answer(&id, &answer, takes).await;
             }
         };
         let _too_slow = tokio::time::timeout(LAST_WORDS, last_words).await;
         (close_code::AWAY, "the hub is stopping")
     }
 
-    async fn answer(&self, id: &Value, answer: &super::Answer) {
+    async fn answer(&self, id: &Value, answer: &super::Answer, takes: (Place, Kept)) {
         if answer.as_ref().is_err_and(|error| error.code == super::rpc::CANCELLED) {
             return;
         }
-        self.send(response(id, answer)).await;
+        self.put(response(id, answer), Some(takes)).await;
     }
 
     async fn send(&self, text: String) {
-        // It is dropped when nothing has been taken for long: then this ends as well.
-        let _gone = self.out.send(Out::Text(text)).await;
+        self.put(text, None).await;
+    }
+
+    /// Waits for room. What waits is dropped when nothing has been taken for long: then this ends as well.
+    async fn put(&self, text: String, takes: Option<(Place, Kept)>) {
+        let bytes = u32::try_from(text.len().min(ROOM)).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(bytes).await else { return };
+        let _gone = self.out.send(Out::Text(text, Some((room, takes)))).await;
     }
 
     /// Takes one message; the work that answers it, if that is done here.
-    async fn take(
-        &mut self,
-        text: &str,
-    ) -> Option<futures_util::future::BoxFuture<'static, (Value, super::Answer)>> {
+    async fn take(&mut self, text: &str) -> Option<Work> {
         let message = match Incoming::read(text.as_bytes()) {
             Ok(message) => message?,
             Err(error) => {
@@ -239,6 +264,15 @@ impl Socket {
             if message.method == "initialize" {
                 self.session = Some(Client::of_initialize(&message.params));
             }
+            if message.method == LISTEN && message.is_request() {
+                match self.endpoint.seat(&self.caller.who) {
+                    Ok(seat) => self.listens.push(seat),
+                    Err(error) => {
+                        self.send(response(&message.id, &Err(error))).await;
+                        return None;
+                    }
+                }
+            }
             self.served |= message.method != "server/discover" && message.method != "ping";
             self.pass_on(text, &message).await;
             return None;
@@ -258,7 +292,15 @@ impl Socket {
                 return None;
             }
         };
+        let seat = match self.endpoint.seat(&self.caller.who) {
+            Ok(seat) => seat,
+            Err(error) => {
+                self.send(response(&id, &Err(error))).await;
+                return None;
+            }
+        };
         let (notes, mut told) = mpsc::channel(FRAMES);
+        let kept = Kept::default();
         let asked = Asked {
             who: self.caller.who.clone(),
             client,
@@ -266,18 +308,23 @@ impl Socket {
             headers: Carried::default(),
             key: Key::new(Scope::Socket(self.number), &id),
             notes,
+            kept: Arc::clone(&kept),
         };
         let (endpoint, out) = (self.endpoint.clone(), self.out.clone());
+        let room = Arc::clone(&self.room);
         Some(
             async move {
                 let telling = async {
                     while let Some(note) = told.recv().await {
-                        let _slow = out.try_send(Out::Text(note));
+                        let bytes = u32::try_from(note.len()).unwrap_or(u32::MAX);
+                        if let Ok(room) = Arc::clone(&room).try_acquire_many_owned(bytes) {
+                            let _slow = out.try_send(Out::Text(note, Some((room, None))));
+                        }
                     }
                 };
                 // What is told ends with the request that it is of.
                 let (answer, ()) = tokio::join!(endpoint.answer(asked, message), telling);
-                (id, answer)
+                (id, answer, (seat, kept))
             }
             .boxed(),
         )
@@ -309,7 +356,7 @@ impl Socket {
         });
         let outgoing = PollSender::new(self.out.clone()).with(|message: ServerJsonRpcMessage| {
             let text = serde_json::to_string(&message).expect("rmcp's messages are JSON");
-            std::future::ready(Ok::<_, tokio_util::sync::PollSendError<Out>>(Out::Text(text)))
+            std::future::ready(Ok::<_, tokio_util::sync::PollSendError<Out>>(Out::Text(text, None)))
         });
         let inner = &self.endpoint.0;
         let server = Server::new(

@@ -302,3 +302,42 @@ async fn what_a_result_links_to_is_read_by_whose_it_is() {
     let templates = wire.ask("resources/templates/list", json!({})).await;
     assert!(templates.result()["resourceTemplates"].is_array());
 }
+
+#[tokio::test]
+async fn who_is_slow_to_take_artifacts_has_few_of_them_in_memory() {
+    let site = Site::new().await;
+    let wire = Wire::of(&site).await;
+    let large =
+        site.store.put("default", vec![0; 16 << 20], "text/plain").await.expect("it is kept");
+    let uri = json!({"uri": large.uri()});
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let begun =
+            wire.modern("resources/read", uri.clone(), false).send().await.expect("an answer");
+        assert_eq!(begun.status(), 200);
+        slow.push(begun);
+    }
+    let refused = wire.ask("resources/read", uri.clone()).await;
+    assert_eq!((refused.status, refused.code()), (429, -32005));
+    assert!(refused.last()["error"]["data"]["retry_after_ms"].is_number());
+    assert_eq!(wire.ask("tools/list", json!({})).await.status, 200, "all else is as it was");
+    let other = wire.with_token(site.key(&["mcp-gateway/demo"], 60));
+    let whole = other.ask("resources/read", uri.clone()).await;
+    assert!(
+        whole.result()["contents"][0].get("text").is_none(),
+        "in JSON it is six times as large"
+    );
+    assert!(
+        whole.result()["contents"][0]["blob"].as_str().is_some_and(|blob| blob.len() > 16 << 20)
+    );
+    // Once they are taken, or their client has gone, there is room again.
+    let taken = read(slow.pop().expect("one")).await;
+    assert!(taken.result()["contents"][0]["blob"].is_string());
+    drop(slow);
+    let again = async {
+        while wire.ask("resources/read", uri.clone()).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("there is room");
+}

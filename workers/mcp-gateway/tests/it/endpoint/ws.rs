@@ -107,3 +107,30 @@ async fn who_may_not_gets_no_socket_and_nonsense_is_answered() {
     socket.send(Message::text("{")).await.expect("it is sent");
     assert_eq!(next(&mut socket).await["error"]["code"], -32700);
 }
+
+#[tokio::test]
+async fn a_socket_hears_of_changes_by_so_many_streams_and_no_more() {
+    let mut options = cogo::hub::Options::default();
+    options.mcp.max_calls_per_key = 2;
+    let site = Site::with_options(cogo_worker_mcp_gateway::config::Mesh::default(), options).await;
+    let mut socket = connect(&site, TOKEN).await.expect("it is let in");
+    let (mut listen, _) =
+        modern("subscriptions/listen", json!({"notifications": {"toolsListChanged": true}}), false);
+    for id in 0..2 {
+        listen["id"] = json!(id);
+        send(&mut socket, &listen).await;
+        assert_eq!(next(&mut socket).await["method"], "notifications/subscriptions/acknowledged");
+    }
+    listen["id"] = json!(2);
+    send(&mut socket, &listen).await;
+    assert_eq!(next(&mut socket).await["error"]["code"], -32005);
+    drop(socket);
+    // They end with the socket.
+    let wire = super::wire::Wire::of(&site).await;
+    let again = async {
+        while wire.ask("tools/list", json!({})).await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), again).await.expect("there is room");
+}
