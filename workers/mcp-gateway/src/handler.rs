@@ -309,6 +309,13 @@ fn accept<'a>(
         let text = format!("payload.toolset: there is no {:?}, only {known}", payload.toolset);
         return Err(refuse(text));
     };
+    // Whoever may send to the toolset may do so without the hub's mesh, which looks at the same lists.
+    if !toolsets.config().mesh.offers(&message.tenant, &payload.toolset, &payload.tool) {
+        return Err(refuse(format!(
+            "payload.tool: {} is not for tenant {} (mcp.json, mesh.tenants)",
+            payload.tool, message.tenant
+        )));
+    }
     Ok((payload, upstream))
 }
 

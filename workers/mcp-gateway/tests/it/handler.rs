@@ -92,6 +92,31 @@ async fn a_message_becomes_a_result_and_artifacts() {
 }
 
 #[tokio::test]
+async fn what_a_tenant_may_not_have_is_not_called_for_it_by_whatever_way() {
+    let shutdown = Shutdown::new();
+    let demo = Demo::start(shutdown.clone()).await.expect("a free port");
+    let config: Config = serde_json::from_value(json!({"mesh": {"tenants": {
+        "default": {"deny": ["demo__echo"]}, "acme": {"allow": ["other__*"]}}}}))
+    .expect("a configuration");
+    let toolsets = Toolsets::start(config, Some(demo.url.clone()), &shutdown);
+    let artifacts = tempfile::tempdir().expect("a directory");
+    let handler = McpHandler::new(toolsets, Arc::new(Policies::default()), artifacts.path());
+    let call = async |tenant: &str, tool: &str, params: Value| {
+        let message = Message { tenant: tenant.to_owned(), ..message("demo", tool, params) };
+        handler.attempt(&message, attempt().0).await
+    };
+    let echo = json!({"message": "x"});
+    for tenant in ["default", "acme"] {
+        let refused = call(tenant, "echo", echo.clone()).await.expect_err("denied");
+        assert_eq!(refused.class, ErrorClass::InvalidParams);
+        let named = format!("echo is not for tenant {tenant}");
+        assert!(refused.message.contains(&named), "{}", refused.message);
+    }
+    call("other", "echo", echo).await.expect("nothing is said of it");
+    call("default", "add", json!({"a": 1, "b": 2})).await.expect("nor of this");
+}
+
+#[tokio::test]
 async fn a_tool_that_fails_leaves_its_answer_and_the_error() {
     let bench = bench(&[], json!({})).await;
     let message = message("demo", "fail", json!({"message": "oh no"}));
