@@ -343,6 +343,16 @@ impl Bus {
         self.core.retry("message_events", || self.transport().progress(id, after, max)).await
     }
 
+    /// What was said to one message (`<intent>_input`), oldest first, at most `max` events: without its progress, of
+    /// which there may be far more.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn inputs(&self, id: MessageId, max: u32) -> Result<Vec<Event>, Error> {
+        let max = i64::from(max);
+        self.core.retry("message_events", || self.transport().inputs(id, max)).await
+    }
+
     /// What happened within one trace, oldest first, at most `max` events.
     ///
     /// # Errors

@@ -112,6 +112,10 @@ impl Transport for Postgres {
         ask("message_events", queries::progress(self.db(), id, after, max))
     }
 
+    fn inputs(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>> {
+        ask("message_events", queries::inputs(self.db(), id, max))
+    }
+
     fn trace_events(&self, trace: TraceId, max: i64) -> Answer<'_, Vec<Event>> {
         ask("trace_events", queries::trace_events(self.db(), trace, max))
     }

@@ -305,6 +305,58 @@ pub(crate) async fn progress(
     sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(after).bind(max).fetch_all(db).await
 }
 
+/// How much is read of the payload of an event among many where that is large, in characters.
+const EXCERPT: usize = 1200;
+
+/// [`EVENT_COLUMNS`], for those who read many: an event may hold a whole message, of megabytes.
+fn excerpts() -> String {
+    let cut = format!(
+        "case when octet_length(e.payload::text) <= 16384 then e.payload else jsonb_build_object('truncated', true,
+            'bytes', octet_length(e.payload::text), 'beginning', left(e.payload::text, {EXCERPT})) end as payload"
+    );
+    EVENT_COLUMNS.replace("e.payload", &cut)
+}
+
+/// As [`message_events`], of large payloads only the beginning.
+pub(crate) async fn message_excerpts(
+    db: impl PgExecutor<'_>,
+    id: MessageId,
+    max: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let sql = format!(
+        "select {} from bus_events e where e.message_id = $1 order by e.seq limit $2",
+        excerpts()
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(max).fetch_all(db).await
+}
+
+/// As [`trace_events`], of large payloads only the beginning.
+pub(crate) async fn trace_excerpts(
+    db: impl PgExecutor<'_>,
+    trace: TraceId,
+    max: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let sql = format!(
+        "select {} from bus_events e where e.trace_id = $1 order by e.seq limit $2",
+        excerpts()
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(trace).bind(max).fetch_all(db).await
+}
+
+/// What was said to one message while it ran.
+pub(crate) async fn inputs(
+    db: impl PgExecutor<'_>,
+    id: MessageId,
+    max: i64,
+) -> sqlx::Result<Vec<Event>> {
+    let sql = format!(
+        "select {EVENT_COLUMNS} from bus_events e
+            where e.message_id = $1 and e.event_type like '%\\_input'
+            order by e.seq limit $2"
+    );
+    sqlx::query_as(sqlx::AssertSqlSafe(sql)).bind(id).bind(max).fetch_all(db).await
+}
+
 /// The events of one trace, by time and number.
 pub(crate) async fn trace_events(
     db: impl PgExecutor<'_>,

@@ -289,6 +289,11 @@ impl Transport for Rest {
         self.events("message_events", "message_id", id.to_string(), &more, max)
     }
 
+    fn inputs(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>> {
+        let more = [("event_type", "like.*\\_input".to_owned())];
+        self.events("message_events", "message_id", id.to_string(), &more, max)
+    }
+
     fn trace_events(&self, trace: TraceId, max: i64) -> Answer<'_, Vec<Event>> {
         self.events("trace_events", "trace_id", trace.to_string(), &[], max)
     }

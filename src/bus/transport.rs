@@ -48,6 +48,8 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn message_events(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>>;
     /// The events of a message's progress after one of them.
     fn progress(&self, id: MessageId, after: i64, max: i64) -> Answer<'_, Vec<Event>>;
+    /// What was said to a message while it ran, and nothing else of its events.
+    fn inputs(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>>;
     fn trace_events(&self, trace: TraceId, max: i64) -> Answer<'_, Vec<Event>>;
     fn read_events<'a>(
         &'a self,

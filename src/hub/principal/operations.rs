@@ -93,7 +93,8 @@ impl Principal {
         ask!(opened, queries::message, id)?.ok_or(Error::NoMessage(id))
     }
 
-    /// What happened to one message, oldest first, at most `max` events; none for one that the key may not see.
+    /// What happened to one message, oldest first, at most `max` events; none for one that the key may not see. For a
+    /// key, a payload of more than 16 KiB is an object with its `beginning`.
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -101,10 +102,22 @@ impl Principal {
         let Some(opened) = self.open("message_events", Access::Read).await? else {
             return self.0.all.bus.message_events(id, max).await;
         };
-        ask!(opened, queries::message_events, id, i64::from(max))
+        ask!(opened, queries::message_excerpts, id, i64::from(max))
     }
 
-    /// What happened within one trace, as far as the key may see it, oldest first, at most `max` events.
+    /// What was said to one message, as [`crate::bus::Bus::inputs`]; none for one that the key may not see.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn inputs(&self, id: MessageId, max: u32) -> Result<Vec<Event>, Error> {
+        let Some(opened) = self.open("message_events", Access::Read).await? else {
+            return self.0.all.bus.inputs(id, max).await;
+        };
+        ask!(opened, queries::inputs, id, i64::from(max))
+    }
+
+    /// What happened within one trace, as far as the key may see it, oldest first, at most `max` events; payloads as
+    /// in [`Principal::message_events`].
     ///
     /// # Errors
     /// [`Error::Database`].
@@ -112,7 +125,7 @@ impl Principal {
         let Some(opened) = self.open("trace_events", Access::Read).await? else {
             return self.0.all.bus.trace_events(trace, max).await;
         };
-        ask!(opened, queries::trace_events, trace, i64::from(max))
+        ask!(opened, queries::trace_excerpts, trace, i64::from(max))
     }
 
     /// Withdraws a message that is not finished. Who holds it is told to stop. [`Operated::NotAllowed`] says that it

@@ -21,9 +21,8 @@ use super::{Failed, Mesh, Refusal, Verdict, is_live};
 
 /// How often a tool may ask within one task. A tool that always asks must not make messages for ever.
 const ROUNDS: usize = 32;
-/// How many events of the message that asks are read for answers. They come last, after its progress, of which there
-/// are at most ten a second.
-const EVENTS_MAX: u32 = 20_000;
+/// How many events are read for answers, of 64 KiB at most: each has an answer to a question that was open.
+const INPUTS_MAX: u32 = 1024;
 /// How much one call may answer where it leaves something open: an event holds 64 KiB.
 const ANSWER_BYTES: usize = 60 * 1024;
 
@@ -226,7 +225,7 @@ impl Mesh {
 
 /// The answers that were kept for what `asking` asks.
 async fn kept(who: &Principal, asking: &Message) -> Result<Map<String, Value>, Refusal> {
-    let events = who.message_events(asking.id, EVENTS_MAX).await?;
+    let events = who.inputs(asking.id, INPUTS_MAX).await?;
     let mut given = Map::new();
     for event in events.into_iter().filter(|event| event.event_type == input_event(asking)) {
         let Some(Value::Object(responses)) = event.payload.get("responses").cloned() else {

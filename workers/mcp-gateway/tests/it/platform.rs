@@ -320,3 +320,23 @@ async fn machines_and_breakers_are_listed_within_their_tenant() {
     let one = given(&who, "circuit_status", json!({"key": "echo.say.b"})).await;
     assert_eq!(names(&one, "circuits", "key"), ["echo.say.b"]);
 }
+
+#[tokio::test]
+async fn of_large_events_a_key_reads_the_beginning_alone() {
+    let site = Site::new().await;
+    let large =
+        site.bus.publish(message(json!({"text": "x".repeat(100_000)}))).await.expect("published");
+    let small = site.bus.publish(message(json!({"text": "hi"}))).await.expect("published");
+    let who = reader(&site, "default");
+    for events in [
+        who.trace_events(large.trace_id, 10).await.expect("read"),
+        who.message_events(large.id, 10).await.expect("read"),
+    ] {
+        let payload = &events[0].payload;
+        assert_eq!((&payload["truncated"], events.len()), (&json!(true), 1));
+        assert!(payload["bytes"].as_u64().is_some_and(|bytes| bytes > 100_000));
+        assert!(payload["beginning"].as_str().is_some_and(|text| text.len() <= 1200), "{payload}");
+    }
+    let events = who.message_events(small.id, 10).await.expect("read");
+    assert_eq!(events[0].payload["payload"]["text"], "hi", "{events:?}");
+}
