@@ -207,9 +207,23 @@ fn colour_wanted() -> bool {
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// Text in one line, without what would steer a terminal.
+/// Text in one line, without what would steer a terminal. What cannot be seen, or turns around the order in which the
+/// rest is read, is seen as `\u{fffd}`: who looks at a tool's description is to see all that a model reads.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let seen = |c: char| match c {
+        c if c.is_control() => ' ',
+        '\u{ad}'
+        | '\u{61c}'
+        | '\u{180e}'
+        | '\u{200b}'
+        | '\u{200e}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{feff}'
+        | '\u{e0000}'..='\u{e0fff}' => '\u{fffd}',
+        c => c,
+    };
+    text.chars().map(seen).collect()
 }
 
 fn shorten(text: &str, room: usize) -> String {
@@ -243,6 +257,9 @@ mod tests {
 
     #[test]
     fn what_others_wrote_cannot_steer_the_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\nc"), "a [2Jb c");
+        assert_eq!(printable("a\u{1b}[2Jb\nc\u{9b}d"), "a [2Jb c d");
+        // Backwards, and in letters that only a machine reads.
+        assert_eq!(printable("a\u{202e}b\u{e0041}c"), "a\u{fffd}b\u{fffd}c");
+        assert_eq!(printable("é 漢 می‌خواهم 👍"), "é 漢 می‌خواهم 👍");
     }
 }
