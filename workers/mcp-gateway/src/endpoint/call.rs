@@ -212,6 +212,11 @@ fn finished(asked: &Asked, mut result: Value, started: Option<&Started>) -> Valu
     if !result.is_object() {
         result = failure("The tool's server gave a result that is no object.");
     }
+    // A task is what the endpoint makes of a call: a tool that names one would have its caller look at another's.
+    let is_known = |kind: &Value| kind.is_null() || kind == "complete" || kind == "input_required";
+    if !is_known(&result["resultType"]) {
+        result = failure("The tool's server gave a result of a kind that nobody asked for.");
+    }
     if !asked.client.modern && result["resultType"] == "input_required" {
         result = failure(
             "The tool asks for input before it goes on. That takes a client of MCP 2026-07-28 or later.",

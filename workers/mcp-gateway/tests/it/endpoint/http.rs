@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use cogo::bus::ClaimRequest;
+use cogo::bus::offer::NewDefinition;
 use cogo::message::Status;
+use cogo_worker_mcp_gateway::catalogue::canonical;
 use serde_json::json;
 
 use super::wire::{MODERN, Wire, call, modern, read};
@@ -340,4 +343,41 @@ async fn who_is_slow_to_take_artifacts_has_few_of_them_in_memory() {
         }
     };
     tokio::time::timeout(PATIENCE, again).await.expect("there is room");
+}
+
+#[tokio::test]
+async fn a_tool_makes_no_task_of_a_call() {
+    let site = Site::new().await;
+    let definition = canonical::text(&json!({"name": "click", "inputSchema": {"type": "object"}}));
+    let hash = canonical::hash(&definition);
+    let new = NewDefinition { hash: hash.clone(), definition };
+    site.bus.define("default", &[new]).await.expect("defined");
+    let worker = json!({"id": "w", "role": "mcp-gateway", "topics": ["mcp-gateway/odd"],
+        "info": {"toolsets": {"odd": {"tools": {"click": hash}}}}});
+    site.bus.worker_seen(&worker).await.expect("seen");
+    site.offered("odd").await;
+    let wire = Wire::of(&site).await;
+    let calling = wire.ask("tools/call", json!({"name": "odd__click", "arguments": {}}));
+    let settling = async {
+        let request = ClaimRequest {
+            worker: "w".to_owned(),
+            tenant: "default".to_owned(),
+            topics: vec!["mcp-gateway/odd".to_owned()],
+            max: 1,
+            lease: PATIENCE,
+        };
+        let claim = loop {
+            if let Some(claim) = site.bus.claim(&request).await.expect("claimed").pop() {
+                break claim;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        let another =
+            json!({"resultType": "task", "taskId": claim.message().id, "status": "working"});
+        claim.complete(another).await.expect("settled");
+    };
+    let (answered, ()) = tokio::join!(calling, settling);
+    let result = answered.result();
+    assert_eq!((&result["resultType"], &result["isError"]), (&json!("complete"), &json!(true)));
+    assert!(result.get("taskId").is_none(), "{result}");
 }
