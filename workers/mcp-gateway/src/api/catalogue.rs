@@ -8,10 +8,12 @@ use axum::{Extension, Router};
 use cogo::bus::offer::NewPin;
 use cogo::error::Code;
 use cogo::hub::{ApiError, Principals, StrictJson};
+use cogo::message::Topic;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::catalogue::{Catalogue, Offer, pins};
+use crate::gateway::ROLE;
 
 /// The most tools that one call names.
 const NAMES_MAX: usize = 1000;
@@ -46,8 +48,13 @@ async fn tools(
 ) -> Result<Json<Value>, ApiError> {
     let who = principals.of(&headers)?;
     let snapshot = catalogue.snapshot(who.tenant()).await?;
-    let tools: Vec<Value> = snapshot.iter().map(|offer| one(offer)).collect();
-    let held = snapshot.held().iter().map(|held| {
+    // Where reads are open a key comes through as well, and learns here what it does by MCP.
+    let may = |offer: &Offer| {
+        Topic::new(ROLE.name, &offer.toolset).is_ok_and(|topic| who.may_send(&topic))
+    };
+    let tools: Vec<Value> =
+        snapshot.iter().filter(|offer| may(offer)).map(|offer| one(offer)).collect();
+    let held = snapshot.held().iter().filter(|held| may(&held.offer)).map(|held| {
         let mut view = one(&held.offer);
         view["machines"] = json!(held.machines);
         view
@@ -62,6 +69,9 @@ async fn list(
     headers: HeaderMap,
 ) -> Result<Json<Value>, ApiError> {
     let who = principals.of(&headers)?;
+    if !who.is_operator() {
+        return Err(ApiError::new(Code::Forbidden, "only an operator sees what is approved"));
+    }
     let mesh = catalogue.mesh();
     let pins = pins::read(catalogue.bus(), who.tenant(), &mesh).await?;
     let tenant = who.tenant();

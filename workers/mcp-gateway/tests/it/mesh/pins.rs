@@ -117,3 +117,19 @@ async fn what_is_asked_wrongly_or_by_others_is_refused() {
         401
     );
 }
+
+#[tokio::test]
+async fn where_reads_are_open_a_key_sees_what_it_may_send_to() {
+    let site = Site::new().await;
+    says(&site, "one", "default", &tool("click", "Clicks")).await;
+    site.offered("browser").await;
+    let seen = async |send: &str, path: &str| {
+        let key = format!("Bearer {}", site.key(&[send], 60));
+        site.send("GET", path, "", &[("authorization", key.as_str())]).await
+    };
+    let own = seen("mcp-gateway/browser", "/api/mcp/tools").await;
+    assert_eq!(own.json["tools"][0]["name"], "browser__click", "{own:?}");
+    let other = seen("mcp-gateway/other", "/api/mcp/tools").await;
+    assert_eq!((other.status, &other.json["tools"]), (200, &json!([])));
+    assert_eq!(seen("mcp-gateway/browser", "/api/mcp/pins").await.status, 403);
+}
