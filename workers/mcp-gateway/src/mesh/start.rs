@@ -53,8 +53,11 @@ impl Mesh {
         if offer.pinned {
             payload["definition"] = json!(offer.hash);
         }
-        if !request.meta.is_empty() {
-            payload["meta"] = Value::Object(crate::meta::passed_on(&request.meta));
+        // Nearly every client sends some `_meta`, of which mostly nothing goes on; a gateway that is older than this
+        // field refuses it.
+        let meta = crate::meta::passed_on(&request.meta);
+        if !meta.is_empty() {
+            payload["meta"] = Value::Object(meta);
         }
         if let Some(input) = request.input {
             payload["input"] = json!(input);

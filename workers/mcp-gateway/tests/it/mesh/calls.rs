@@ -133,6 +133,21 @@ async fn the_same_key_is_the_same_call_also_after_its_caller_went_away() {
 }
 
 #[tokio::test]
+async fn what_does_not_go_on_leaves_nothing_in_the_message() {
+    let site = Site::new().await;
+    let _machine = site.demo().await;
+    // A client of today sends this with each request; a gateway of before knows no `meta`, and would refuse the call.
+    let meta =
+        object(json!({"progressToken": 1, "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {}}));
+    let asked = Request { meta, ..request("demo", "echo", json!({"message": "x"})) };
+    let started = site.mesh.start(&site.admin(), asked).await.expect("taken");
+    let payload = site.bus.message(started.id).await.expect("a message").payload;
+    let fields: Vec<_> = payload.as_object().expect("an object").keys().collect();
+    assert_eq!(fields, ["tool", "params", "toolset"], "in the database's order");
+}
+
+#[tokio::test]
 async fn a_call_waits_for_a_machine_that_is_away() {
     let site = Site::new().await;
     site.demo().await.leave().await;
