@@ -133,6 +133,26 @@ async fn the_same_key_is_the_same_call_also_after_its_caller_went_away() {
 }
 
 #[tokio::test]
+async fn whoever_waits_does_not_notice_that_the_database_was_away() {
+    let site = Site::new().await;
+    let machine = site.demo().await;
+    machine.leave().await;
+    let started = site.start("demo", "echo", json!({"message": "still there"})).await;
+    site.db.disconnect().await;
+    let restart = async {
+        // Long enough for each try of a call to fail.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        site.db.reconnect();
+        Machine::start(&site.db, &[]).await
+    };
+    // Who does not wait so long is told that it goes on, for it does.
+    let short = site.mesh.wait(&started, Duration::from_millis(100), None).await;
+    assert_eq!(short.expect("it is committed"), Outcome::Pending);
+    let (outcome, _machine) = tokio::join!(site.end(&started), restart);
+    assert_eq!(text(&result(outcome)), "still there");
+}
+
+#[tokio::test]
 async fn what_does_not_go_on_leaves_nothing_in_the_message() {
     let site = Site::new().await;
     let _machine = site.demo().await;
