@@ -133,6 +133,42 @@ async fn the_same_key_is_the_same_call_also_after_its_caller_went_away() {
 }
 
 #[tokio::test]
+async fn a_call_is_found_by_its_key_also_when_its_tool_has_gone() {
+    let site = Site::with(config::Mesh { grace_s: 1, ..config::Mesh::default() }).await;
+    let machine = site.demo().await;
+    let keyed = |key: &str, tool, arguments| Request {
+        idempotency_key: Some(key.to_owned()),
+        ..request("demo", tool, arguments)
+    };
+    let who = site.sender(&["mcp-gateway/demo"]);
+    let add = keyed("done", "add", json!({"a": 1, "b": 2}));
+    let done = site.mesh.start(&who, add.clone()).await.expect("taken");
+    assert_eq!(result(site.end(&done).await)["structuredContent"], json!({"sum": 3.0}));
+    machine.leave().await;
+    let echo = keyed("waits", "echo", json!({"message": "x"}));
+    let waits = site.mesh.start(&who, echo.clone()).await.expect("taken");
+    site.gone("demo").await;
+    for who in [&who, &site.admin()] {
+        let again = site.mesh.start(who, add.clone()).await.expect("it is there");
+        assert_eq!(again, Started { duplicate: true, ..done });
+        assert_eq!(result(site.end(&again).await)["structuredContent"], json!({"sum": 3.0}));
+        let again = site.mesh.start(who, echo.clone()).await.expect("it waits");
+        assert_eq!(again, Started { duplicate: true, ..waits });
+    }
+    // Another call, a key that nobody knows, and whoever may not send there, are told of the tool.
+    let stranger = site.sender(&["mcp-gateway/other"]);
+    for (who, asked) in [
+        (&who, keyed("done", "add", json!({"a": 1, "b": 3}))),
+        (&who, keyed("new", "add", json!({"a": 1, "b": 2}))),
+        (&who, keyed("\0", "add", json!({"a": 1, "b": 2}))),
+        (&stranger, add),
+    ] {
+        let refusal = site.mesh.start(who, asked).await.expect_err("there is no such tool");
+        assert!(matches!(refusal, Refusal::UnknownTool { .. }), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
 async fn whoever_waits_does_not_notice_that_the_database_was_away() {
     let site = Site::new().await;
     let machine = site.demo().await;
