@@ -273,12 +273,21 @@ async fn a_tenant_has_so_many_definitions_and_old_ones_make_room() {
     bus.define("other", std::slice::from_ref(&one_more)).await.expect("which is another's");
     db.advance(Duration::from_secs(3601)).await;
     bus.define("acme", &many[..4000]).await.expect("still offered");
+    // A machine that is there needs not say so again; nor does one that has just gone.
+    let mut first: Vec<_> = many[4000..].iter().collect();
+    first.sort_by_key(|new| &new.hash);
+    let (here, away) = (first[0], first[1]);
+    for (worker, offered) in [("here", here), ("away", away)] {
+        seen(&db, worker, "acme", BROWSER, json!({"t": offered.hash})).await;
+    }
+    bus.worker_gone("away", "shutdown", "acme").await.expect("gone");
     bus.define("acme", &[one_more.clone(), definition("two", "more")])
         .await
         .expect("room was made");
     assert_eq!(count(&db, "cogo.definitions where tenant = 'acme'").await, 4096);
-    let hashes = [kept.hash, many[0].hash.clone(), one_more.hash];
-    assert_eq!(bus.definitions("acme", &hashes).await.expect("read").len(), 3);
+    let hashes =
+        [&kept.hash, &many[0].hash, &one_more.hash, &here.hash, &away.hash].map(Clone::clone);
+    assert_eq!(bus.definitions("acme", &hashes).await.expect("read").len(), 5);
 }
 
 #[tokio::test]
