@@ -182,10 +182,16 @@ begin
             on conflict do nothing;
         select count(*) - most into over from cogo.definitions k where k.tenant = whose;
         if over > 0 then
-            with old as materialized (
+            with offered as materialized (
+                -- A worker says what it offers with each sign of life, but tells the definitions only now and then.
+                select distinct o.hash from public.workers w
+                cross join lateral cogo.offered(w.info, w.topics, w.role) o
+                where w.tenant = whose and (w.status = 'online' or w.gone_at > moment - interval '1 hour')
+            ), old as materialized (
                 select k.hash from cogo.definitions k
                 where k.tenant = whose and k.last_offered_at < moment - interval '1 hour'
                     and not exists (select from cogo.pins p where p.tenant = whose and p.hash = k.hash)
+                    and k.hash not in (select o.hash from offered o)
                 order by k.last_offered_at, k.hash limit over
                 for update skip locked
             ), gone as (

@@ -308,6 +308,21 @@ impl Bus {
         found.ok_or(Error::NoMessage(id))
     }
 
+    /// The message that an idempotency key of `tenant` stands for, if it stands for one.
+    #[cfg(feature = "hub")]
+    pub(crate) async fn keyed_message(
+        &self,
+        tenant: &str,
+        key: &str,
+    ) -> Result<Option<Message>, Error> {
+        let postgres = self.core.postgres("finding a message by its idempotency key")?;
+        let find = || async {
+            let found = queries::keyed_message(postgres.db(), tenant, key).await;
+            found.map_err(|error| Error::from_sqlx("keyed_message", error))
+        };
+        self.core.retry("keyed_message", find).await
+    }
+
     /// Those of `messages` that are there, as they stand.
     pub(crate) async fn look_at(&self, messages: &[MessageId]) -> Result<Vec<Looked>, Error> {
         self.core.retry("look_at", || self.transport().look_at(messages)).await

@@ -158,6 +158,31 @@ impl TestDb {
         self.expect(clock::advance(&self.connect, by).await);
     }
 
+    /// Ends all connections to the database, and has [`TestDb::pool`] make no new ones until [`TestDb::reconnect`]: as
+    /// for whoever uses a server that is started anew.
+    ///
+    /// # Panics
+    /// When the connections cannot be ended.
+    pub async fn disconnect(&self) {
+        self.pool.set_connect_options(self.connect.clone().socket("/there/is/no/socket"));
+        let ended = async {
+            let mut connection = self.admin.connect().await?;
+            sqlx::query(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1",
+            )
+            .bind(&self.name)
+            .execute(&mut connection)
+            .await?;
+            connection.close().await
+        };
+        self.expect(ended.await.map_err(Error::query("end the connections")));
+    }
+
+    /// Lets the pool connect again.
+    pub fn reconnect(&self) {
+        self.pool.set_connect_options(self.connect.clone());
+    }
+
     fn expect(&self, result: Result<(), Error>) {
         if let Err(error) = result {
             panic!("{} of database {}", chain(&error), self.name);

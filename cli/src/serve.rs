@@ -366,6 +366,7 @@ async fn greet(
     let mut lines = vec![
         "COGO is up.".to_owned(),
         format!("  hub          {url}"),
+        format!("  MCP          {url}/mcp"),
         format!("  admin token  {token}"),
         format!("  artifacts    {}", artifacts_dir.display()),
     ];

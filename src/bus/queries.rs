@@ -220,6 +220,21 @@ pub(crate) async fn message(
     sqlx::query_as(SQL).bind(id).fetch_optional(db).await
 }
 
+/// The message that a tenant's idempotency key stands for.
+#[cfg(feature = "hub")]
+pub(crate) async fn keyed_message(
+    db: impl PgExecutor<'_>,
+    tenant: &str,
+    key: &str,
+) -> sqlx::Result<Option<Message>> {
+    const SQL: &str = concat!(
+        "select ",
+        message_columns!("m"),
+        " from agent_messages m where m.tenant = $1 and m.idempotency_key = $2"
+    );
+    sqlx::query_as(SQL).bind(tenant).bind(key).fetch_optional(db).await
+}
+
 /// A message, as a waiter needs it.
 #[derive(Debug, Clone)]
 pub(crate) struct Looked {

@@ -243,6 +243,8 @@ impl<H: Handler> Runner<H> {
         let mut running = 0usize;
         let mut look = true;
         let mut soon = Duration::MAX;
+        // Since it was last looked for work: what is handed in meanwhile must not put the next look off.
+        let mut looked = Stopwatch::start();
         let mut backoff = BACKOFF.0;
         // As many as go into one answer: messages may be large.
         let mut at_once = self.options.concurrency.max(1);
@@ -266,8 +268,11 @@ impl<H: Handler> Runner<H> {
                     }
                     () = woken.woken(), if !draining => look = true,
                     () = topics.changed(), if !draining => look = true,
-                    () = tokio::time::sleep(self.bus.pause().min(soon)), if !draining => {
+                    () = tokio::time::sleep(
+                        self.bus.pause().min(soon).saturating_sub(looked.elapsed())
+                    ), if !draining => {
                         look = true;
+                        looked = Stopwatch::start();
                         soon = soon.saturating_mul(2);
                     }
                     () = shutdown.draining().cancelled(), if !draining => {}
@@ -308,6 +313,7 @@ impl<H: Handler> Runner<H> {
                     // Fewer than there was room for: nothing more waits, until someone says so.
                     if want > 0 {
                         look = claims.len() == want;
+                        looked = Stopwatch::start();
                     }
                     if !claims.is_empty() {
                         soon = SOON;

@@ -186,7 +186,7 @@ async fn a_definition_is_approved_replaced_and_revoked_and_the_log_tells() {
     let (one, two, shared) =
         (definition("click", "1"), definition("click", "2"), definition("go", "3"));
     bus.define("acme", &[one.clone(), two.clone()]).await.expect("defined");
-    bus.define("*", &[shared.clone()]).await.expect("defined");
+    bus.define("*", std::slice::from_ref(&shared)).await.expect("defined");
     let error =
         bus.pin("acme", &[pin("click", Some(&hash("?")))], None).await.expect_err("unknown");
     assert!(
@@ -284,25 +284,34 @@ async fn a_tenant_has_so_many_definitions_and_old_ones_make_room() {
     db.freeze_time().await;
     let bus = Bus::new(db.pool().clone());
     let kept = definition("kept", "approved");
-    bus.define("acme", &[kept.clone()]).await.expect("defined");
+    bus.define("acme", std::slice::from_ref(&kept)).await.expect("defined");
     bus.pin("acme", &[pin("kept", Some(&kept.hash))], None).await.expect("pinned");
     let many: Vec<_> = (0..4095).map(|n| definition("t", &n.to_string())).collect();
     bus.define("acme", &many).await.expect("as many as it may have");
     let one_more = definition("one", "more");
-    let error = bus.define("acme", &[one_more.clone()]).await.expect_err("full");
+    let error = bus.define("acme", std::slice::from_ref(&one_more)).await.expect_err("full");
     assert!(
         error.to_string().contains("tenant \"acme\" has as many as it may have, 4096"),
         "{error:?}"
     );
-    bus.define("other", &[one_more.clone()]).await.expect("which is another's");
+    bus.define("other", std::slice::from_ref(&one_more)).await.expect("which is another's");
     db.advance(Duration::from_secs(3601)).await;
     bus.define("acme", &many[..4000]).await.expect("still offered");
+    // A machine that is there needs not say so again; nor does one that has just gone.
+    let mut first: Vec<_> = many[4000..].iter().collect();
+    first.sort_by_key(|new| &new.hash);
+    let (here, away) = (first[0], first[1]);
+    for (worker, offered) in [("here", here), ("away", away)] {
+        seen(&db, worker, "acme", BROWSER, json!({"t": offered.hash})).await;
+    }
+    bus.worker_gone("away", "shutdown", "acme").await.expect("gone");
     bus.define("acme", &[one_more.clone(), definition("two", "more")])
         .await
         .expect("room was made");
     assert_eq!(count(&db, "cogo.definitions where tenant = 'acme'").await, 4096);
-    let hashes = [kept.hash, many[0].hash.clone(), one_more.hash];
-    assert_eq!(bus.definitions("acme", &hashes).await.expect("read").len(), 3);
+    let hashes =
+        [&kept.hash, &many[0].hash, &one_more.hash, &here.hash, &away.hash].map(Clone::clone);
+    assert_eq!(bus.definitions("acme", &hashes).await.expect("read").len(), 5);
 }
 
 #[tokio::test]

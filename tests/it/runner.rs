@@ -39,6 +39,10 @@ impl Handler for Scripted {
                 let class = serde_json::from_value(payload["class"].clone()).expect("a class");
                 Err(Failure::new(class, "on purpose").with_detail(json!({"why": "a test"})))
             }
+            Some("pass") => {
+                self.gate.acquire().await.expect("open").forget();
+                Ok(json!("passed").into())
+            }
             Some("huge") => Ok(json!("x".repeat(17 << 20)).into()),
             Some("nul") => Ok(json!("a\0b").into()),
             Some("progress") => {
@@ -441,6 +445,33 @@ async fn places_that_become_free_are_filled_though_nobody_tells_of_what_waits() 
     })
     .await;
     assert!(watch.elapsed() < WITHOUT_LOOKING, "{:?}", watch.elapsed());
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_told_of_is_found_though_handlers_keep_ending() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), Duration::from_secs(30), 31).await;
+    let waiting: Vec<_> = (0..30).map(|_| echo(json!({"do": "pass"}))).collect();
+    bus.publish_all(&waiting).await.expect("published");
+    for message in &waiting {
+        until(&bus, message.id, |message| message.status == Status::Claimed).await;
+    }
+    let message = echo(json!({}));
+    sqlx::query("select * from bus_enqueue($1)")
+        .bind(json!([message]))
+        .fetch_all(db.pool())
+        .await
+        .expect("written");
+    let mut ended = 0;
+    while bus.message(message.id).await.expect("found").status != Status::Done {
+        assert!(ended < 15, "it waits for handlers that are none of its business");
+        running.gate.add_permits(1);
+        ended += 1;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    running.gate.add_permits(30);
     running.stop().await;
 }
 

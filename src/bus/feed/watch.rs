@@ -7,11 +7,14 @@ use serde_json::Value;
 use super::{Feed, Place};
 use crate::bus::error::Error;
 use crate::bus::queries::Looked;
+use crate::error::chain;
 use crate::event::Event;
 use crate::message::{Message, MessageId};
 
 /// Events of progress a round trip; what is left is read at the next one.
 const PROGRESS_MAX: u32 = 50;
+/// How long until a database is asked again that did not answer.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// What became of a message since it was last asked about.
 #[derive(Debug, Clone, PartialEq)]
@@ -86,8 +89,10 @@ impl Watch {
     /// Waits for what comes next, at most for `deadline` or until the process drains. Cancel-safe: what was not told is
     /// told by the next call.
     ///
+    /// While the database does not answer, as when it is started anew, this waits on: the message is there all the same.
+    ///
     /// # Errors
-    /// [`Error::NoMessage`], or when the database does not answer; call it again.
+    /// [`Error::NoMessage`], or when the database does not answer when the time is up; call it again.
     pub async fn next(&mut self, deadline: Duration) -> Result<Update, Error> {
         let deadline = tokio::time::sleep(deadline);
         tokio::pin!(deadline);
@@ -103,23 +108,21 @@ impl Watch {
             self.look |= told.happened.rang(&mut self.happened);
             self.look_for_progress |=
                 self.place.is_curious && told.progressed.rang(&mut self.progressed);
-            if self.look && self.finished.is_none() {
-                let Looked { message, reported } = self.feed.look(self.place.id).await?;
-                if message.status.is_final() {
-                    self.finished = Some(message);
-                    // All that was reported is in the log by now.
-                    self.look_for_progress = self.place.is_curious && reported;
+            match self.now().await {
+                Ok(Some(update)) => return Ok(update),
+                Ok(None) => {}
+                Err(error) if error.is_transient() => {
+                    tracing::debug!(
+                        message.id = %self.place.id, error = %chain(&error),
+                        "Could not look at a message that is waited for; trying again"
+                    );
+                    tokio::select! {
+                        () = tokio::time::sleep(AGAIN) => continue,
+                        () = &mut deadline => return Err(error),
+                        () = self.feed.stopped.cancelled() => return Err(error),
+                    }
                 }
-                self.look = false;
-            }
-            if self.look_for_progress {
-                let reports = self.read().await?;
-                if !reports.is_empty() {
-                    return Ok(Update::Progress(reports));
-                }
-            }
-            if let Some(message) = &self.finished {
-                return Ok(Update::Finished(message.clone()));
+                Err(error) => return Err(error),
             }
             tokio::select! {
                 () = happened => self.look = true,
@@ -132,6 +135,26 @@ impl Watch {
         // For whoever calls again: what happens from here on may go unheard.
         (self.look, self.look_for_progress) = (true, self.place.is_curious);
         Ok(Update::Waiting(self.feed.bus.message(self.place.id).await?))
+    }
+
+    /// What is to be told now, as far as it is known that something may have happened.
+    async fn now(&mut self) -> Result<Option<Update>, Error> {
+        if self.look && self.finished.is_none() {
+            let Looked { message, reported } = self.feed.look(self.place.id).await?;
+            if message.status.is_final() {
+                self.finished = Some(message);
+                // All that was reported is in the log by now.
+                self.look_for_progress = self.place.is_curious && reported;
+            }
+            self.look = false;
+        }
+        if self.look_for_progress {
+            let reports = self.read().await?;
+            if !reports.is_empty() {
+                return Ok(Some(Update::Progress(reports)));
+            }
+        }
+        Ok(self.finished.clone().map(Update::Finished))
     }
 
     /// The reports that were not told yet; looks again at the next call unless there were none.

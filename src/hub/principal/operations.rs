@@ -93,6 +93,18 @@ impl Principal {
         ask!(opened, queries::message, id)?.ok_or(Error::NoMessage(id))
     }
 
+    /// The message that an idempotency key of its tenant stands for; none where it stands for none that the key may
+    /// see.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    pub async fn keyed_message(&self, key: &str) -> Result<Option<Message>, Error> {
+        let Some(opened) = self.open("keyed_message", Access::Read).await? else {
+            return self.0.all.bus.keyed_message(self.tenant(), key).await;
+        };
+        ask!(opened, queries::keyed_message, self.tenant(), key)
+    }
+
     /// What happened to one message, oldest first, at most `max` events; none for one that the key may not see. For a
     /// key, a payload of more than 16 KiB is an object with its `beginning`.
     ///

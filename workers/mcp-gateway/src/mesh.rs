@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::bus::{Feed, Update, Watch};
+use cogo::error::chain;
 use cogo::hub::Principal;
 use cogo::live::Live;
 use cogo::message::{Message, MessageId, Status, Topic};
@@ -115,10 +116,11 @@ impl Mesh {
 
     /// Waits until the call has ended, at most for `until` or until the process drains, and gives what its caller
     /// is told. `progress` takes the tool's reports as they come, all of them before the end; without it, that costs
-    /// nothing. Dropping the future leaves the call as it is.
+    /// nothing. Dropping the future leaves the call as it is. While the database does not answer, as when it is
+    /// started anew, it waits on.
     ///
     /// # Errors
-    /// [`Refusal::Bus`] when the message is gone or the database does not answer.
+    /// [`Refusal::Bus`] when the message is gone.
     pub async fn wait(
         &self,
         started: &Started,
@@ -165,14 +167,23 @@ impl Mesh {
             watch = watch.without_progress();
         }
         loop {
-            match watch.next(until.saturating_sub(clock.elapsed())).await? {
-                Update::Progress(reports) => {
+            match watch.next(until.saturating_sub(clock.elapsed())).await {
+                Ok(Update::Progress(reports)) => {
                     if let Some(progress) = progress.as_mut() {
                         reports.into_iter().for_each(progress);
                     }
                 }
-                Update::Finished(message) => return Ok(Verdict::of(&message)),
-                Update::Waiting(_) => return Ok(Verdict::Pending),
+                Ok(Update::Finished(message)) => return Ok(Verdict::of(&message)),
+                Ok(Update::Waiting(_)) => return Ok(Verdict::Pending),
+                // The time is up, and nobody can say where the call stands; but it is committed, and goes on.
+                Err(error) if error.is_transient() => {
+                    tracing::warn!(
+                        message.id = %watch.id(), error = %chain(&error),
+                        "Could not see what has become of the call {}; it goes on", watch.id()
+                    );
+                    return Ok(Verdict::Pending);
+                }
+                Err(error) => return Err(error.into()),
             }
         }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use cogo::bus::Bus;
 use cogo::bus::offer::NewDefinition;
+use cogo::clock::Stopwatch;
 use cogo::error::chain;
 use futures_util::future::select_all;
 use serde_json::{Map, Value, json};
@@ -34,6 +35,8 @@ const HASH_BYTES: usize = 64 + 6;
 const RETRY: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// How often the offer is looked at when nothing tells of a change: a server may have been away for too long.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often the definitions are told again, by their hashes: the database lets those go that nobody tells of.
+const TELL_AGAIN: Duration = Duration::from_secs(600);
 /// How long changes are gathered: a server that starts may tell of each of its tools.
 const GATHER: Duration = Duration::from_millis(100);
 
@@ -166,6 +169,7 @@ async fn keep(toolsets: &Toolsets, announced: &Announced, bus: &Bus, tenant: &st
     let mut left_out = BTreeSet::new();
     // What was last uploaded, and when to try again what was not.
     let (mut known, mut retry) = (None, RETRY.0);
+    let mut told = Stopwatch::start();
     loop {
         // Armed before looking, so that what changes in between is not missed.
         let set = live.get();
@@ -179,10 +183,10 @@ async fn keep(toolsets: &Toolsets, announced: &Announced, bus: &Bus, tenant: &st
             left_out.clone_from(&offering.left_out);
         }
         let mut pause = LOOK;
-        if known.as_ref() != Some(&offering.info) {
+        if known.as_ref() != Some(&offering.info) || told.elapsed() >= TELL_AGAIN {
             match define(bus, tenant, &offering.definitions).await {
                 Ok(()) => {
-                    known = Some(offering.info.clone());
+                    (known, told) = (Some(offering.info.clone()), Stopwatch::start());
                     retry = RETRY.0;
                 }
                 Err(error) => {

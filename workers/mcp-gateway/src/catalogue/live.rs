@@ -193,11 +193,21 @@ impl Tenant {
         let mesh = shared.mesh.get();
         let mut read = reader.read(&shared.bus, &self.name, &mesh).await?;
         if !read.first_seen.is_empty() {
+            match shared.bus.pin_first(&self.name, &read.first_seen, Some(FIRST_USE)).await {
+                Ok(pinned) => tracing::info!(
+                    tenant = %self.name, "Approved {pinned} tools of {} at first sight", self.name
+                ),
+                Err(error) if error.is_transient() => return Err(error),
+                // A tenant has only so many; what was approved before is offered all the same.
+                Err(error) => tracing::warn!(
+                    tenant = %self.name, error = %chain(&error),
+                    "Could not approve {} tools of {} at first sight; they are not offered",
+                    read.first_seen.len(), self.name
+                ),
+            }
             // Another hub may have been first, with another machine's.
-            let pinned =
-                shared.bus.pin_first(&self.name, &read.first_seen, Some(FIRST_USE)).await?;
-            tracing::info!(tenant = %self.name, "Approved {pinned} tools of {} at first sight", self.name);
             read = reader.read(&shared.bus, &self.name, &mesh).await?;
+            read.snapshot.withdraw(&read.first_seen);
         }
         let snapshot = Arc::new(read.snapshot.clone());
         let before = self.last.send_replace(Some(Arc::clone(&snapshot)));

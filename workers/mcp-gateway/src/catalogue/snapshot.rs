@@ -97,6 +97,16 @@ impl Snapshot {
         self.iter().map(key).eq(other.iter().map(key))
     }
 
+    /// Takes back what is offered of these tools.
+    pub(super) fn withdraw(&mut self, tools: &[NewPin]) {
+        for NewPin { toolset, tool, .. } in tools {
+            if let Some(of_toolset) = self.offers.get_mut(toolset) {
+                of_toolset.remove(tool);
+            }
+        }
+        self.offers.retain(|_, tools| !tools.is_empty());
+    }
+
     /// Makes a snapshot, and tells what is to be approved because it is seen for the first time.
     ///
     /// Where machines define a tool differently, and pinning is off, the definition counts that most machines have

@@ -111,10 +111,14 @@ impl Endpoint {
             return Err(unwanted());
         }
         let notes = asked.notes.clone();
+        let mut growing = Growing::default();
         let mut tell = |report: Value| {
             let (Some(token), Value::Object(mut report)) = (&progress_token, report) else {
                 return;
             };
+            if !growing.takes(&report) {
+                return;
+            }
             report.insert("progressToken".to_owned(), token.clone());
             let note = notification("notifications/progress", &Value::Object(report));
             let _dropped_where_nobody_reads = notes.try_send(note);
@@ -172,6 +176,25 @@ impl Endpoint {
         if let Err(refusal) = self.0.mesh.cancel(who, id, "cancelled by its client").await {
             tracing::warn!(message.id = %id, error = %refusal, "Could not cancel {id} for its client");
         }
+    }
+}
+
+/// Progress, which must grow with each notification (MCP, "Progress"): another attempt begins again.
+struct Growing(f64);
+
+impl Default for Growing {
+    fn default() -> Self {
+        Self(f64::NEG_INFINITY)
+    }
+}
+
+impl Growing {
+    /// Whether the report says more than those before it.
+    fn takes(&mut self, report: &Map<String, Value>) -> bool {
+        let progress = report.get("progress").and_then(Value::as_f64);
+        let grows = progress.filter(|progress| *progress > self.0);
+        self.0 = grows.unwrap_or(self.0);
+        grows.is_some()
     }
 }
 
@@ -254,4 +277,23 @@ fn invalid_arguments(pointer: &str, message: &str) -> Value {
 
 fn unwanted() -> RpcError {
     RpcError::new(CANCELLED, "the client cancelled the request")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_attempt_is_told_from_where_it_is_further_than_the_first() {
+        let mut growing = Growing::default();
+        let reports = [json!(0), json!(1.5), json!(2), json!(0), json!(2), json!("3"), json!(3)];
+        let told: Vec<_> = reports
+            .into_iter()
+            .filter(|progress| {
+                growing.takes(&Map::from_iter([("progress".to_owned(), progress.clone())]))
+            })
+            .collect();
+        assert_eq!(told, [json!(0), json!(1.5), json!(2), json!(3)]);
+        assert!(!growing.takes(&Map::from_iter([("truncated".to_owned(), json!(true))])));
+    }
 }

@@ -63,8 +63,15 @@ pub(super) struct Calls(Arc<Mutex<Inner>>);
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// None where two requests have one name: then nobody can tell which is meant.
-    named: HashMap<Key, Option<Arc<Waiting>>>,
+    named: HashMap<Key, Named>,
+}
+
+/// What has one name.
+#[derive(Debug)]
+struct Named {
+    /// None where two requests have had the name at a time: then nobody can tell which is meant, until all are gone.
+    waiting: Option<Arc<Waiting>>,
+    count: usize,
 }
 
 impl Calls {
@@ -78,12 +85,14 @@ impl Calls {
         if let Some(key) = &key {
             match self.lock().named.entry(key.clone()) {
                 Entry::Vacant(entry) => {
-                    entry.insert(Some(Arc::clone(&waiting)));
+                    entry.insert(Named { waiting: Some(Arc::clone(&waiting)), count: 1 });
                 }
                 // As long as there are two, neither can be meant. Only a client that breaks JSON-RPC does so within
                 // a session; without one, two clients with one key may.
                 Entry::Occupied(mut entry) => {
-                    entry.insert(None);
+                    let named = entry.get_mut();
+                    named.waiting = None;
+                    named.count += 1;
                 }
             }
         }
@@ -92,7 +101,7 @@ impl Calls {
 
     /// The call that a client calls `key`, if it waits for one.
     pub(super) fn find(&self, key: &Key) -> Option<Arc<Waiting>> {
-        self.lock().named.get(key).cloned().flatten()
+        self.lock().named.get(key)?.waiting.clone()
     }
 }
 
@@ -106,8 +115,13 @@ pub(super) struct Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        if let Some(key) = &self.key {
-            self.calls.lock().named.remove(key);
+        let Some(key) = &self.key else { return };
+        let mut calls = self.calls.lock();
+        if let Some(named) = calls.named.get_mut(key) {
+            named.count -= 1;
+            if named.count == 0 {
+                calls.named.remove(key);
+            }
         }
     }
 }
@@ -137,8 +151,18 @@ mod tests {
     #[test]
     fn of_two_calls_with_one_name_neither_is_found() {
         let calls = Calls::default();
-        let _one = calls.enter(key(1, json!(7)));
-        let _other = calls.enter(key(1, json!(7)));
+        let one = calls.enter(key(1, json!(7)));
+        let other = calls.enter(key(1, json!(7)));
         assert!(calls.find(&key(1, json!(7)).unwrap()).is_none());
+        // Nor is the next, while one of them is still there: it is what the older one's client may mean.
+        drop(one);
+        let third = calls.enter(key(1, json!(7)));
+        assert!(calls.find(&key(1, json!(7)).unwrap()).is_none());
+        drop((other, third));
+        let next = calls.enter(key(1, json!(7)));
+        let found = calls.find(&key(1, json!(7)).unwrap()).expect("it is alone");
+        assert!(Arc::ptr_eq(&found, &next.waiting));
+        drop(next);
+        assert!(calls.lock().named.is_empty());
     }
 }

@@ -31,18 +31,19 @@ impl Mesh {
     pub async fn begin(
         &self,
         who: &Principal,
-        request: Request,
+        mut request: Request,
     ) -> Result<(Started, Watch), Refusal> {
-        let (offer, topic) = self.find(who, &request.toolset, &request.tool).await?;
-        let arguments = request.arguments.unwrap_or_default();
-        let clock = Stopwatch::start();
-        let arguments = self.validators.check(&offer, arguments).await?;
-        tracing::trace!(
-            mcp.toolset = offer.toolset,
-            mcp.tool = offer.tool,
-            duration_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
-            "Checked arguments"
-        );
+        let arguments = request.arguments.take().unwrap_or_default();
+        let asked = request.idempotency_key.is_some().then(|| arguments.clone());
+        let (offer, topic, arguments) = match self.check(who, &request, arguments).await {
+            Ok(checked) => checked,
+            Err(refusal) => {
+                return match self.again(who, &request, asked, &refusal).await? {
+                    Some(known) => Ok(known),
+                    None => Err(refusal),
+                };
+            }
+        };
 
         let policy = self.policies.get().resolve(&policy_key(&offer.toolset, &offer.tool));
         let default_ms = self.config.get().call_deadline_ms;
@@ -53,8 +54,11 @@ impl Mesh {
         if offer.pinned {
             payload["definition"] = json!(offer.hash);
         }
-        if !request.meta.is_empty() {
-            payload["meta"] = Value::Object(crate::meta::passed_on(&request.meta));
+        // Nearly every client sends some `_meta`, of which mostly nothing goes on; a gateway that is older than this
+        // field refuses it.
+        let meta = crate::meta::passed_on(&request.meta);
+        if !meta.is_empty() {
+            payload["meta"] = Value::Object(meta);
         }
         if let Some(input) = request.input {
             payload["input"] = json!(input);
@@ -88,6 +92,53 @@ impl Mesh {
         span.end(receipt.id, receipt.duplicate);
         let (id, trace_id, duplicate) = (receipt.id, receipt.trace_id, receipt.duplicate);
         Ok((Started { id, trace_id, duplicate }, watch))
+    }
+
+    /// The tool, where its calls wait, and the arguments, if they fit it.
+    async fn check(
+        &self,
+        who: &Principal,
+        request: &Request,
+        arguments: Map<String, Value>,
+    ) -> Result<(std::sync::Arc<Offer>, Topic, Map<String, Value>), Refusal> {
+        let (offer, topic) = self.find(who, &request.toolset, &request.tool).await?;
+        let clock = Stopwatch::start();
+        let arguments = self.validators.check(&offer, arguments).await?;
+        tracing::trace!(
+            mcp.toolset = offer.toolset,
+            mcp.tool = offer.tool,
+            duration_us = u64::try_from(clock.elapsed().as_micros()).unwrap_or(u64::MAX),
+            "Checked arguments"
+        );
+        Ok((offer, topic, arguments))
+    }
+
+    /// The call that the request's key stands for, where it would be refused as a new one: what was committed is found
+    /// again, also when its machine has left since, or its tool is held or takes other arguments.
+    async fn again(
+        &self,
+        who: &Principal,
+        request: &Request,
+        arguments: Option<Map<String, Value>>,
+        refusal: &Refusal,
+    ) -> Result<Option<(Started, Watch)>, Refusal> {
+        use Refusal::{Held, InvalidArguments, UnknownTool};
+        let is_of_the_tool =
+            matches!(refusal, UnknownTool { .. } | Held { .. } | InvalidArguments { .. });
+        let key = request.idempotency_key.as_deref().filter(|key| !key.contains('\0'));
+        let topic = topic(&request.toolset).filter(|topic| who.may_send(topic));
+        let (true, Some(key), Some(topic), Some(arguments)) =
+            (is_of_the_tool, key, topic, arguments)
+        else {
+            return Ok(None);
+        };
+        let Some(known) = who.keyed_message(key).await? else { return Ok(None) };
+        let wanted = json!({"tool": request.tool, "params": arguments, "input": request.input});
+        if known.intent != INTENT || !is_same(&known, &topic, &wanted) {
+            return Ok(None);
+        }
+        let started = Started { id: known.id, trace_id: known.trace_id, duplicate: true };
+        Ok(Some((started, self.feed.watch(known.id))))
     }
 
     /// The tool, if it is offered to `who`, and where its calls wait.

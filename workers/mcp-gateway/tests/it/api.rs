@@ -80,7 +80,7 @@ impl Site {
     }
 
     async fn post(&self, body: Value, header: Option<(&'static str, &str)>) -> (u16, Value) {
-        let mut request = reqwest::Client::new()
+        let mut request = crate::support::http()
             .post(format!("{}/enqueue", self.url))
             .header("content-type", "application/json")
             .body(body.to_string());
@@ -127,7 +127,7 @@ async fn a_call_is_enqueued_as_it_was_asked_for() {
 async fn a_full_queue_is_answered_with_when_to_try_again() {
     let site = site().await;
     let body = json!({"toolset": "demo", "tool": "echo", "tenant": "full"});
-    let response = reqwest::Client::new()
+    let response = crate::support::http()
         .post(format!("{}/enqueue", site.url))
         .header("content-type", "application/json")
         .body(body.to_string())

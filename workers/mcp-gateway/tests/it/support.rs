@@ -22,6 +22,12 @@ use tokio_util::sync::CancellationToken;
 /// Longer than anything here takes on a slow machine; a test that waits this long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// An HTTP client. Whichever test of a process comes first brings the TLS that all of them use.
+pub(crate) fn http() -> reqwest::Client {
+    let _whoever_was_first = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
 pub(crate) fn upstream(toolset: Toolset) -> Arc<Upstream> {
     Upstream::start("subject", toolset, &Shutdown::new())
 }

@@ -29,7 +29,7 @@ impl Site {
     async fn send(&self, method: &str, name: &str, body: Value) -> (u16, Value) {
         let method = method.parse().expect("a method");
         let url = format!("{}/api/mcp/toolsets{name}", self.url);
-        let request = reqwest::Client::new()
+        let request = crate::support::http()
             .request(method, url)
             .header("content-type", "application/json")
             .body(body.to_string());

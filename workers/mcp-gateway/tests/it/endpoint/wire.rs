@@ -48,7 +48,7 @@ impl Answered {
 
 impl Wire {
     pub(crate) fn new(address: SocketAddr) -> Self {
-        let http = reqwest::Client::builder().build().expect("a client");
+        let http = crate::support::http();
         Self { url: format!("http://{address}/mcp"), token: TOKEN.to_owned(), http }
     }
 

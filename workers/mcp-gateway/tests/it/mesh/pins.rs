@@ -1,6 +1,6 @@
 //! What is offered and what is approved, over HTTP.
 
-use cogo::bus::offer::NewDefinition;
+use cogo::bus::offer::{NewDefinition, NewPin};
 use cogo_worker_mcp_gateway::catalogue::canonical;
 use cogo_worker_mcp_gateway::config;
 use serde_json::{Value, json};
@@ -132,4 +132,25 @@ async fn where_reads_are_open_a_key_sees_what_it_may_send_to() {
     let other = seen("mcp-gateway/other", "/api/mcp/tools").await;
     assert_eq!((other.status, &other.json["tools"]), (200, &json!([])));
     assert_eq!(seen("mcp-gateway/browser", "/api/mcp/pins").await.status, 403);
+}
+
+#[tokio::test]
+async fn a_tool_too_many_to_approve_does_not_take_the_others_with_it() {
+    let config = serde_json::from_value(json!({"pinning": "first_use"})).expect("a section");
+    let site = Site::with(config).await;
+    says(&site, "one", "default", &tool("click", "Clicks")).await;
+    let catalogue = site.mesh.catalogue();
+    let listed = async || -> Vec<String> {
+        catalogue.refresh("default").await.expect("it is read all the same");
+        let snapshot = catalogue.snapshot("default").await.expect("a snapshot");
+        snapshot.iter().map(|offer| offer.name()).collect()
+    };
+    assert_eq!(listed().await, ["browser__click"]);
+    // As many as a tenant may have.
+    let revoked =
+        |n: usize| NewPin { toolset: "browser".to_owned(), tool: format!("t{n}"), hash: None };
+    let revoked: Vec<_> = (0..4095).map(revoked).collect();
+    site.bus.pin("default", &revoked, None).await.expect("revoked");
+    says(&site, "two", "default", &tool("type", "Types")).await;
+    assert_eq!(listed().await, ["browser__click"]);
 }

@@ -206,6 +206,20 @@ impl Site {
         tokio::time::timeout(PATIENCE, wait).await.expect("the toolset is offered");
     }
 
+    /// Waits until nothing of `toolset` is offered any more.
+    pub(crate) async fn gone(&self, toolset: &str) {
+        let wait = async {
+            loop {
+                let snapshot = self.mesh.catalogue().snapshot("default").await.expect("a snapshot");
+                if snapshot.toolset(toolset).next().is_none() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.expect("the toolset goes");
+    }
+
     /// The end of a call that the admin made.
     pub(crate) async fn call(&self, toolset: &str, tool: &str, arguments: Value) -> Outcome {
         let started = self.start(toolset, tool, arguments).await;
