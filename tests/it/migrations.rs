@@ -58,7 +58,34 @@ fn with(claims: &[Value], fields: &Value) -> Value {
 
 #[tokio::test]
 async fn what_the_first_release_left_goes_on_and_so_does_its_client() {
-    const FIRST_RELEASE: i64 = 202_611_210_006;
+    left_by(202_611_210_006).await;
+}
+
+#[tokio::test]
+async fn what_was_left_before_there_was_a_catalogue_goes_on_and_so_does_its_client() {
+    let db = left_by(202_611_210_016).await;
+    // Its workers are there, come and go, and offer what has no hashes; a gateway says so in a list.
+    let offers = rows(&db, "select * from bus_offers()").await;
+    assert_eq!(offers, Vec::<Value>::new());
+    let old = json!({"id": "old-1", "role": "mcp-gateway", "topics": ["mcp-gateway/browser"], "lease_ms": 30000,
+        "info": {"toolsets": {"browser": {"tools": ["click", "type"]}}}});
+    let hash = "0".repeat(64);
+    let new = json!({"id": "new", "role": "mcp-gateway", "topics": ["mcp-gateway/browser"], "lease_ms": 30000,
+        "info": {"toolsets": {"browser": {"tools": {"click": hash}}}}});
+    for worker in [old, new] {
+        call(&db, "select bus_worker_seen($1) as seen", worker).await;
+    }
+    let offers = rows(&db, "select tool, workers from bus_offers()").await;
+    assert_eq!(offers, [json!({"tool": "click", "workers": ["new"]})]);
+    let gone = call(&db, "select bus_worker_gone($1 ->> 'id') as gone", json!({"id": "new"})).await;
+    assert_eq!(gone, [json!({"gone": true})]);
+    let offers = rows(&db, "select online, away from bus_offers()").await;
+    assert_eq!(offers, [json!({"online": 0, "away": 1})], "for its grace");
+}
+
+/// Leaves messages in every status in the schema of `release`, migrates to today's, and goes on with them as the first
+/// release's client does.
+async fn left_by(release: i64) -> TestDb {
     let db = TestDb::new().await;
     db.freeze_time().await;
     let clock: String = sqlx::query_scalar("select pg_get_functiondef('cogo.now'::regproc)")
@@ -69,7 +96,7 @@ async fn what_the_first_release_left_goes_on_and_so_does_its_client() {
         .execute(db.pool())
         .await
         .expect("emptied");
-    migrate(&db, ..=FIRST_RELEASE).await;
+    migrate(&db, ..=release).await;
     sqlx::raw_sql(sqlx::AssertSqlSafe(clock)).execute(db.pool()).await.expect("the test's clock");
 
     // Two of each: dead, cancelled, done, to be tried again, claimed, queued and delayed.
@@ -108,7 +135,15 @@ async fn what_the_first_release_left_goes_on_and_so_does_its_client() {
     assert_eq!(before.len(), 6, "{before:?}");
     let held = rows(&db, "select id, claim_no from agent_messages where status = 'claimed'").await;
 
-    migrate(&db, FIRST_RELEASE + 1..).await;
+    if release >= 202_611_210_015 {
+        for id in ["old-1", "old-2"] {
+            let worker =
+                json!({"id": id, "role": "echo", "topics": ["echo/default"], "lease_ms": 30000});
+            call(&db, "select bus_worker_seen($1) as seen", worker).await;
+        }
+        call(&db, "select bus_worker_gone($1 ->> 'id') as gone", json!({"id": "old-2"})).await;
+    }
+    migrate(&db, release + 1..).await;
 
     assert_eq!(rows(&db, statuses).await, before);
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());
@@ -150,4 +185,5 @@ async fn what_the_first_release_left_goes_on_and_so_does_its_client() {
         call(&db, "select * from bus_stats() where $1 is not null", json!(1)).await.len(),
         1
     );
+    db
 }

@@ -42,8 +42,8 @@ pub struct Offer {
     pub task_support: TaskSupport,
     /// How many workers that are online offer it like this. None while all that do are away, but not yet for long.
     pub workers: usize,
-    /// Whether calls must go to machines that have it like this (pinning is on): the message of a call then names the
-    /// hash as its `definition`.
+    /// Whether calls must go to machines that have it like this (pinning is on, or some machine has the toolset without
+    /// the tool): the message of a call then names the hash as its `definition`.
     pub pinned: bool,
 }
 

@@ -1,6 +1,6 @@
 //! All that a tenant is offered at one moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -114,6 +114,7 @@ impl Snapshot {
     /// but the approved one is held; what nobody has approved is held as well, unless pinning is `first_use`, which
     /// approves the one that would count without pinning.
     pub(super) fn build(sources: &Sources<'_>) -> (Self, Vec<NewPin>) {
+        let spread = Spread::of(sources.offered);
         let mut tools: BTreeMap<(&str, &str), Vec<Candidate<'_>>> = BTreeMap::new();
         for offered in sources.offered {
             let (toolset, tool) = (offered.toolset.as_str(), offered.tool.as_str());
@@ -128,7 +129,9 @@ impl Snapshot {
                 let definition = Arc::clone(&known.definition);
                 let mut offer = Offer::new(toolset, tool, &offered.hash, definition);
                 offer.workers = usize::try_from(offered.online).unwrap_or(0);
-                offer.pinned = sources.mesh.pinning != Pinning::Off;
+                // A machine without the tool would refuse the call for good, which another one can make.
+                offer.pinned =
+                    sources.mesh.pinning != Pinning::Off || spread.some_lack(toolset, tool);
                 tools.entry((toolset, tool)).or_default().push((offer, offered, known.created_at));
             }
         }
@@ -174,6 +177,48 @@ impl Snapshot {
             }
         }
         (snapshot, first)
+    }
+}
+
+/// Which machines have what.
+#[derive(Debug, Default)]
+struct Spread<'s> {
+    toolsets: BTreeMap<&'s str, Having<'s>>,
+    tools: BTreeMap<(&'s str, &'s str), Having<'s>>,
+}
+
+/// Who has something: the first few by name, and how many there are at least.
+#[derive(Debug, Default)]
+struct Having<'s> {
+    names: BTreeSet<&'s str>,
+    count: i64,
+}
+
+impl<'s> Spread<'s> {
+    fn of(offered: &'s [Offered]) -> Self {
+        let mut spread = Self::default();
+        for row in offered {
+            let (toolset, tool) = (row.toolset.as_str(), row.tool.as_str());
+            let names = || row.workers.iter().map(String::as_str);
+            let having = spread.tools.entry((toolset, tool)).or_default();
+            having.names.extend(names());
+            having.count += i64::from(row.online) + i64::from(row.away);
+            let count = having.count;
+            let all = spread.toolsets.entry(toolset).or_default();
+            all.names.extend(names());
+            all.count = all.count.max(count);
+        }
+        spread
+    }
+
+    /// Whether a machine that has the toolset has no tool of this name.
+    fn some_lack(&self, toolset: &str, tool: &str) -> bool {
+        let (Some(all), Some(having)) =
+            (self.toolsets.get(toolset), self.tools.get(&(toolset, tool)))
+        else {
+            return false;
+        };
+        having.count < all.count || having.count < i64::try_from(all.names.len()).unwrap_or(0)
     }
 }
 

@@ -94,6 +94,7 @@ impl Endpoint {
         span: &mut CallSpan,
     ) -> Answer {
         let progress_token = request.meta.get("progressToken").cloned();
+        let is_keyed = request.idempotency_key.is_some();
         let entered = self.0.calls.enter(asked.key.clone());
         let (started, watch) = match self.0.mesh.begin(&asked.who, request).await {
             Ok(begun) => begun,
@@ -145,9 +146,14 @@ impl Endpoint {
             }
             Outcome::Pending if patience.is_some() => self.created(asked, &started).await,
             Outcome::Pending => {
+                let how = match is_keyed {
+                    true => "Call again with the same idempotency key to have its result.",
+                    false => {
+                        "To call again would be another call; its result is kept, and cogo__get_message shows it."
+                    }
+                };
                 let text = format!(
-                    "The hub is stopping; the call goes on as message {}. Call again with the same idempotency key to \
-                     have its result.",
+                    "The hub is stopping; the call goes on as message {}. {how}",
                     started.id
                 );
                 Ok(finished(asked, failure(&text), Some(&started)))

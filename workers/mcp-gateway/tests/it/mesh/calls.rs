@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::site::{Machine, Site, request};
 use crate::support::asks::Asks;
+use crate::support::shelf::{Shelf, tool};
 use crate::support::{PATIENCE, object, text};
 
 fn result(outcome: Outcome) -> Value {
@@ -296,4 +297,32 @@ async fn of_meta_the_tool_gets_what_is_its_business() {
     assert_ne!(got["progressToken"], "theirs");
     assert_eq!(got["io.modelcontextprotocol/clientCapabilities"], json!({"elicitation": {}}));
     assert_eq!(got["io.modelcontextprotocol/clientInfo"]["name"], "cogo");
+}
+
+#[tokio::test]
+async fn of_machines_that_share_a_toolset_one_without_the_tool_leaves_the_call_to_the_others() {
+    let site = Site::new().await;
+    let one = Shelf::with([tool("both", "b"), tool("only", "o")]).await;
+    let other = Shelf::with([tool("both", "b")]).await;
+    let _has_it = site.machine(&[("shelf", &one.url)]).await;
+    let definition = async |name: &str| {
+        let started = site.start("shelf", name, json!({})).await;
+        site.bus.message(started.id).await.expect("a message").payload["definition"].clone()
+    };
+    assert_eq!(
+        definition("only").await,
+        Value::Null,
+        "while there is one machine, it is not needed"
+    );
+    let _lacks_it = site.machine(&[("shelf", &other.url)]).await;
+    site.until_offers(|snapshot| snapshot.get("shelf", "both").is_some_and(|it| it.workers == 2))
+        .await;
+    assert_eq!(definition("both").await, Value::Null);
+    assert!(definition("only").await.is_string(), "it says for which machine it is");
+    for _ in 0..6 {
+        // By chance the other may be the first each time; then it was not for good.
+        let ended = result(site.call("shelf", "only", json!({})).await);
+        let class = &ended["_meta"]["cogo/class"];
+        assert!(ended["isError"] != true || class == "connect", "{ended}");
+    }
 }

@@ -20,7 +20,7 @@ use cogo::testing::TestDb;
 use cogo::worker::Context;
 use cogo_worker_mcp_gateway::Gateway;
 use cogo_worker_mcp_gateway::api;
-use cogo_worker_mcp_gateway::catalogue::Catalogue;
+use cogo_worker_mcp_gateway::catalogue::{Catalogue, Snapshot};
 use cogo_worker_mcp_gateway::config::{self, Config, Toolset};
 use cogo_worker_mcp_gateway::demo::Demo;
 use cogo_worker_mcp_gateway::endpoint::{Endpoint, Limits};
@@ -208,16 +208,21 @@ impl Site {
 
     /// Waits until nothing of `toolset` is offered any more.
     pub(crate) async fn gone(&self, toolset: &str) {
+        self.until_offers(|snapshot| snapshot.toolset(toolset).next().is_none()).await;
+    }
+
+    /// Waits until what is offered fits.
+    pub(crate) async fn until_offers(&self, fits: impl Fn(&Snapshot) -> bool) {
         let wait = async {
             loop {
                 let snapshot = self.mesh.catalogue().snapshot("default").await.expect("a snapshot");
-                if snapshot.toolset(toolset).next().is_none() {
+                if fits(&snapshot) {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("the toolset goes");
+        tokio::time::timeout(PATIENCE, wait).await.expect("it comes to that");
     }
 
     /// The end of a call that the admin made.
