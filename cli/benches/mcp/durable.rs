@@ -12,8 +12,10 @@ use crate::process::{Process, Way, echo, free_port};
 pub(crate) const UP: &str = "cogo up";
 /// A hub whose worker is another process, on the same database.
 pub(crate) const APART: &str = "cogo hub, worker apart";
+/// The program that `COGO_BENCH_OTHER` names, as `cogo up`: to tell what a change gives.
+pub(crate) const OTHER: &str = "other cogo up";
 /// All of them.
-pub(crate) const NAMES: [&str; 2] = [UP, APART];
+pub(crate) const NAMES: [&str; 3] = [UP, APART, OTHER];
 
 const TOKEN: &str = "the-admin-token-of-the-benchmark-0123456789";
 
@@ -27,8 +29,12 @@ pub(crate) fn start(name: &'static str, dir: &Path) -> Result<Way> {
         "command": echo()?, "args": ["echo"], "max_in_flight": 64}}});
     std::fs::write(configs.join("mcp.json"), mcp.to_string())?;
     std::fs::write(configs.join("worker.json"), json!({"concurrency": 64}).to_string())?;
+    let program = match name {
+        OTHER => other().context("COGO_BENCH_OTHER: names no program")?,
+        _ => env!("CARGO_BIN_EXE_cogo").into(),
+    };
     let cogo = |arguments: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cogo"));
+        let mut command = Command::new(&program);
         command.args(arguments).current_dir(&home).env_remove("DATABASE_URL");
         command.env("COGO_DATA_DIR", &data).env("COGO_CONFIG_DIR", &configs);
         command.env("COGO_ADMIN_TOKEN", TOKEN);
@@ -56,6 +62,11 @@ pub(crate) fn start(name: &'static str, dir: &Path) -> Result<Way> {
     std::thread::sleep(std::time::Duration::from_secs(3));
     let (token, tool) = (Some(TOKEN.to_owned()), "bench__echo".to_owned());
     Ok(Way { name, url, token, tool, processes })
+}
+
+/// What [`OTHER`] is, if it is asked for.
+pub(crate) fn other() -> Option<std::ffi::OsString> {
+    std::env::var_os("COGO_BENCH_OTHER").filter(|program| !program.is_empty())
 }
 
 fn wait(process: &mut Process, data: &Path) -> Result<()> {

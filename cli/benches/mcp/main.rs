@@ -15,6 +15,7 @@
 //! | `COGO_BENCH_ROUNDS` | how many rounds; 5 |
 //! | `COGO_BENCH_CALLS` | how many calls a round and way one at a time, and twice as many at once; 400 |
 //! | `COGO_BENCH_WAYS` | which ways, with commas between them; all |
+//! | `COGO_BENCH_OTHER` | another `cogo`, to be measured beside this one |
 //! | `COGO_BENCH_DIR` | where the rivals are installed; `target/bench-mcp` |
 
 #![cfg(unix)]
@@ -60,6 +61,9 @@ async fn compare() -> Result<()> {
     let dir = tempfile::Builder::new().prefix("cogo-bench-").tempdir()?;
     let mut ways = Vec::new();
     for name in rivals::NAMES.iter().chain(&durable::NAMES) {
+        if *name == durable::OTHER && durable::other().is_none() {
+            continue;
+        }
         if wanted.is_empty() || wanted.split(',').any(|wanted| wanted == *name) {
             say(&format!("Starting {name}"));
             ways.push(match durable::NAMES.contains(name) {

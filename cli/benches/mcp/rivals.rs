@@ -106,6 +106,7 @@ fn installed_crate() -> Result<PathBuf> {
         install.args(["install", "mcp-proxy", "--version", CRATE_VERSION, "--locked", "--quiet"]);
         // No telemetry and no discovery: what would only make it slower.
         install.args(["--no-default-features", "--features", "websocket", "--root"]).arg(&root);
+        install.env("CARGO_TARGET_DIR", home()?.join("build"));
         complete(install)?;
         ensure!(program.is_file(), "cargo install gave no {}", program.display());
     }
