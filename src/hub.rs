@@ -66,6 +66,7 @@ mod origins;
 mod principal;
 pub mod realtime;
 mod rest;
+mod routes;
 mod serve;
 mod shape;
 mod shares;
@@ -81,7 +82,6 @@ use std::time::Duration;
 
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{get, post};
 use sqlx::postgres::PgPool;
 use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -96,6 +96,7 @@ pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
 pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
 pub use principal::{Principal, Principals};
+pub use routes::{Route, Routes};
 pub use serve::serve;
 pub use wait::parse as parse_wait;
 
@@ -227,7 +228,7 @@ impl Hub {
 ///
 /// # Panics
 /// When a role's route is one of the hub's own.
-pub fn router(state: State, role_routes: axum::Router, open_routes: axum::Router) -> axum::Router {
+pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::Router {
     let limits = state.options.body_limits();
     let hub = Arc::new(Hub::new(state));
     let admit_origins = |told: origins::Told| {
@@ -240,7 +241,6 @@ pub fn router(state: State, role_routes: axum::Router, open_routes: axum::Router
         .layer(RequestBodyLimitLayer::new(limits.remote))
         .layer(admit_origins(origins::REMOTE));
     let open = open_routes
-        .reset_fallback()
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.open))
         .layer(admit_origins(origins::OPEN));
@@ -248,28 +248,29 @@ pub fn router(state: State, role_routes: axum::Router, open_routes: axum::Router
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.artifact))
         .layer(admit_origins(origins::OPEN));
-    axum::Router::new()
-        .route("/healthz", get(health::alive))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(gauges::render))
-        .route("/api/status", get(status::status))
-        .route("/api/messages/{id}", get(messages::message))
-        .route("/api/traces/{trace_id}", get(messages::trace))
-        .route("/api/circuits", get(circuits::list))
-        .route("/api/circuits/{action}", post(circuits::set))
-        .route("/api/dead-letters", get(dead_letters::list))
-        .route("/api/dead-letters/requeue", post(dead_letters::requeue))
-        .route("/api/dead-letters/drop", post(dead_letters::drop))
-        .route("/api/dead-letters/{id}", get(dead_letters::show))
-        .route("/artifacts/{*path}", get(artifacts::artifact))
+    Routes::new()
+        .get("/healthz", health::alive)
+        .get("/readyz", health::ready)
+        .get("/metrics", gauges::render)
+        .get("/api/status", status::status)
+        .get("/api/messages/{id}", messages::message)
+        .get("/api/traces/{trace_id}", messages::trace)
+        .get("/api/circuits", circuits::list)
+        .post("/api/circuits/{action}", circuits::set)
+        .get("/api/dead-letters", dead_letters::list)
+        .post("/api/dead-letters/requeue", dead_letters::requeue)
+        .post("/api/dead-letters/drop", dead_letters::drop)
+        .get("/api/dead-letters/{id}", dead_letters::show)
+        .get("/artifacts/{*path}", artifacts::artifact)
         .with_state(Arc::clone(&hub))
-        .merge(role_routes.reset_fallback())
+        .merge(role_routes)
         // The body limit that counts is the one below, which holds without a handler's help.
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.own))
         .merge(remote)
         .merge(open)
         .merge(blobs)
+        .into_router()
         .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
         .layer(from_fn_with_state(hub, guard::admit))
         .layer(CatchPanicLayer::custom(error::of_panic))

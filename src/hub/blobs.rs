@@ -9,26 +9,26 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use serde_json::json;
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
 use crate::artifact::{Digest, Error, OCTETS};
 use crate::error::Code;
-use crate::hub::Hub;
 use crate::hub::error::ApiError;
 use crate::hub::extract::PathParams;
 use crate::hub::principal::Principal;
+use crate::hub::{Hub, Routes};
 
 /// How long an artifact may take to arrive: 32 MiB over a slow line of 1 Mbit/s.
 const UPLOAD_WITHIN: Duration = Duration::from_secs(300);
 /// How many may arrive at once: each is held in memory as a whole.
 pub(crate) const UPLOADS: usize = 8;
 
-pub(crate) fn routes(hub: &Arc<Hub>) -> axum::Router {
-    axum::Router::new()
-        .route("/mcp/artifacts/{tenant}/{sha256}", get(give).put(take))
+pub(crate) fn routes(hub: &Arc<Hub>) -> Routes {
+    Routes::new()
+        .get("/mcp/artifacts/{tenant}/{sha256}", give)
+        .put("/mcp/artifacts/{tenant}/{sha256}", take)
         .with_state(Arc::clone(hub))
 }
 

@@ -41,7 +41,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::routing::{get, post};
 use metrics::counter;
 use sqlx::postgres::PgPool;
 
@@ -49,7 +48,7 @@ pub use options::Options;
 
 use crate::bus::{Bus, Feed};
 use crate::hub::shares::Shares;
-use crate::hub::{Hub, caller};
+use crate::hub::{Hub, Routes, caller};
 use crate::identity::Keys;
 use crate::metrics::REALTIME_SLOW_SOCKETS_TOTAL;
 use crate::shutdown::{Shutdown, Tasks};
@@ -163,11 +162,11 @@ impl Realtime {
 }
 
 /// The routes; the caller adds limits and the check of origins.
-pub(super) fn routes(hub: &Arc<Hub>) -> axum::Router {
+pub(super) fn routes(hub: &Arc<Hub>) -> Routes {
     let Realtime(inner) = &hub.state.realtime;
-    axum::Router::new()
-        .route("/realtime/v1/websocket", get(handshake::websocket))
-        .route("/realtime/v1/api/broadcast", post(http::several))
-        .route("/realtime/v1/api/broadcast/{topic}/events/{event}", post(http::one))
+    Routes::new()
+        .get("/realtime/v1/websocket", handshake::websocket)
+        .post("/realtime/v1/api/broadcast", http::several)
+        .post("/realtime/v1/api/broadcast/{topic}/events/{event}", http::one)
         .with_state(Arc::clone(inner))
 }

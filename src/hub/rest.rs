@@ -28,24 +28,25 @@ use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
-use axum::routing::any;
 use metrics::{counter, histogram};
 
 pub(crate) use catalogue::Cache;
 pub(crate) use error::Error;
 
 use crate::clock::Stopwatch;
-use crate::hub::Hub;
+use crate::hub::{Hub, Routes};
 use crate::metrics::{REST_LATENCY_MS, REST_REQUESTS_TOTAL};
 
 /// The routes; the caller adds limits and the check of origins.
-pub(crate) fn routes(hub: &Arc<Hub>) -> axum::Router {
-    axum::Router::new()
-        .route("/rest/v1/rpc/{function}", any(call::call).options(allowed))
+pub(crate) fn routes(hub: &Arc<Hub>) -> Routes {
+    Routes::new()
+        .any("/rest/v1/rpc/{function}", call::call)
+        .options("/rest/v1/rpc/{function}", allowed)
         // Of any depth, so that everything below is answered here.
-        .route("/rest/v1/{*table}", any(table::read).options(allowed))
-        .route("/rest/v1/", any(nothing))
-        .route("/rest/v1", any(nothing))
+        .any("/rest/v1/{*table}", table::read)
+        .options("/rest/v1/{*table}", allowed)
+        .any("/rest/v1/", nothing)
+        .any("/rest/v1", nothing)
         .layer(from_fn(measure))
         .with_state(Arc::clone(hub))
 }

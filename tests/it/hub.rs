@@ -83,9 +83,9 @@ impl Answer {
 struct Setup {
     options: Options,
     listen: SocketAddr,
-    routes: axum::Router,
+    routes: hub::Routes,
     /// The routes that find out themselves who calls.
-    open_routes: fn(Principals) -> axum::Router,
+    open_routes: fn(Principals) -> hub::Routes,
 }
 
 impl Default for Setup {
@@ -94,8 +94,8 @@ impl Default for Setup {
         Self {
             options: Options::default(),
             listen,
-            routes: axum::Router::new(),
-            open_routes: |_| axum::Router::new(),
+            routes: hub::Routes::new(),
+            open_routes: |_| hub::Routes::new(),
         }
     }
 }

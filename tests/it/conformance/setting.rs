@@ -88,7 +88,7 @@ impl Hub {
             listen: address,
             artifacts_dir: artifacts.path().to_owned(),
         };
-        let router = hub::router(state, axum::Router::new(), axum::Router::new());
+        let router = hub::router(state, hub::Routes::new(), hub::Routes::new());
         let stop = shutdown.clone();
         tasks.spawn(async move { hub::serve(listener, router, &stop).await });
         Self { address, shutdown, keys, _artifacts: artifacts }

@@ -2,8 +2,7 @@
 
 use anyhow::Result;
 use axum::body::{Body, Bytes};
-use axum::routing::{get, post};
-use cogo::hub::{Options, PathParams, StrictJson};
+use cogo::hub::{Options, PathParams, Routes, StrictJson};
 use serde::Deserialize;
 use serde_json::json;
 use uuid::Uuid;
@@ -19,16 +18,13 @@ struct Call {
 }
 
 /// What a role might bring.
-fn routes() -> axum::Router {
-    axum::Router::new()
-        .route("/api/role/call", post(|StrictJson(call): StrictJson<Call>| async { call.tool }))
-        .route("/api/role/raw", post(|body: Bytes| async move { body.len().to_string() }))
-        .route(
-            "/api/role/{a}/{b}",
-            get(|path: PathParams| async move { path.text("b").to_owned() }),
-        )
-        .route("/api/role/panic", get(panics))
-        .route("/api/role/stuck", get(std::future::pending::<()>))
+fn routes() -> Routes {
+    Routes::new()
+        .post("/api/role/call", |StrictJson(call): StrictJson<Call>| async { call.tool })
+        .post("/api/role/raw", |body: Bytes| async move { body.len().to_string() })
+        .get("/api/role/{a}/{b}", |path: PathParams| async move { path.text("b").to_owned() })
+        .get("/api/role/panic", panics)
+        .get("/api/role/stuck", std::future::pending::<()>)
 }
 
 async fn panics() {

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use axum::routing::get;
 use cogo::clock::Stopwatch;
 use cogo::hub::{bind, serve};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -107,7 +106,7 @@ async fn a_request_that_outlives_the_drain_is_cut() -> Result<()> {
             std::future::pending::<()>().await;
         }
     };
-    let routes = axum::Router::new().route("/api/stuck", get(stuck));
+    let routes = cogo::hub::Routes::new().get("/api/stuck", stuck);
     let hub = TestHub::without_database(Setup { routes, ..Setup::default() })?;
     let (address, mut serving) = served(&hub).await?;
     let held = ask(address, "/api/stuck").await?;

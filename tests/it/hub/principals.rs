@@ -3,11 +3,10 @@
 mod operations;
 
 use anyhow::{Context as _, Result};
+use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::{HeaderMap, HeaderValue};
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use cogo::hub::{ApiError, Mcp, Options, Principal, Principals};
+use cogo::hub::{ApiError, Mcp, Options, Principal, Principals, Routes};
 use cogo::identity::{Claims, Keys};
 use serde_json::{Value, json};
 
@@ -32,7 +31,7 @@ fn of(tenant: &str, more: Value) -> String {
     key(claims, 3600)
 }
 
-fn routes(principals: Principals) -> Router {
+fn routes(principals: Principals) -> Routes {
     let who = move |headers: HeaderMap| {
         let principals = principals.clone();
         async move {
@@ -43,13 +42,13 @@ fn routes(principals: Principals) -> Router {
             })))
         }
     };
-    Router::new()
-        .route("/mcp", get(who.clone()).delete(who))
-        .route("/mcp/body", post(|body: Bytes| async move { body.len().to_string() }))
-        .route(
-            "/mcp/slow",
-            get(async || tokio::time::sleep(std::time::Duration::from_millis(1200)).await),
-        )
+    Routes::new()
+        .get("/mcp", who.clone())
+        .delete("/mcp", who)
+        .post("/mcp/body", |body: Bytes| async move { body.len().to_string() })
+        .get("/mcp/slow", async || {
+            tokio::time::sleep(std::time::Duration::from_millis(1200)).await;
+        })
 }
 
 fn setup(options: Options) -> Setup {

@@ -20,13 +20,11 @@ mod view;
 use std::future::Future;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Json};
-use axum::routing::{get, post};
 use cogo::bus::{self, Bus, Receipt};
 use cogo::error::Code;
-use cogo::hub::{ApiError, PathParams};
+use cogo::hub::{ApiError, PathParams, Routes};
 use cogo::live::Live;
 use cogo::message::{NewMessage, valid_name};
 use cogo::retry::Policies;
@@ -71,14 +69,14 @@ impl Gateway {
         bus: B,
         policies: impl Into<Live<Policies>>,
         offered: Option<Catalogue>,
-    ) -> Router {
+    ) -> Routes {
         let toolsets = Arc::clone(self.toolsets());
         let api = Api { toolsets, policies: policies.into(), offered, bus };
-        Router::new()
-            .route("/api/mcp/enqueue", post(enqueue::enqueue::<B>))
-            .route("/api/mcp/config", get(config::<B>))
-            .route("/api/mcp/health", get(health::<B>))
-            .route("/api/mcp/ping/{toolset}/{tool}", get(ping::<B>))
+        Routes::new()
+            .post("/api/mcp/enqueue", enqueue::enqueue::<B>)
+            .get("/api/mcp/config", config::<B>)
+            .get("/api/mcp/health", health::<B>)
+            .get("/api/mcp/ping/{toolset}/{tool}", ping::<B>)
             .with_state(Arc::new(api))
             .merge(toolsets::routes(Arc::clone(self.toolsets()), self.config_dir()))
     }

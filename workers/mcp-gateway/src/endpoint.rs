@@ -41,10 +41,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::routing::{any, get};
 use cogo::artifact::Store;
-use cogo::hub::{Principal, Principals};
+use cogo::hub::{Principal, Principals, Routes};
 use cogo::shutdown::{Shutdown, Tasks};
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
 use serde_json::json;
@@ -162,11 +160,11 @@ impl Endpoint {
 
     /// The routes `/mcp` and `/mcp/toolsets/{toolset}`, for the hub to mount as open routes: they ask themselves who
     /// calls.
-    pub fn routes(&self) -> Router {
-        Router::new()
-            .route("/mcp", any(http::all))
-            .route("/mcp/toolsets/{toolset}", any(http::of_toolset))
-            .route("/mcp/ws", get(ws::upgrade))
+    pub fn routes(&self) -> Routes {
+        Routes::new()
+            .any("/mcp", http::all)
+            .any("/mcp/toolsets/{toolset}", http::of_toolset)
+            .get("/mcp/ws", ws::upgrade)
             .with_state(self.clone())
     }
 

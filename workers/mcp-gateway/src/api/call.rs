@@ -7,13 +7,13 @@ mod prefer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse as _, Json, Response};
-use axum::routing::post;
 use cogo::error::Code;
-use cogo::hub::{self, ApiError, PathParams, Principal, Principals, StrictJson, StrictQuery};
+use cogo::hub::{
+    self, ApiError, PathParams, Principal, Principals, Routes, StrictJson, StrictQuery,
+};
 use cogo::message::TraceId;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -39,7 +39,7 @@ struct Calls {
 
 /// The route by which tools are called over plain HTTP. `options` say how long a call may be waited for, and by how
 /// many at once.
-pub fn routes(mesh: Mesh, principals: Principals, options: &hub::Options) -> Router {
+pub fn routes(mesh: Mesh, principals: Principals, options: &hub::Options) -> Routes {
     let calls = Calls {
         mesh,
         principals,
@@ -47,7 +47,7 @@ pub fn routes(mesh: Mesh, principals: Principals, options: &hub::Options) -> Rou
         waiters: Semaphore::new(options.max_waiters),
         max_waiters: options.max_waiters,
     };
-    Router::new().route("/api/mcp/{toolset}/{tool}", post(call)).with_state(Arc::new(calls))
+    Routes::new().post("/api/mcp/{toolset}/{tool}", call).with_state(Arc::new(calls))
 }
 
 #[derive(Debug, Deserialize)]

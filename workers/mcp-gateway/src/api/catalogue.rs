@@ -1,13 +1,12 @@
 //! `/api/mcp/tools` and `/api/mcp/pins`: what the mesh offers, and what is approved of it.
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Json;
-use axum::routing::{get, post};
-use axum::{Extension, Router};
 use cogo::bus::offer::NewPin;
 use cogo::error::Code;
-use cogo::hub::{ApiError, Principals, StrictJson};
+use cogo::hub::{ApiError, Principals, Routes, StrictJson};
 use cogo::message::Topic;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,14 +20,14 @@ const NAMES_MAX: usize = 1000;
 const WHO: &str = "api";
 
 /// The routes of the catalogue. The tenant is the header `X-Cogo-Tenant`, and without one the default.
-pub fn routes(catalogue: Catalogue, principals: Principals) -> Router {
-    Router::new()
-        .route("/api/mcp/tools", get(tools))
-        .route("/api/mcp/pins", get(list))
-        .route("/api/mcp/pins/approve", post(approve))
-        .route("/api/mcp/pins/revoke", post(revoke))
+pub fn routes(catalogue: Catalogue, principals: Principals) -> Routes {
+    Routes::new()
+        .get("/api/mcp/tools", tools)
+        .get("/api/mcp/pins", list)
+        .post("/api/mcp/pins/approve", approve)
+        .post("/api/mcp/pins/revoke", revoke)
         .with_state(catalogue)
-        .layer(Extension(principals))
+        .extension(principals)
 }
 
 /// One tool, without its whole definition.

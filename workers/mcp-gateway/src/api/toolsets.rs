@@ -6,13 +6,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::{get, put};
 use cogo::error::{Code, chain};
-use cogo::hub::{ApiError, PathParams, StrictJson};
+use cogo::hub::{ApiError, PathParams, Routes, StrictJson};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -36,10 +34,12 @@ struct Patch {
     enabled: bool,
 }
 
-pub(super) fn routes(toolsets: Arc<Toolsets>, config_dir: Option<PathBuf>) -> Router {
-    Router::new()
-        .route("/api/mcp/toolsets", get(list))
-        .route("/api/mcp/toolsets/{name}", put(set).patch(enable).delete(remove))
+pub(super) fn routes(toolsets: Arc<Toolsets>, config_dir: Option<PathBuf>) -> Routes {
+    Routes::new()
+        .get("/api/mcp/toolsets", list)
+        .put("/api/mcp/toolsets/{name}", set)
+        .patch("/api/mcp/toolsets/{name}", enable)
+        .delete("/api/mcp/toolsets/{name}", remove)
         .with_state(Arc::new(Place { toolsets, config_dir }))
 }
 

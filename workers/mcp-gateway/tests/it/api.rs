@@ -64,7 +64,7 @@ async fn site() -> Site {
         {"mcp.call.demo": {"max_attempts": 7, "deadline_ms": 60_000}}}))
     .expect("policies");
     let published = Notebook::default();
-    let router = gateway.routes(published.clone(), Arc::new(policies), None);
+    let router = gateway.routes(published.clone(), Arc::new(policies), None).into_router();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}/api/mcp", listener.local_addr().expect("an address"));
     Tasks::new().spawn(async move { axum::serve(listener, router).await });

@@ -19,7 +19,7 @@ impl Site {
         let config = Config::load(dir.path()).expect("good");
         let gateway = Gateway::start(config, None, &Shutdown::new()).with_config_dir(dir.path());
         let policies = cogo::live::Live::<cogo::retry::Policies>::default();
-        let router = gateway.routes(Notebook::default(), policies, None);
+        let router = gateway.routes(Notebook::default(), policies, None).into_router();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         Tasks::new().spawn(async move { axum::serve(listener, router).await });
