@@ -187,6 +187,14 @@ impl Global {
         Ok(Some(options))
     }
 
+    /// Where the bus is, as it may be shown.
+    pub(crate) fn place(&self) -> Result<String> {
+        match self.url()? {
+            Some(url) => Ok(url.to_owned()),
+            None => Ok(name(&self.database()?)),
+        }
+    }
+
     /// The bus of [`Global::url`] or [`Global::database`], looked at: reachable, and with a schema that we know.
     pub(crate) async fn bus(&self) -> Result<Bus> {
         if let Some(url) = self.url()? {

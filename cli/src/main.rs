@@ -32,6 +32,7 @@ mod tail;
 mod telemetry;
 mod text;
 mod token;
+mod top;
 mod trace;
 mod up;
 mod up_file;
@@ -90,6 +91,7 @@ enum Command {
     Enqueue(message::Enqueue),
     Get(message::Get),
     Tail(tail::Tail),
+    Top(top::Top),
     Trace(trace::Trace),
     Dlq(dlq::Dlq),
     Limits(limits::Limits),
@@ -131,6 +133,7 @@ impl Command {
             Self::Enqueue(command) => command.run(global, output).await,
             Self::Get(command) => command.run(global, output).await,
             Self::Tail(command) => command.run(global, output).await,
+            Self::Top(command) => command.run(global, output).await,
             Self::Trace(command) => command.run(global, output).await,
             Self::Dlq(command) => command.run(global, output).await,
             Self::Limits(command) => command.run(global, output).await,
@@ -181,7 +184,10 @@ fn start(cli: Cli) -> Result<Exit> {
         let running = spawn_blocking(move || runtime.block_on(command.run(&global, output)));
         tokio::select! {
             ended = running => ended.unwrap_or_else(|panic| resume_unwind(panic.into_panic())),
-            _ = signals.next() => Ok(Exit::Interrupted),
+            _ = signals.next() => {
+                top::leave();
+                Ok(Exit::Interrupted)
+            }
         }
     });
     // What has ended until now still goes out.

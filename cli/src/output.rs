@@ -202,7 +202,7 @@ pub(crate) fn colour_on_stderr() -> bool {
 }
 
 /// See <https://no-color.org>.
-fn colour_wanted() -> bool {
+pub(crate) fn colour_wanted() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }

@@ -19,6 +19,8 @@ mod replay;
 mod supabase;
 mod support;
 mod token;
+#[cfg(unix)]
+mod top;
 mod traces;
 mod up;
 mod worker;
