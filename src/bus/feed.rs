@@ -8,11 +8,11 @@ mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::broadcast::error::RecvError;
+use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch as channel};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ pub use watch::{Update, Watch};
 use crate::bus::error::Error;
 use crate::bus::group::Grouper;
 use crate::bus::queries::{Head, Looked};
-use crate::bus::{Bus, Signal};
+use crate::bus::{Bus, Ended, Hear, Signal};
 use crate::error::chain;
 use crate::event::Cursor;
 use crate::message::{Message, MessageId};
@@ -90,6 +90,8 @@ struct Told {
     happened: Bell,
     /// Its handler reported how far it is.
     progressed: Bell,
+    /// What it ended with, where this process settled it and nothing was reported before.
+    done: OnceLock<Arc<Value>>,
 }
 
 /// Rings for all who listen, and counts, so that who was busy when it rang knows that it did.
@@ -170,12 +172,13 @@ impl Feed {
             position: channel::Sender::new(None),
             began: Arc::default(),
         };
+        let waiters: Weak<Mutex<Waiters>> = Arc::downgrade(&feed.waiters);
+        feed.bus.hear(waiters);
         let running = feed.clone();
         tasks.spawn(async move {
             tokio::select! {
                 () = running.tail() => {}
                 () = running.look_for_waiters() => {}
-                () = running.hear_endings() => {}
                 () = running.stopped.cancelled() => {}
             }
         });
@@ -215,19 +218,6 @@ impl Feed {
         self.looks.call(id).await?.ok_or(Error::NoMessage(id))
     }
 
-    /// Tells those who wait for what this process settles, as soon as that is committed. Where it misses some, since
-    /// it was slow, the log tells of them.
-    async fn hear_endings(&self) {
-        let mut endings = self.bus.endings();
-        loop {
-            match endings.recv().await {
-                Ok(ended) => ended.iter().for_each(|id| self.tell_waiters(*id)),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => std::future::pending().await,
-            }
-        }
-    }
-
     /// Looks at the waited-for messages without the log.
     async fn look_for_waiters(&self) {
         loop {
@@ -261,7 +251,12 @@ impl Feed {
                 tokio::time::sleep(GATHER).await;
             } else if !more {
                 tokio::select! {
-                    () = woken.woken() => {}
+                    () = woken.woken() => {
+                        if !self.bus.is_from_afar() {
+                            // Who waits for what this process did was told; the log may tell of some at once.
+                            tokio::time::sleep(GATHER).await;
+                        }
+                    }
                     () = tokio::time::sleep(POLL) => {}
                 }
             }
@@ -323,6 +318,20 @@ impl Feed {
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
         lock(&self.waiters)
+    }
+}
+
+/// Those who wait for what this process settles are told as soon as that is committed.
+impl Hear for Mutex<Waiters> {
+    fn ended(&self, ended: &[Ended<'_>]) {
+        let waiters = lock(self);
+        for Ended { id, result } in ended {
+            let Some(waiting) = waiters.by_message.get(id) else { continue };
+            if let Some(result) = result {
+                let _the_first_is_the_one = waiting.told.done.set(Arc::clone(result));
+            }
+            waiting.told.happened.ring();
+        }
     }
 }
 

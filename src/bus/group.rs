@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -17,6 +18,9 @@ const MAX_GROUP: usize = 100;
 /// Two flushes under way keep the connection busy while the next group forms; more would only make the
 /// groups smaller.
 const MAX_FLUSHES: usize = 2;
+/// How long the first flush may take until a second one goes beside it. What comes meanwhile makes one group, so that
+/// under load there are few commits with much in each; and a flush that waits for something holds up nobody for long.
+const ALONE_FOR: Duration = Duration::from_millis(4);
 /// Callers beyond this wait before they are queued.
 const MAX_QUEUED: usize = 10_000;
 
@@ -61,6 +65,7 @@ where
         let (queue, mut waiting) = mpsc::channel::<Pending<T, R>>(MAX_QUEUED);
         let flush = Arc::new(flush);
         let flushes = Arc::new(Semaphore::new(MAX_FLUSHES));
+        let alone = Arc::new(Semaphore::new(1));
         let spawner = tasks.clone();
         tasks.spawn(async move {
             // What was too heavy for the last group.
@@ -74,6 +79,8 @@ where
                     },
                 };
                 let Ok(permit) = Arc::clone(&flushes).acquire_owned().await else { return };
+                let turn = Arc::clone(&alone).acquire_owned();
+                let turn = tokio::time::timeout(ALONE_FOR, turn).await.ok();
                 // While we waited for the permit, more may have come.
                 let mut weight = weigh(&first.item);
                 let mut group = vec![first];
@@ -89,7 +96,7 @@ where
                 let flush = Arc::clone(&flush);
                 spawner.spawn(async move {
                     carry_out(&*flush, group).await;
-                    drop(permit);
+                    drop((turn, permit));
                 });
             }
         });

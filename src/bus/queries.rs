@@ -152,6 +152,67 @@ pub(crate) async fn step(
         .await
 }
 
+/// One row of what [`enqueue_and_step`] gives.
+enum Either {
+    Enqueued(Enqueued),
+    Stepped(StepRow),
+}
+
+impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for Either {
+    fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+        use sqlx::Row as _;
+        match row.try_get("new_id")? {
+            Some(id) => Ok(Self::Enqueued(Enqueued {
+                id,
+                trace_id: row.try_get("new_trace_id")?,
+                duplicate: row.try_get("duplicate")?,
+            })),
+            None => StepRow::from_row(row).map(Self::Stepped),
+        }
+    }
+}
+
+/// Both in one transaction, the claim after the enqueue: the parts of an `append` are carried out one after the other,
+/// each whole, and each statement of a volatile function sees what was done before.
+#[allow(clippy::too_many_arguments)] // the functions' own arguments
+pub(crate) async fn enqueue_and_step(
+    db: impl PgExecutor<'_>,
+    messages: &str,
+    worker: &str,
+    topics: &[String],
+    max: i32,
+    lease_ms: i32,
+    tenant: &str,
+) -> sqlx::Result<(Vec<Enqueued>, Vec<StepRow>)> {
+    const SQL: &str = concat!(
+        "select s.new_id, s.new_trace_id, s.duplicate, null::bigint as ord, null::text as outcome, ",
+        message_columns!("(s.message)"),
+        " from (
+            select e.id as new_id, e.trace_id as new_trace_id, e.duplicate, null::agent_messages as message
+            from bus_enqueue($1::jsonb) e
+            union all
+            select null, null, null, b.message from bus_step('[]', $2, $3, $4, $5, $6) b
+        ) s"
+    );
+    let rows: Vec<Either> = sqlx::query_as(SQL)
+        .bind(messages)
+        .bind(worker)
+        .bind(topics)
+        .bind(max)
+        .bind(lease_ms)
+        .bind(tenant)
+        .fetch_all(db)
+        .await?;
+    let (mut enqueued, mut stepped) = (Vec::new(), Vec::new());
+    for row in rows {
+        match row {
+            Either::Enqueued(row) => enqueued.push(row),
+            Either::Stepped(row) => stepped.push(row),
+        }
+    }
+    Ok((enqueued, stepped))
+}
+
 /// What `bus_extend` answers for one claim.
 #[derive(Debug, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Extended {
@@ -646,9 +707,14 @@ pub(crate) async fn circuit_set(
         .await
 }
 
-pub(crate) async fn notify(db: impl PgExecutor<'_>, channels: &[&str]) -> sqlx::Result<()> {
-    sqlx::query("select pg_notify(channel, '') from unnest($1::text[]) as channel")
+pub(crate) async fn notify(
+    db: impl PgExecutor<'_>,
+    channels: &[&str],
+    own: &str,
+) -> sqlx::Result<()> {
+    sqlx::query("select pg_notify(channel, $2) from unnest($1::text[]) as channel")
         .bind(channels)
+        .bind(own)
         .execute(db)
         .await
         .map(drop)
