@@ -51,7 +51,10 @@ impl Core {
             match self.enqueue_and_take(messages, &batch).await {
                 None => {}
                 Some(Ok((enqueued, ids))) => (rows, taken) = (Some(enqueued), ids),
-                Some(Err(error)) if error.is_transient() => tried = 1,
+                Some(Err(error)) if error.is_transient() => {
+                    // Where it lost to another transaction, nothing of it is there.
+                    tried = u32::from(!error.lost_to_another());
+                }
                 Some(Err(error)) => return Err(error),
             }
         }
@@ -95,7 +98,7 @@ impl Core {
     ) -> Option<Result<(Vec<Enqueued>, Vec<MessageId>), Error>> {
         let postgres = self.transport.postgres()?;
         let reserved = Reserved::at(self.wake.takers(), messages)?;
-        let (rows, stepped) = match postgres.enqueue_and_step(batch, &reserved.request).await {
+        let (rows, stepped) = match postgres.enqueue_and_claim(batch, &reserved.request).await {
             Ok(rows) => rows,
             Err(error) => return Some(Err(error)),
         };

@@ -52,8 +52,8 @@ impl Postgres {
         Patient::new(&self.pool)
     }
 
-    /// `bus_enqueue` and then `bus_step` that settles nothing, in one transaction.
-    pub(crate) async fn enqueue_and_step(
+    /// `bus_enqueue_and_claim`.
+    pub(crate) async fn enqueue_and_claim(
         &self,
         messages: &str,
         request: &ClaimRequest,
@@ -62,8 +62,8 @@ impl Postgres {
         let (worker, topics, tenant) = (&request.worker, &request.topics, &request.tenant);
         let lease_ms = millis(request.lease);
         let both =
-            queries::enqueue_and_step(self.db(), messages, worker, topics, max, lease_ms, tenant);
-        both.await.map_err(|error| Error::from_sqlx("bus_enqueue", error))
+            queries::enqueue_and_claim(self.db(), messages, worker, topics, max, lease_ms, tenant);
+        both.await.map_err(|error| Error::from_sqlx("bus_enqueue_and_claim", error))
     }
 
     /// For calls that nobody waits for.

@@ -152,30 +152,32 @@ pub(crate) async fn step(
         .await
 }
 
-/// One row of what [`enqueue_and_step`] gives.
-enum Either {
-    Enqueued(Enqueued),
-    Stepped(StepRow),
+/// One row of `bus_enqueue_and_claim`: what became of a message of the batch, or a claim, or both.
+struct EnqueuedOrClaimed {
+    enqueued: Option<(i64, Enqueued)>,
+    claimed: Option<StepRow>,
 }
 
-impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for Either {
+impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for EnqueuedOrClaimed {
     fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
         use sqlx::Row as _;
-        match row.try_get("new_id")? {
-            Some(id) => Ok(Self::Enqueued(Enqueued {
-                id,
-                trace_id: row.try_get("new_trace_id")?,
-                duplicate: row.try_get("duplicate")?,
-            })),
-            None => StepRow::from_row(row).map(Self::Stepped),
-        }
+        let enqueued = match row.try_get::<Option<i64>, _>("place")? {
+            Some(place) => {
+                let (id, trace_id) = (row.try_get("new_id")?, row.try_get("new_trace_id")?);
+                Some((place, Enqueued { id, trace_id, duplicate: row.try_get("duplicate")? }))
+            }
+            None => None,
+        };
+        let claimed = match row.try_get::<Option<MessageId>, _>("id")? {
+            Some(_) => Some(StepRow::from_row(row)?),
+            None => None,
+        };
+        Ok(Self { enqueued, claimed })
     }
 }
 
-/// Both in one transaction, the claim after the enqueue: the parts of an `append` are carried out one after the other,
-/// each whole, and each statement of a volatile function sees what was done before.
-#[allow(clippy::too_many_arguments)] // the functions' own arguments
-pub(crate) async fn enqueue_and_step(
+/// What became of the messages, in their order, and what was claimed.
+pub(crate) async fn enqueue_and_claim(
     db: impl PgExecutor<'_>,
     messages: &str,
     worker: &str,
@@ -185,16 +187,12 @@ pub(crate) async fn enqueue_and_step(
     tenant: &str,
 ) -> sqlx::Result<(Vec<Enqueued>, Vec<StepRow>)> {
     const SQL: &str = concat!(
-        "select s.new_id, s.new_trace_id, s.duplicate, null::bigint as ord, null::text as outcome, ",
+        "select s.ord as place, s.id as new_id, s.trace_id as new_trace_id, s.duplicate,
+            null::bigint as ord, null::text as outcome, ",
         message_columns!("(s.message)"),
-        " from (
-            select e.id as new_id, e.trace_id as new_trace_id, e.duplicate, null::agent_messages as message
-            from bus_enqueue($1::jsonb) e
-            union all
-            select null, null, null, b.message from bus_step('[]', $2, $3, $4, $5, $6) b
-        ) s"
+        " from bus_enqueue_and_claim($1::jsonb, $2, $3, $4, $5, $6) s"
     );
-    let rows: Vec<Either> = sqlx::query_as(SQL)
+    let rows: Vec<EnqueuedOrClaimed> = sqlx::query_as(SQL)
         .bind(messages)
         .bind(worker)
         .bind(topics)
@@ -203,14 +201,13 @@ pub(crate) async fn enqueue_and_step(
         .bind(tenant)
         .fetch_all(db)
         .await?;
-    let (mut enqueued, mut stepped) = (Vec::new(), Vec::new());
+    let (mut enqueued, mut claimed) = (Vec::new(), Vec::new());
     for row in rows {
-        match row {
-            Either::Enqueued(row) => enqueued.push(row),
-            Either::Stepped(row) => stepped.push(row),
-        }
+        enqueued.extend(row.enqueued);
+        claimed.extend(row.claimed);
     }
-    Ok((enqueued, stepped))
+    enqueued.sort_by_key(|(place, _)| *place);
+    Ok((enqueued.into_iter().map(|(_, row)| row).collect(), claimed))
 }
 
 /// What `bus_extend` answers for one claim.
