@@ -23,6 +23,7 @@ pub mod rest;
 pub(crate) mod take;
 mod transport;
 mod wake;
+mod warm;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -93,6 +94,7 @@ impl Bus {
     pub fn new(pool: PgPool) -> Self {
         let (wake, postgres) = (Wake::new(), Postgres::new(pool));
         postgres.start_waking(&wake, &Tasks::new());
+        postgres.keep_warm(&wake, &Tasks::new());
         Self::over(Arc::new(postgres), wake)
     }
 
@@ -111,7 +113,9 @@ impl Bus {
     /// each other at once, without the database in between, and listen on one connection.
     #[must_use]
     pub fn beside(&self, pool: PgPool) -> Self {
-        Self::over(Arc::new(Postgres::new(pool)), self.core.wake.clone())
+        let postgres = Postgres::new(pool);
+        postgres.keep_warm(&self.core.wake, &Tasks::new());
+        Self::over(Arc::new(postgres), self.core.wake.clone())
     }
 
     fn over(transport: Arc<dyn Transport>, wake: Wake) -> Self {
