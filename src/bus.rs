@@ -10,7 +10,7 @@ mod core;
 pub mod dead_letter;
 mod error;
 mod feed;
-mod group;
+pub(crate) mod group;
 mod json;
 mod limits;
 pub mod offer;
@@ -337,6 +337,11 @@ impl Bus {
     /// Whether another process told of the log since this was last asked.
     pub(crate) fn is_from_afar(&self) -> bool {
         self.core.wake.is_from_afar()
+    }
+
+    /// Waits for the log to have grown by what all who wait here were told of already.
+    pub(crate) fn when_grown(&self) -> Waker {
+        self.core.wake.when_grown()
     }
 
     /// Has `hearer` hear from now on of messages that this process has settled.

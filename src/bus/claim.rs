@@ -141,6 +141,11 @@ impl Settle {
         }
     }
 
+    /// Whether it is a result, and concerns no other message: who waits for it here is told of it at once.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.op, Op::Complete { .. }) && !self.ordered
+    }
+
     /// Whether another message may be claimed because of this: the next of its key.
     pub(crate) fn makes_way(&self) -> bool {
         self.ordered

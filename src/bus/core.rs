@@ -69,10 +69,12 @@ impl Core {
             }
         };
         // What is taken already need not be looked for.
-        if rows.iter().any(|row| !taken.contains(&row.id)) {
+        if rows.iter().all(|row| taken.contains(&row.id)) {
+            self.wake.grown();
+        } else {
             self.wake.wake(Signal::Work);
+            self.wake.wake(Signal::Log);
         }
-        self.wake.wake(Signal::Log);
         if messages.iter().any(|message| !message.delay.is_zero()) {
             self.wake.wake_here(Signal::Due);
         }
@@ -200,7 +202,11 @@ impl Core {
                 })
                 .collect();
             self.wake.ended(&ended);
-            self.wake.wake(Signal::Log);
+            if settles.iter().all(Settle::is_plain) {
+                self.wake.grown();
+            } else {
+                self.wake.wake(Signal::Log);
+            }
             if settles.iter().any(Settle::makes_work) {
                 self.wake.wake(Signal::Work);
             }

@@ -39,6 +39,8 @@ const BATCH: u32 = 500;
 const MANY: usize = 8;
 /// How long that is.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long the log may grow by what this process did and has told all its waiters of: a look costs as much as a settle.
+const UNHURRIED: Duration = Duration::from_millis(25);
 /// Types of events that are counted by name: a dozen for each intent, and intents are few.
 const MAX_TYPES: usize = 200;
 /// Batches that are kept for followers; who is slower than that reads them from the log by itself.
@@ -236,8 +238,9 @@ impl Feed {
     }
 
     async fn tail(&self) {
-        let mut woken = self.bus.waker(Signal::Log);
+        let (mut woken, mut grown) = (self.bus.waker(Signal::Log), self.bus.when_grown());
         let mut place = Tail::default();
+        let mut gathered = false;
         loop {
             let more = match self.read_on(&mut place).await {
                 Ok(more) => more,
@@ -246,19 +249,24 @@ impl Feed {
                     false
                 }
             };
-            if place.is_busy {
+            if place.is_busy && !gathered {
                 // Much happens: more of it at a time costs less, and who waits here was told of it already.
                 tokio::time::sleep(GATHER).await;
             } else if !more {
-                tokio::select! {
+                gathered = tokio::select! {
                     () = woken.woken() => {
                         if !self.bus.is_from_afar() {
                             // Who waits for what this process did was told; the log may tell of some at once.
                             tokio::time::sleep(GATHER).await;
                         }
+                        false
                     }
-                    () = tokio::time::sleep(POLL) => {}
-                }
+                    () = grown.woken() => tokio::select! {
+                        () = woken.woken() => false,
+                        () = tokio::time::sleep(UNHURRIED) => true,
+                    },
+                    () = tokio::time::sleep(POLL) => false,
+                };
             }
         }
     }

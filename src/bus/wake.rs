@@ -65,6 +65,8 @@ pub(crate) struct Lines {
     claims: Line,
     link: Line,
     due: Line,
+    /// The log has grown, and nobody here waits for what it says.
+    grown: Line,
     tell: Notify,
     /// What this process puts into what it tells others, by which it knows its own.
     own: String,
@@ -84,6 +86,7 @@ impl Default for Lines {
             claims,
             link,
             due,
+            grown: Line::default(),
             tell: Notify::new(),
             own: uuid::Uuid::new_v4().simple().to_string(),
             from_afar: AtomicBool::new(false),
@@ -146,6 +149,18 @@ impl Wake {
         self.lines.wake_here(signal);
         self.lines.line(signal).to_tell.store(true, Ordering::Release);
         self.lines.tell.notify_one();
+    }
+
+    /// Says that the log has grown by what all who wait here were told of already. Other processes are woken as ever.
+    pub(crate) fn grown(&self) {
+        self.lines.grown.here.send_modify(|count| *count = count.wrapping_add(1));
+        self.lines.log.to_tell.store(true, Ordering::Release);
+        self.lines.tell.notify_one();
+    }
+
+    /// Waits for what [`Wake::grown`] says.
+    pub(crate) fn when_grown(&self) -> Waker {
+        Waker(self.lines.grown.here.subscribe())
     }
 
     /// Wakes this process alone.

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use crate::breaker;
+use crate::bus::group;
 use crate::bus::take::Take;
 use crate::bus::{Bus, Claim, ClaimRequest, Error, Settle, Settled, Signal};
 use crate::clock::Stopwatch;
@@ -256,6 +257,8 @@ impl<H: Handler> Runner<H> {
         let mut backoff = BACKOFF.0;
         // As many as go into one answer: messages may be large.
         let mut at_once = self.options.concurrency.max(1);
+        // Whether the last settles were many.
+        let mut many = false;
         // Whether the bus has ever answered, and whether it was told that it does not take our key any more.
         let (mut answered, mut locked_out) = (false, false);
         loop {
@@ -294,9 +297,16 @@ impl<H: Handler> Runner<H> {
                     () = shutdown.draining().cancelled(), if !draining => {}
                 }
             }
+            if many && !settles.is_empty() && in_flight.running() > 0 {
+                // More are about to be handed in; a statement costs more than what it does for one of them.
+                group::linger().await;
+            }
             while let Ok(handed) = handed_in.try_recv() {
                 places.give_back(1);
                 settles.extend(handed);
+            }
+            if !settles.is_empty() {
+                many = settles.len() >= group::MANY;
             }
             #[allow(clippy::cast_precision_loss)] // a handful
             gauge!(IN_FLIGHT, "role" => self.role()).set(in_flight.running() as f64);
