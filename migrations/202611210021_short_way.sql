@@ -68,11 +68,15 @@ begin
     if cogo.restricted() then
         raise exception 'bus_enqueue_and_claim: not for tokens; use bus_enqueue' using errcode = 'CG403';
     end if;
-    if asked between 1 and max and max <= 10000 and lease_ms between 100 and 86400000
-        and length(worker) between 1 and 255 and cardinality(topics) between 1 and 1000
-        and pg_column_size(messages) <= 4194304 and octet_length(messages::text) <= 16777216
-        and cogo.message_problem(messages) is null
-        and cogo.are_next(messages, topics, bus_enqueue_and_claim.tenant)
+    -- Each only if what is before it holds: what is wrong is told by the other way.
+    if (case
+            when asked is null then false
+            when (asked between 1 and max and max <= 10000 and lease_ms between 100 and 86400000
+                and length(worker) between 1 and 255 and cardinality(topics) between 1 and 1000
+                and pg_column_size(messages) <= 4194304 and octet_length(messages::text) <= 16777216) is not true then false
+            when cogo.message_problem(messages) is not null then false
+            else cogo.are_next(messages, topics, bus_enqueue_and_claim.tenant)
+        end)
     then
         return query
             with input as materialized (
@@ -169,8 +173,11 @@ begin
     if asked = 0 then
         return;
     end if;
-    if coalesce(octet_length(items::text) > 16777216, true) or asked > 10000 or not cogo.are_results(items)
-        or cogo.any_ordered()
+    if (case
+            when asked is null or asked > 10000 or octet_length(items::text) > 16777216 then true
+            when not cogo.are_results(items) then true
+            else cogo.any_ordered()
+        end)
     then
         return query select * from cogo.settle_each(items);
         return;

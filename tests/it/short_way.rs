@@ -133,6 +133,10 @@ async fn what_is_wrong_is_refused_as_by_the_long_way() {
         let long = format!("select * from bus_enqueue('{}')", Value::from(&batch[..]));
         assert_eq!(refusal(&db, &both(&batch, 9)).await, refusal(&db, &long).await, "{fields}");
     }
+    for none in ["'{}'", "'1'", "null"] {
+        let call = format!("select * from bus_enqueue_and_claim({none}, 'w', '{{echo/default}}')");
+        assert_eq!(refusal(&db, &call).await.0, "CG400", "{none}");
+    }
     let claim = both(&[raw(&json!({}))], 9).replace("30000", "1");
     assert_eq!(refusal(&db, &claim).await.0, "CG400");
     assert_eq!(refusal(&db, &both(&[], -1)).await.0, "CG400");
