@@ -23,7 +23,6 @@ pub mod rest;
 pub(crate) mod take;
 mod transport;
 mod wake;
-mod warm;
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -94,7 +93,6 @@ impl Bus {
     pub fn new(pool: PgPool) -> Self {
         let (wake, postgres) = (Wake::new(), Postgres::new(pool));
         postgres.start_waking(&wake, &Tasks::new());
-        postgres.keep_warm(&wake, &Tasks::new());
         Self::over(Arc::new(postgres), wake)
     }
 
@@ -113,9 +111,7 @@ impl Bus {
     /// each other at once, without the database in between, and listen on one connection.
     #[must_use]
     pub fn beside(&self, pool: PgPool) -> Self {
-        let postgres = Postgres::new(pool);
-        postgres.keep_warm(&self.core.wake, &Tasks::new());
-        Self::over(Arc::new(postgres), self.core.wake.clone())
+        Self::over(Arc::new(Postgres::new(pool)), self.core.wake.clone())
     }
 
     fn over(transport: Arc<dyn Transport>, wake: Wake) -> Self {

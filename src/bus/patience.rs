@@ -4,15 +4,13 @@
 //! answered, and no error comes. Whoever waited for it would wait for ever, and so would whoever waits for him.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgPool, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Error, Execute, Executor, Postgres, SqlStr};
-
-use crate::bus::warm::{Out, Warm};
 
 /// How long an answer is waited for. A call takes milliseconds, on a busy database some hundred; four tries
 /// of a request must end before the hub's own limit of thirty seconds.
@@ -24,36 +22,32 @@ const CHORE_WITHIN: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patient<'a> {
     pool: &'a PgPool,
-    /// Connections of the pool that are at hand.
-    warm: Option<&'a Arc<Warm>>,
     within: Duration,
 }
 
 impl<'a> Patient<'a> {
     /// For calls that somebody waits for.
     pub(crate) fn new(pool: &'a PgPool) -> Self {
-        Self { pool, warm: None, within: ANSWER_WITHIN }
-    }
-
-    /// The same, on the connections at hand as long as there are some.
-    pub(crate) fn with(self, warm: &'a Arc<Warm>) -> Self {
-        Self { warm: Some(warm), ..self }
+        Self { pool, within: ANSWER_WITHIN }
     }
 
     /// For calls that nobody waits for.
     pub(crate) fn for_chores(pool: &'a PgPool) -> Self {
-        Self { pool, warm: None, within: CHORE_WITHIN }
+        Self { pool, within: CHORE_WITHIN }
     }
 }
 
 /// A connection on which an answer is awaited. If it does not come, or nobody waits for it any more, the
 /// connection is closed: the pool would ask it for a sign of life first, and wait for that in turn.
-struct Asked(Option<Out>);
+struct Asked {
+    connection: PoolConnection<Postgres>,
+    answered: bool,
+}
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if let Some(out) = &mut self.0 {
-            out.connection.close_on_drop();
+        if !self.answered {
+            self.connection.close_on_drop();
         }
     }
 }
@@ -61,23 +55,13 @@ impl Drop for Asked {
 /// Asks on a connection of `$patient`'s pool, and gives the answer if it comes in time.
 macro_rules! ask {
     ($patient:expr, |$connection:ident| $question:expr) => {{
-        let Patient { pool, warm, within } = $patient;
-        let (pool, warm) = (pool.clone(), warm.cloned());
+        let Patient { pool, within } = $patient;
+        let pool = pool.clone();
         async move {
-            let mut asked = Asked(Some(match &warm {
-                Some(warm) => warm.take(&pool).await?,
-                None => Out::new(pool.acquire().await?),
-            }));
-            let Some(out) = &mut asked.0 else { unreachable!("set just now") };
-            let $connection = &mut *out.connection;
+            let mut asked = Asked { connection: pool.acquire().await?, answered: false };
+            let $connection = &mut *asked.connection;
             let answer = tokio::time::timeout(within, $question).await;
-            if let Ok(answer) = &answer
-                && let Some(out) = asked.0.take()
-                && answer.is_ok()
-                && let Some(warm) = &warm
-            {
-                warm.give_back(&pool, out);
-            }
+            asked.answered = answer.is_ok();
             answer.unwrap_or_else(|_| Err(Error::Io(io::ErrorKind::TimedOut.into())))
         }
     }};
@@ -161,8 +145,8 @@ mod tests {
         // One place: who does not give it back keeps the next one out.
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(connect);
         let asking = async {
-            let soon = Patient { pool: &pool, warm: None, within: Duration::from_millis(20) };
-            let later = Patient { pool: &pool, warm: None, within: Duration::from_secs(3600) };
+            let soon = Patient { pool: &pool, within: Duration::from_millis(20) };
+            let later = Patient { pool: &pool, within: Duration::from_secs(3600) };
             let refused = |asked: Result<_, Error>| match asked {
                 Err(Error::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
                 other => panic!("{other:?}"),

@@ -2,8 +2,6 @@
 
 mod listen;
 
-use std::sync::Arc;
-
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::Value;
 use sqlx::postgres::PgPool;
@@ -23,7 +21,6 @@ use crate::bus::queries::{
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
-use crate::bus::warm::Warm;
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
 use crate::message::{DEFAULT_TENANT, Message, MessageId, TraceId};
@@ -33,12 +30,11 @@ use crate::shutdown::Tasks;
 #[derive(Debug, Clone)]
 pub(crate) struct Postgres {
     pool: PgPool,
-    warm: Arc<Warm>,
 }
 
 impl Postgres {
     pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool, warm: Arc::default() }
+        Self { pool }
     }
 
     /// Tells other processes of this one's wake-ups, and hears of theirs, from now on.
@@ -47,25 +43,13 @@ impl Postgres {
         listen::start_listening(wake, tasks, self.pool.clone());
     }
 
-    /// Keeps connections at hand until the pool closes, or the last bus of `wake` goes.
-    pub(crate) fn keep_warm(&self, wake: &Wake, tasks: &Tasks) {
-        let (pool, warm, closed) = (self.pool.clone(), Arc::clone(&self.warm), wake.closed());
-        tasks.spawn(async move {
-            tokio::select! {
-                () = pool.close_event() => {}
-                () = closed.cancelled() => {}
-            }
-            warm.close();
-        });
-    }
-
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool
     }
 
     /// For calls that somebody waits for.
     pub(crate) fn db(&self) -> Patient<'_> {
-        Patient::new(&self.pool).with(&self.warm)
+        Patient::new(&self.pool)
     }
 
     /// `bus_enqueue_and_claim`.

@@ -51,33 +51,3 @@ async fn a_claim_that_was_given_up_while_it_waited_for_a_lock_claims_nothing() {
     let message = bus.message(id).await.expect("found");
     assert_eq!((message.status, message.attempts), (Status::Queued, 0));
 }
-
-#[tokio::test]
-async fn a_pool_that_is_closed_has_the_connections_that_were_at_hand() {
-    let db = TestDb::new().await;
-    let (own, roles) = (Options::new(db.connect_options()), Options::new(db.connect_options()));
-    let (own, roles) = (own.pool(), roles.pool());
-    let bus = Bus::new(own.clone());
-    let beside = bus.beside(roles.clone());
-    for bus in [&bus, &beside] {
-        bus.publish(echo(json!(1))).await.expect("published");
-        assert_eq!(bus.claim(&request("w", 1)).await.expect("claimed").len(), 1);
-    }
-    for pool in [&roles, &own] {
-        tokio::time::timeout(SOON, pool.close()).await.expect("nobody keeps any");
-    }
-    assert!(bus.publish(echo(json!(2))).await.is_err(), "it is closed");
-}
-
-#[tokio::test]
-async fn of_a_pool_with_few_connections_none_is_kept_from_others() {
-    let db = TestDb::new().await;
-    let few = Options { max_connections: 2, ..Options::new(db.connect_options()) }.pool();
-    // One of them listens.
-    let bus = Bus::new(few.clone());
-    for n in 0..3 {
-        bus.publish(echo(json!(n))).await.expect("published");
-        let others = sqlx::query("select 1").execute(&few);
-        tokio::time::timeout(SOON, others).await.expect("not kept waiting").expect("answered");
-    }
-}
