@@ -10,7 +10,7 @@ mod core;
 pub mod dead_letter;
 mod error;
 mod feed;
-mod group;
+pub(crate) mod group;
 mod json;
 mod limits;
 pub mod offer;
@@ -20,10 +20,11 @@ pub(crate) mod queries;
 pub mod replay;
 #[cfg(feature = "remote")]
 pub mod rest;
+pub(crate) mod take;
 mod transport;
 mod wake;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -53,9 +54,10 @@ use crate::shutdown::Tasks;
 use group::Grouper;
 use postgres::Postgres;
 use queries::Looked;
-use tokio::sync::broadcast;
+use take::Take;
 use transport::{Transport, Want};
 use wake::Wake;
+pub(crate) use wake::{Ended, Hear};
 
 /// The bus, over a pool of connections. Cheap to clone; its tasks end with the last clone.
 #[derive(Debug, Clone)]
@@ -123,7 +125,7 @@ impl Bus {
         Self {
             publishes: Grouper::start(&tasks, room(most), move |messages: Vec<NewMessage>| {
                 let core = publishing.clone();
-                async move { core.enqueue(&messages).await }
+                async move { core.enqueue(&messages, true).await }
             }),
             settles: Grouper::start(&tasks, room(most), move |settles: Vec<Settle>| {
                 let core = settling.clone();
@@ -228,7 +230,7 @@ impl Bus {
     /// As [`Bus::publish`].
     pub async fn publish_all(&self, messages: &[NewMessage]) -> Result<Vec<Receipt>, Error> {
         messages.iter().try_for_each(check)?;
-        self.core.enqueue(messages).await
+        self.core.enqueue(messages, false).await
     }
 
     /// Claims what waits, up to `request.max`.
@@ -328,9 +330,29 @@ impl Bus {
         self.core.retry("look_at", || self.transport().look_at(messages)).await
     }
 
-    /// Hears from now on of messages that this process has settled.
-    pub(crate) fn endings(&self) -> broadcast::Receiver<Arc<[MessageId]>> {
-        self.core.wake.endings()
+    /// Whether another process told of the log since this was last asked.
+    pub(crate) fn is_from_afar(&self) -> bool {
+        self.core.wake.is_from_afar()
+    }
+
+    /// Waits for the log to have grown by what all who wait here were told of already.
+    pub(crate) fn when_grown(&self) -> Waker {
+        self.core.wake.when_grown()
+    }
+
+    /// Has `hearer` hear from now on of messages that this process has settled.
+    pub(crate) fn hear(&self, hearer: Weak<dyn Hear>) {
+        self.core.wake.hear(hearer);
+    }
+
+    /// Has `taker` take what this process publishes, where that goes to the database that this bus is at.
+    /// Whether it is at one.
+    pub(crate) fn join(&self, taker: Weak<dyn Take>) -> bool {
+        let is_near = self.transport().postgres().is_some();
+        if is_near {
+            self.core.wake.join(taker);
+        }
+        is_near
     }
 
     /// Which of `messages` wait for nothing more: they are finished, or gone.

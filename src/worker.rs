@@ -10,6 +10,7 @@ mod lease;
 mod progress;
 pub mod runner;
 mod spans;
+mod start;
 mod topics;
 mod upkeep;
 

@@ -44,11 +44,13 @@ pub struct Settle {
     op: Op,
     /// Whether the message has an ordering key.
     ordered: bool,
+    /// Whether the result is all that is to be told of the message: nothing was reported while it was handled.
+    quiet: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
 enum Op {
-    Complete { result: Value, meta: Value },
+    Complete { result: Arc<Value>, meta: Value },
     Fail { error: Value, retry_in: Option<Duration>, reason: Option<String>, meta: Value },
     Release { delay: Duration, reason: String, park: Option<String> },
 }
@@ -68,7 +70,10 @@ impl Settle {
     /// The message was handled, with this result; `meta` is for the log alone.
     #[must_use]
     pub fn complete(message: &Message, result: Value, meta: Value) -> Self {
-        Self::new(message, Op::Complete { result: storable(result), meta: storable(meta) })
+        Self::new(
+            message,
+            Op::Complete { result: Arc::new(storable(result)), meta: storable(meta) },
+        )
     }
 
     /// The attempt failed: try again after `retry_in`, or not at all. `reason` says why not.
@@ -105,12 +110,25 @@ impl Settle {
     pub(crate) fn refused(id: MessageId, claim_no: i64, error: Value) -> Self {
         let reason = Some("result_refused".to_owned());
         let op = Op::Fail { error, retry_in: None, reason, meta: json!({}) };
-        Self { id, claim_no, op, ordered: true }
+        Self { id, claim_no, op, ordered: true, quiet: false }
     }
 
     fn new(message: &Message, op: Op) -> Self {
         let ordered = message.ordering_key.is_some();
-        Self { id: message.id, claim_no: message.claim_no, op, ordered }
+        Self { id: message.id, claim_no: message.claim_no, op, ordered, quiet: false }
+    }
+
+    /// Says that nothing was reported while the message was handled, this time and before.
+    pub(crate) fn quietly(self) -> Self {
+        Self { quiet: true, ..self }
+    }
+
+    /// The result, if it is all that is to be told of the message once this is committed.
+    pub(crate) fn last_word(&self) -> Option<&Arc<Value>> {
+        match &self.op {
+            Op::Complete { result, .. } if self.quiet => Some(result),
+            _ => None,
+        }
     }
 
     /// Whether the message may be claimed again at once because of this.
@@ -121,6 +139,11 @@ impl Settle {
             // Of a breaker that has just closed, the next reap tells.
             Op::Release { delay, park, .. } => delay.is_zero() && park.is_none(),
         }
+    }
+
+    /// Whether it is a result, and concerns no other message: who waits for it here is told of it at once.
+    pub(crate) fn is_plain(&self) -> bool {
+        matches!(self.op, Op::Complete { .. }) && !self.ordered
     }
 
     /// Whether another message may be claimed because of this: the next of its key.
@@ -141,31 +164,53 @@ impl Settle {
             Op::Release { delay, .. } => !delay.is_zero(),
         }
     }
+}
 
-    fn to_json(&self) -> Value {
-        let millis = |delay: &Duration| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        let mut json = match &self.op {
-            Op::Complete { result, meta } => {
-                json!({"op": "complete", "result": result, "meta": meta})
-            }
-            Op::Fail { error, retry_in, reason, meta } => json!({
-                "op": "fail", "error": error, "meta": meta, "reason": reason,
-                "retry_in_ms": retry_in.as_ref().map(millis),
-            }),
-            Op::Release { delay, reason, park } => json!({
-                "op": "release", "retry_in_ms": millis(delay), "reason": reason, "park": park,
-            }),
-        };
-        json["id"] = json!(self.id);
-        json["claim_no"] = json!(self.claim_no);
-        json
-    }
+/// A settle as `bus_step` takes it.
+#[derive(Default, serde::Serialize)]
+struct Item<'a> {
+    op: &'static str,
+    id: Option<MessageId>,
+    claim_no: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    meta: Option<&'a Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_in_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    park: Option<&'a str>,
 }
 
 /// As `bus_step` takes it.
 impl serde::Serialize for Settle {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.to_json().serialize(serializer)
+        let millis = |delay: &Duration| u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        let item = match &self.op {
+            Op::Complete { result, meta } => {
+                Item { op: "complete", result: Some(result), meta: Some(meta), ..Item::default() }
+            }
+            Op::Fail { error, retry_in, reason, meta } => Item {
+                op: "fail",
+                error: Some(error),
+                meta: Some(meta),
+                reason: reason.as_deref(),
+                retry_in_ms: retry_in.as_ref().map(millis),
+                ..Item::default()
+            },
+            Op::Release { delay, reason, park } => Item {
+                op: "release",
+                retry_in_ms: Some(millis(delay)),
+                reason: Some(reason),
+                park: park.as_deref(),
+                ..Item::default()
+            },
+        };
+        Item { id: Some(self.id), claim_no: self.claim_no, ..item }.serialize(serializer)
     }
 }
 

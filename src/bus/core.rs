@@ -12,11 +12,12 @@ use crate::bus::claim::{ClaimRequest, Settle, Settled};
 use crate::bus::error::Error;
 use crate::bus::json::size;
 use crate::bus::postgres::Postgres;
-use crate::bus::queries::StepRow;
+use crate::bus::queries::{Enqueued, StepRow};
+use crate::bus::take::Reserved;
 use crate::bus::transport::Transport;
-use crate::bus::wake::{Signal, Wake};
+use crate::bus::wake::{Ended, Signal, Wake};
 use crate::error::{Code, chain};
-use crate::message::{Message, NewMessage};
+use crate::message::{Message, MessageId, NewMessage};
 use crate::metrics::{BUS_RETRIES_TOTAL, PUBLISHED_TOTAL};
 
 /// How often a call is tried when the database does not answer, before the caller is told.
@@ -33,20 +34,47 @@ pub(super) struct Core {
 }
 
 impl Core {
-    pub(super) async fn enqueue(&self, messages: &[NewMessage]) -> Result<Vec<Receipt>, Error> {
+    /// Enqueues; with `take`, also has a worker of this process that has places free take them in the same round trip.
+    /// That is for who does not give up waiting: the claims of an answer that nobody reads would run out.
+    pub(super) async fn enqueue(
+        &self,
+        messages: &[NewMessage],
+        take: bool,
+    ) -> Result<Vec<Receipt>, Error> {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
         let batch = batch(messages)?;
         let mut tried = 0;
-        let rows = self
-            .retry("bus_enqueue", || {
-                tried += 1;
-                self.transport.enqueue(&batch)
-            })
-            .await?;
-        self.wake.wake(Signal::Work);
-        self.wake.wake(Signal::Log);
+        let (mut rows, mut taken) = (None, Vec::new());
+        if take {
+            match self.enqueue_and_take(messages, &batch).await {
+                None => {}
+                Some(Ok((enqueued, ids))) => (rows, taken) = (Some(enqueued), ids),
+                Some(Err(error)) if error.is_transient() => {
+                    // Where it lost to another transaction, nothing of it is there.
+                    tried = u32::from(!error.lost_to_another());
+                }
+                Some(Err(error)) => return Err(error),
+            }
+        }
+        let rows = match rows {
+            Some(rows) => rows,
+            None => {
+                self.retry("bus_enqueue", || {
+                    tried += 1;
+                    self.transport.enqueue(&batch)
+                })
+                .await?
+            }
+        };
+        // What is taken already need not be looked for.
+        if rows.iter().all(|row| taken.contains(&row.id)) {
+            self.wake.grown();
+        } else {
+            self.wake.wake(Signal::Work);
+            self.wake.wake(Signal::Log);
+        }
         if messages.iter().any(|message| !message.delay.is_zero()) {
             self.wake.wake_here(Signal::Due);
         }
@@ -61,6 +89,26 @@ impl Core {
             Receipt { id: row.id, trace_id: row.trace_id, duplicate }
         });
         Ok(receipts.collect())
+    }
+
+    /// Enqueues, and has a worker of this process take them, if there is one with places free; and the ids of what it
+    /// took. Made once: if the answer is lost, claims may have been made, as in a step.
+    async fn enqueue_and_take(
+        &self,
+        messages: &[NewMessage],
+        batch: &str,
+    ) -> Option<Result<(Vec<Enqueued>, Vec<MessageId>), Error>> {
+        let postgres = self.transport.postgres()?;
+        let reserved = Reserved::at(self.wake.takers(), messages)?;
+        let (rows, stepped) = match postgres.enqueue_and_claim(batch, &reserved.request).await {
+            Ok(rows) => rows,
+            Err(error) => return Some(Err(error)),
+        };
+        let Stepped { messages, unreadable, .. } = self.stepped(&[], stepped);
+        let taken = messages.iter().map(|message| message.id).collect();
+        reserved.take(messages);
+        self.bury_all(&unreadable).await;
+        Some(Ok((rows, taken)))
     }
 
     /// Settles, and claims nothing.
@@ -87,17 +135,23 @@ impl Core {
         let rows = self.transport.step(&batch(last)?, request).await?;
         let Stepped { outcomes: ended, messages, unreadable } = self.stepped(last, rows);
         outcomes.extend(ended);
-        if !unreadable.is_empty() {
-            let verdicts: Vec<Settle> = unreadable.iter().map(|message| bury(message)).collect();
-            if let Err(error) = self.settle(&verdicts).await {
-                tracing::error!(
-                    error = %chain(&error),
-                    "Could not dead-letter {} messages that cannot be read; their leases will run out",
-                    verdicts.len()
-                );
-            }
-        }
+        self.bury_all(&unreadable).await;
         Ok((outcomes, messages))
+    }
+
+    /// Dead-letters what was claimed and cannot be read.
+    async fn bury_all(&self, unreadable: &[Box<Message>]) {
+        if unreadable.is_empty() {
+            return;
+        }
+        let verdicts: Vec<Settle> = unreadable.iter().map(|message| bury(message)).collect();
+        if let Err(error) = self.settle(&verdicts).await {
+            tracing::error!(
+                error = %chain(&error),
+                "Could not dead-letter {} messages that cannot be read; their leases will run out",
+                verdicts.len()
+            );
+        }
     }
 
     /// Settles in pieces that fit into a request each, the last of them apart.
@@ -140,8 +194,19 @@ impl Core {
             let ended = settles.iter().zip(&outcomes).filter(|(settle, outcome)| {
                 settle.may_end() && matches!(outcome, Settled::Settled | Settled::Repeated)
             });
-            self.wake.ended(ended.map(|(settle, _)| settle.id).collect());
-            self.wake.wake(Signal::Log);
+            let ended: Vec<_> = ended
+                .map(|(settle, outcome)| {
+                    let last_word = settle.last_word();
+                    let result = last_word.filter(|_| *outcome == Settled::Settled);
+                    Ended { id: settle.id, result }
+                })
+                .collect();
+            self.wake.ended(&ended);
+            if settles.iter().all(Settle::is_plain) {
+                self.wake.grown();
+            } else {
+                self.wake.wake(Signal::Log);
+            }
             if settles.iter().any(Settle::makes_work) {
                 self.wake.wake(Signal::Work);
             }

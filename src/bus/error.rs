@@ -143,6 +143,14 @@ impl Error {
         }
     }
 
+    /// Whether the call was undone because of another transaction (class 40): it changed nothing, for certain.
+    pub(crate) fn lost_to_another(&self) -> bool {
+        let Self::Database { source: sqlx::Error::Database(error), .. } = self else {
+            return false;
+        };
+        error.code().is_some_and(|state| state.starts_with("40") && state != "40003")
+    }
+
     /// Whether the same call may succeed later, without anybody's doing or after somebody's: beside what is
     /// transient, a key that is not taken may be replaced while the process runs, and where a bus was there may be
     /// one again: while a hub is replaced, what stands before it may answer whatever it likes.

@@ -8,11 +8,11 @@ mod watch;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use metrics::counter;
-use tokio::sync::broadcast::error::RecvError;
+use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch as channel};
 use tokio_util::sync::CancellationToken;
 
@@ -22,7 +22,7 @@ pub use watch::{Update, Watch};
 use crate::bus::error::Error;
 use crate::bus::group::Grouper;
 use crate::bus::queries::{Head, Looked};
-use crate::bus::{Bus, Signal};
+use crate::bus::{Bus, Ended, Hear, Signal};
 use crate::error::chain;
 use crate::event::Cursor;
 use crate::message::{Message, MessageId};
@@ -39,6 +39,8 @@ const BATCH: u32 = 500;
 const MANY: usize = 8;
 /// How long that is.
 const GATHER: Duration = Duration::from_millis(5);
+/// How long the log may grow by what this process did and has told all its waiters of: a look costs as much as a settle.
+const UNHURRIED: Duration = Duration::from_millis(25);
 /// Types of events that are counted by name: a dozen for each intent, and intents are few.
 const MAX_TYPES: usize = 200;
 /// Batches that are kept for followers; who is slower than that reads them from the log by itself.
@@ -90,6 +92,8 @@ struct Told {
     happened: Bell,
     /// Its handler reported how far it is.
     progressed: Bell,
+    /// What it ended with, where this process settled it and nothing was reported before.
+    done: OnceLock<Arc<Value>>,
 }
 
 /// Rings for all who listen, and counts, so that who was busy when it rang knows that it did.
@@ -170,12 +174,13 @@ impl Feed {
             position: channel::Sender::new(None),
             began: Arc::default(),
         };
+        let waiters: Weak<Mutex<Waiters>> = Arc::downgrade(&feed.waiters);
+        feed.bus.hear(waiters);
         let running = feed.clone();
         tasks.spawn(async move {
             tokio::select! {
                 () = running.tail() => {}
                 () = running.look_for_waiters() => {}
-                () = running.hear_endings() => {}
                 () = running.stopped.cancelled() => {}
             }
         });
@@ -215,19 +220,6 @@ impl Feed {
         self.looks.call(id).await?.ok_or(Error::NoMessage(id))
     }
 
-    /// Tells those who wait for what this process settles, as soon as that is committed. Where it misses some, since
-    /// it was slow, the log tells of them.
-    async fn hear_endings(&self) {
-        let mut endings = self.bus.endings();
-        loop {
-            match endings.recv().await {
-                Ok(ended) => ended.iter().for_each(|id| self.tell_waiters(*id)),
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => std::future::pending().await,
-            }
-        }
-    }
-
     /// Looks at the waited-for messages without the log.
     async fn look_for_waiters(&self) {
         loop {
@@ -246,8 +238,9 @@ impl Feed {
     }
 
     async fn tail(&self) {
-        let mut woken = self.bus.waker(Signal::Log);
+        let (mut woken, mut grown) = (self.bus.waker(Signal::Log), self.bus.when_grown());
         let mut place = Tail::default();
+        let mut gathered = false;
         loop {
             let more = match self.read_on(&mut place).await {
                 Ok(more) => more,
@@ -256,14 +249,24 @@ impl Feed {
                     false
                 }
             };
-            if place.is_busy {
+            if place.is_busy && !gathered {
                 // Much happens: more of it at a time costs less, and who waits here was told of it already.
                 tokio::time::sleep(GATHER).await;
             } else if !more {
-                tokio::select! {
-                    () = woken.woken() => {}
-                    () = tokio::time::sleep(POLL) => {}
-                }
+                gathered = tokio::select! {
+                    () = woken.woken() => {
+                        if !self.bus.is_from_afar() {
+                            // Who waits for what this process did was told; the log may tell of some at once.
+                            tokio::time::sleep(GATHER).await;
+                        }
+                        false
+                    }
+                    () = grown.woken() => tokio::select! {
+                        () = woken.woken() => false,
+                        () = tokio::time::sleep(UNHURRIED) => true,
+                    },
+                    () = tokio::time::sleep(POLL) => false,
+                };
             }
         }
     }
@@ -323,6 +326,20 @@ impl Feed {
 
     fn waiters(&self) -> MutexGuard<'_, Waiters> {
         lock(&self.waiters)
+    }
+}
+
+/// Those who wait for what this process settles are told as soon as that is committed.
+impl Hear for Mutex<Waiters> {
+    fn ended(&self, ended: &[Ended<'_>]) {
+        let waiters = lock(self);
+        for Ended { id, result } in ended {
+            let Some(waiting) = waiters.by_message.get(id) else { continue };
+            if let Some(result) = result {
+                let _the_first_is_the_one = waiting.told.done.set(Arc::clone(result));
+            }
+            waiting.told.happened.ring();
+        }
     }
 }
 

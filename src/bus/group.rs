@@ -1,11 +1,12 @@
 //! Group commit: what is waiting goes in one round trip.
 //!
 //! One row a commit costs many times a row in a batch of a hundred. So calls are queued, and whoever
-//! flushes takes all that wait, up to a limit; it never waits for a group to form, so a lone call is
-//! as fast as without.
+//! flushes takes all that wait, up to a limit. Where groups form by themselves, the next one is given a moment to grow;
+//! a lone call waits for nobody, and is as fast as without.
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -17,6 +18,18 @@ const MAX_GROUP: usize = 100;
 /// Two flushes under way keep the connection busy while the next group forms; more would only make the
 /// groups smaller.
 const MAX_FLUSHES: usize = 2;
+/// How long the first flush may take until a second one goes beside it. What comes meanwhile makes one group, so that
+/// under load there are few commits with much in each; and a flush that waits for something holds up nobody for long.
+const ALONE_FOR: Duration = Duration::from_millis(4);
+/// From so many in one group, the next one may be larger for a moment's wait: to set up a statement takes as long as what
+/// it does for ten messages.
+pub(crate) const MANY: usize = 4;
+
+/// That moment.
+pub(crate) async fn linger() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
 /// Callers beyond this wait before they are queued.
 const MAX_QUEUED: usize = 10_000;
 
@@ -61,10 +74,12 @@ where
         let (queue, mut waiting) = mpsc::channel::<Pending<T, R>>(MAX_QUEUED);
         let flush = Arc::new(flush);
         let flushes = Arc::new(Semaphore::new(MAX_FLUSHES));
+        let alone = Arc::new(Semaphore::new(1));
         let spawner = tasks.clone();
         tasks.spawn(async move {
             // What was too heavy for the last group.
             let mut left: Option<Pending<T, R>> = None;
+            let mut last = 0;
             loop {
                 let first = match left.take() {
                     Some(left) => left,
@@ -74,6 +89,11 @@ where
                     },
                 };
                 let Ok(permit) = Arc::clone(&flushes).acquire_owned().await else { return };
+                let turn = Arc::clone(&alone).acquire_owned();
+                let turn = tokio::time::timeout(ALONE_FOR, turn).await.ok();
+                if last >= MANY && waiting.len() < MAX_GROUP {
+                    linger().await;
+                }
                 // While we waited for the permit, more may have come.
                 let mut weight = weigh(&first.item);
                 let mut group = vec![first];
@@ -86,10 +106,11 @@ where
                     }
                     group.push(next);
                 }
+                last = group.len();
                 let flush = Arc::clone(&flush);
                 spawner.spawn(async move {
                     carry_out(&*flush, group).await;
-                    drop(permit);
+                    drop((turn, permit));
                 });
             }
         });
@@ -181,6 +202,32 @@ mod tests {
         }
         let groups = groups.lock().expect("not poisoned");
         assert!(groups.iter().any(|&len| len > 1), "something was grouped: {groups:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lone_call_waits_for_nobody_and_after_a_large_group_the_next_may_grow() {
+        let groups = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&groups);
+        let grouper = Grouper::start(&Tasks::new(), None, move |items: Vec<usize>| {
+            seen.lock().expect("not poisoned").push(items.len());
+            async { Ok(items) }
+        });
+        let began = tokio::time::Instant::now();
+        for n in 0..10 {
+            grouper.call(n).await.expect("carried out");
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "time goes on where somebody waits for it");
+        assert_eq!(std::mem::take(&mut *groups.lock().expect("not poisoned")), [1; 10]);
+        futures_util::future::join_all((0..20).map(|n| grouper.call(n))).await;
+        let later = async {
+            for _ in 0..5 {
+                tokio::task::yield_now().await;
+            }
+            grouper.call(1).await
+        };
+        let (first, later) = tokio::join!(grouper.call(0), later);
+        assert_eq!((first.expect("carried out"), later.expect("carried out")), (0, 1));
+        assert_eq!(groups.lock().expect("not poisoned").last(), Some(&2), "both in one");
     }
 
     #[tokio::test]

@@ -52,6 +52,20 @@ impl Postgres {
         Patient::new(&self.pool)
     }
 
+    /// `bus_enqueue_and_claim`.
+    pub(crate) async fn enqueue_and_claim(
+        &self,
+        messages: &str,
+        request: &ClaimRequest,
+    ) -> Result<(Vec<Enqueued>, Vec<StepRow>), Error> {
+        let max = i32::try_from(request.max).unwrap_or(i32::MAX);
+        let (worker, topics, tenant) = (&request.worker, &request.topics, &request.tenant);
+        let lease_ms = millis(request.lease);
+        let both =
+            queries::enqueue_and_claim(self.db(), messages, worker, topics, max, lease_ms, tenant);
+        both.await.map_err(|error| Error::from_sqlx("bus_enqueue_and_claim", error))
+    }
+
     /// For calls that nobody waits for.
     pub(crate) fn chores(&self) -> Patient<'_> {
         Patient::for_chores(&self.pool)

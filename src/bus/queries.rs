@@ -152,6 +152,64 @@ pub(crate) async fn step(
         .await
 }
 
+/// One row of `bus_enqueue_and_claim`: what became of a message of the batch, or a claim, or both.
+struct EnqueuedOrClaimed {
+    enqueued: Option<(i64, Enqueued)>,
+    claimed: Option<StepRow>,
+}
+
+impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for EnqueuedOrClaimed {
+    fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+        use sqlx::Row as _;
+        let enqueued = match row.try_get::<Option<i64>, _>("place")? {
+            Some(place) => {
+                let (id, trace_id) = (row.try_get("new_id")?, row.try_get("new_trace_id")?);
+                Some((place, Enqueued { id, trace_id, duplicate: row.try_get("duplicate")? }))
+            }
+            None => None,
+        };
+        let claimed = match row.try_get::<Option<MessageId>, _>("id")? {
+            Some(_) => Some(StepRow::from_row(row)?),
+            None => None,
+        };
+        Ok(Self { enqueued, claimed })
+    }
+}
+
+/// What became of the messages, in their order, and what was claimed.
+pub(crate) async fn enqueue_and_claim(
+    db: impl PgExecutor<'_>,
+    messages: &str,
+    worker: &str,
+    topics: &[String],
+    max: i32,
+    lease_ms: i32,
+    tenant: &str,
+) -> sqlx::Result<(Vec<Enqueued>, Vec<StepRow>)> {
+    const SQL: &str = concat!(
+        "select s.ord as place, s.id as new_id, s.trace_id as new_trace_id, s.duplicate,
+            null::bigint as ord, null::text as outcome, ",
+        message_columns!("(s.message)"),
+        " from bus_enqueue_and_claim($1::jsonb, $2, $3, $4, $5, $6) s"
+    );
+    let rows: Vec<EnqueuedOrClaimed> = sqlx::query_as(SQL)
+        .bind(messages)
+        .bind(worker)
+        .bind(topics)
+        .bind(max)
+        .bind(lease_ms)
+        .bind(tenant)
+        .fetch_all(db)
+        .await?;
+    let (mut enqueued, mut claimed) = (Vec::new(), Vec::new());
+    for row in rows {
+        enqueued.extend(row.enqueued);
+        claimed.extend(row.claimed);
+    }
+    enqueued.sort_by_key(|(place, _)| *place);
+    Ok((enqueued.into_iter().map(|(_, row)| row).collect(), claimed))
+}
+
 /// What `bus_extend` answers for one claim.
 #[derive(Debug, serde::Deserialize, sqlx::FromRow)]
 pub(crate) struct Extended {
@@ -646,9 +704,14 @@ pub(crate) async fn circuit_set(
         .await
 }
 
-pub(crate) async fn notify(db: impl PgExecutor<'_>, channels: &[&str]) -> sqlx::Result<()> {
-    sqlx::query("select pg_notify(channel, '') from unnest($1::text[]) as channel")
+pub(crate) async fn notify(
+    db: impl PgExecutor<'_>,
+    channels: &[&str],
+    own: &str,
+) -> sqlx::Result<()> {
+    sqlx::query("select pg_notify(channel, $2) from unnest($1::text[]) as channel")
         .bind(channels)
+        .bind(own)
         .execute(db)
         .await
         .map(drop)

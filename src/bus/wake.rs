@@ -5,12 +5,14 @@
 //! own), the transport, which hears of other processes, and the transport's (re)connection, since what
 //! happened meanwhile went unheard.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::sync::{Notify, broadcast, watch};
+use serde_json::Value;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::bus::take::Take;
 use crate::message::MessageId;
 
 /// What there is to look at.
@@ -30,8 +32,18 @@ pub enum Signal {
     Due,
 }
 
-/// How many batches of endings wait for who is slow to hear them; what is lost by that, the log tells.
-const ENDINGS_KEPT: usize = 256;
+/// A message that this process has settled, and that may have ended by it.
+#[derive(Debug)]
+pub(crate) struct Ended<'a> {
+    pub(crate) id: MessageId,
+    /// What it ended with, where that is certain and all that is to be told: it is committed.
+    pub(crate) result: Option<&'a Arc<Value>>,
+}
+
+/// Hears of endings within this process, at once and on the settler's own time: it must not wait.
+pub(crate) trait Hear: std::fmt::Debug + Send + Sync {
+    fn ended(&self, ended: &[Ended<'_>]);
+}
 
 const SIGNALS: [Signal; 6] =
     [Signal::Work, Signal::Log, Signal::Circuit, Signal::Claims, Signal::Link, Signal::Due];
@@ -53,15 +65,34 @@ pub(crate) struct Lines {
     claims: Line,
     link: Line,
     due: Line,
+    /// The log has grown, and nobody here waits for what it says.
+    grown: Line,
     tell: Notify,
-    ended: broadcast::Sender<Arc<[MessageId]>>,
+    /// What this process puts into what it tells others, by which it knows its own.
+    own: String,
+    /// Another process told of the log since it was last asked.
+    from_afar: AtomicBool,
+    hearers: Mutex<Vec<Weak<dyn Hear>>>,
+    takers: Mutex<Vec<Weak<dyn Take>>>,
 }
 
 impl Default for Lines {
     fn default() -> Self {
-        let ended = broadcast::Sender::new(ENDINGS_KEPT);
         let [work, log, circuit, claims, link, due] = SIGNALS.map(|_| Line::default());
-        Self { work, log, circuit, claims, link, due, tell: Notify::new(), ended }
+        Self {
+            work,
+            log,
+            circuit,
+            claims,
+            link,
+            due,
+            grown: Line::default(),
+            tell: Notify::new(),
+            own: uuid::Uuid::new_v4().simple().to_string(),
+            from_afar: AtomicBool::new(false),
+            hearers: Mutex::default(),
+            takers: Mutex::default(),
+        }
     }
 }
 
@@ -120,22 +151,49 @@ impl Wake {
         self.lines.tell.notify_one();
     }
 
+    /// Says that the log has grown by what all who wait here were told of already. Other processes are woken as ever.
+    pub(crate) fn grown(&self) {
+        self.lines.grown.here.send_modify(|count| *count = count.wrapping_add(1));
+        self.lines.log.to_tell.store(true, Ordering::Release);
+        self.lines.tell.notify_one();
+    }
+
+    /// Waits for what [`Wake::grown`] says.
+    pub(crate) fn when_grown(&self) -> Waker {
+        Waker(self.lines.grown.here.subscribe())
+    }
+
     /// Wakes this process alone.
     pub(crate) fn wake_here(&self, signal: Signal) {
         self.lines.wake_here(signal);
     }
 
-    /// Says within this process that messages may have ended: look at them. Sooner than the log, which tells of them
-    /// as well, and of what other processes settle.
-    pub(crate) fn ended(&self, messages: Vec<MessageId>) {
-        if !messages.is_empty() {
-            let _nobody_waits = self.lines.ended.send(messages.into());
+    /// Says within this process that messages may have ended. Sooner than the log, which tells of them as well, and of
+    /// what other processes settle.
+    pub(crate) fn ended(&self, ended: &[Ended<'_>]) {
+        if !ended.is_empty() {
+            living(&self.lines.hearers).iter().for_each(|hearer| hearer.ended(ended));
         }
     }
 
-    /// Hears of what [`Wake::ended`] says from now on.
-    pub(crate) fn endings(&self) -> broadcast::Receiver<Arc<[MessageId]>> {
-        self.lines.ended.subscribe()
+    /// Has `hearer` hear of what [`Wake::ended`] says from now on, as long as it lives.
+    pub(crate) fn hear(&self, hearer: Weak<dyn Hear>) {
+        lock(&self.lines.hearers).push(hearer);
+    }
+
+    /// Has `taker` take what this process publishes from now on, as long as it lives.
+    pub(crate) fn join(&self, taker: Weak<dyn Take>) {
+        lock(&self.lines.takers).push(taker);
+    }
+
+    /// Those who take what this process publishes.
+    pub(crate) fn takers(&self) -> Vec<Arc<dyn Take>> {
+        living(&self.lines.takers)
+    }
+
+    /// Whether another process told of the log since this was last asked.
+    pub(crate) fn is_from_afar(&self) -> bool {
+        self.lines.from_afar.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn lines(&self) -> Arc<Lines> {
@@ -161,11 +219,25 @@ impl Lines {
     }
 
     pub(crate) fn wake_all_here(&self) {
+        self.from_afar.store(true, Ordering::Release);
         SIGNALS.iter().for_each(|signal| self.wake_here(*signal));
     }
 
     pub(crate) fn wake_here(&self, signal: Signal) {
         self.line(signal).here.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// By what this process knows what it told others itself.
+    pub(crate) fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// Another process told of `signal`.
+    pub(crate) fn heard(&self, signal: Signal) {
+        if signal == Signal::Log {
+            self.from_afar.store(true, Ordering::Release);
+        }
+        self.wake_here(signal);
     }
 
     /// Waits until other processes have something to be told.
@@ -177,4 +249,16 @@ impl Lines {
     pub(crate) fn take_to_tell(&self, signal: Signal) -> bool {
         self.line(signal).to_tell.swap(false, Ordering::AcqRel)
     }
+}
+
+fn lock<T>(all: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing that can panic happens under the lock, so a poisoned one is still whole.
+    all.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Those that are still there; the others are forgotten.
+fn living<T: ?Sized>(all: &Mutex<Vec<Weak<T>>>) -> Vec<Arc<T>> {
+    let mut all = lock(all);
+    all.retain(|one| one.strong_count() > 0);
+    all.iter().filter_map(Weak::upgrade).collect()
 }

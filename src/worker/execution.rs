@@ -37,6 +37,8 @@ pub(crate) struct Execution<H> {
     pub(crate) circuits: Arc<Circuits>,
     pub(crate) span: AttemptSpan,
     pub(crate) worker_id: String,
+    /// What the handler reports.
+    pub(crate) reports: Reports,
     /// Since the claim was answered.
     pub(crate) claimed: Stopwatch,
     /// The claim's lease is lost.
@@ -202,7 +204,7 @@ impl<H: Handler> Execution<H> {
         if timeout.is_zero() {
             return End::TooLate;
         }
-        let reports = Reports::default();
+        let reports = self.reports.clone();
         // One token for both reasons to stop; the handler need not tell them apart.
         let cancelled = CancellationToken::new();
         let delivery = Delivery {
@@ -257,7 +259,9 @@ impl<H: Handler> Execution<H> {
             End::Returned(Ok(output)) => {
                 self.count("done");
                 let meta = facts.put_into(output.meta);
-                Some(Settle::complete(&self.message, output.result, meta))
+                let settle = Settle::complete(&self.message, output.result, meta);
+                let quiet = self.is_first_claim() && !self.reports.used();
+                Some(if quiet { settle.quietly() } else { settle })
             }
             // The worker stops, and the handler says that a second try does no harm.
             End::Returned(Err(failure)) if stopping && self.policy.retries(failure.class) => {
@@ -300,6 +304,13 @@ impl<H: Handler> Execution<H> {
                 None
             }
         }
+    }
+
+    /// Whether nobody has held the message before: claims are numbered from the microseconds of the enqueue, and each
+    /// takes the next number. Attempts do not tell, since a release gives one back and a requeue begins anew.
+    fn is_first_claim(&self) -> bool {
+        let message = &self.message;
+        message.claim_no == message.created_at.timestamp_micros() + 1
     }
 
     fn may_repeat(&self) -> bool {

@@ -2,6 +2,7 @@
 //! and size, because a handler passes on what some tool says.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,6 +35,7 @@ pub(crate) struct Reports(Arc<Inner>);
 struct Inner {
     waiting: Mutex<Batch>,
     filled: Notify,
+    used: AtomicBool,
 }
 
 /// Reports that were not written yet, the oldest first.
@@ -47,6 +49,7 @@ impl Reports {
     /// Takes a report in. Never waits.
     pub(crate) fn push(&self, report: Value) {
         let report = bounded(report);
+        self.0.used.store(true, Ordering::Release);
         {
             let mut waiting = self.lock();
             if waiting.reports.len() >= REPORTS_MAX {
@@ -56,6 +59,11 @@ impl Reports {
             waiting.reports.push_back(report);
         }
         self.0.filled.notify_one();
+    }
+
+    /// Whether there ever was a report.
+    pub(crate) fn used(&self) -> bool {
+        self.0.used.load(Ordering::Acquire)
     }
 
     fn take(&self) -> Batch {

@@ -4,29 +4,28 @@
 //! many messages as there are free places. While one turn is under way the next one's settles gather, so
 //! batches grow with the load by themselves. No connection is held while handlers run.
 
-use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
 use metrics::{gauge, histogram};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use crate::breaker;
+use crate::bus::group;
+use crate::bus::take::Take;
 use crate::bus::{Bus, Claim, ClaimRequest, Error, Settle, Settled, Signal};
 use crate::clock::Stopwatch;
 use crate::error::{Code, chain};
 use crate::identity::Role;
 use crate::live::Live;
 use crate::message::Topic;
-use crate::metrics::{CLAIM_LATENCY_MS, IN_FLIGHT, SETTLE_LATENCY_MS};
+use crate::metrics::{IN_FLIGHT, SETTLE_LATENCY_MS};
 use crate::retry::Policies;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::worker::circuits::Circuits;
-use crate::worker::execution::{self, Ended, Execution};
 use crate::worker::in_flight::InFlight;
-use crate::worker::spans::AttemptSpan;
+use crate::worker::start::{Places, Ready, Starter};
 use crate::worker::topics::Topics;
 use crate::worker::upkeep::{self, jittered};
 use crate::worker::{Context, Failure, Handler, RoleError, lease};
@@ -104,12 +103,6 @@ pub struct Runner<H> {
     bus: Bus,
     retry: Live<Policies>,
     circuits: Arc<Circuits>,
-}
-
-/// A settle that waits to be sent, and since when.
-struct Ready {
-    settle: Settle,
-    since: Stopwatch,
 }
 
 impl<H: Handler> Runner<H> {
@@ -240,7 +233,23 @@ impl<H: Handler> Runner<H> {
         let mut woken = self.bus.waker(Signal::Work);
         let mut rejoined = self.bus.waker(Signal::Link);
         let mut settles: Vec<Ready> = Vec::new();
-        let mut running = 0usize;
+        let places = Arc::new(Places::new(self.options.concurrency));
+        let starter = Arc::new(Starter {
+            handler: Arc::clone(&self.handler),
+            options: self.options.clone(),
+            topics: topics.clone(),
+            bus: self.bus.clone(),
+            retry: self.retry.clone(),
+            circuits: Arc::clone(&self.circuits),
+            handlers: handlers.clone(),
+            hand_in,
+            in_flight: in_flight.clone(),
+            places: Arc::clone(&places),
+            draining: shutdown.draining().clone(),
+            stop: shutdown.cancelled().clone(),
+        });
+        let taker: Weak<Starter<H>> = Arc::downgrade(&starter);
+        let mut taker: Option<Weak<dyn Take>> = Some(taker);
         let mut look = true;
         let mut soon = Duration::MAX;
         // Since it was last looked for work: what is handed in meanwhile must not put the next look off.
@@ -248,24 +257,34 @@ impl<H: Handler> Runner<H> {
         let mut backoff = BACKOFF.0;
         // As many as go into one answer: messages may be large.
         let mut at_once = self.options.concurrency.max(1);
+        // Whether the last settles were many.
+        let mut many = false;
         // Whether the bus has ever answered, and whether it was told that it does not take our key any more.
         let (mut answered, mut locked_out) = (false, false);
         loop {
             let draining = shutdown.draining().is_cancelled();
             look &= !draining;
-            if draining && running == 0 && settles.is_empty() {
+            if draining {
+                places.close();
+            }
+            if draining && places.are_all_free() && settles.is_empty() {
                 return Ok(());
             }
-            if shutdown.cancelled().is_cancelled() && settles.is_empty() && in_flight.is_empty() {
+            if shutdown.cancelled().is_cancelled()
+                && settles.is_empty()
+                && in_flight.is_empty()
+                && !places.are_kept()
+            {
                 return Ok(());
             }
-            let free = self.options.concurrency.saturating_sub(running);
+            let free = places.free();
             if settles.is_empty() && !(look && free > 0) {
                 tokio::select! {
                     handed = handed_in.recv() => {
-                        running -= 1;
+                        places.give_back(1);
                         settles.extend(handed.flatten());
                     }
+                    () = places.freed(), if draining || look => {}
                     () = woken.woken(), if !draining => look = true,
                     () = topics.changed(), if !draining => look = true,
                     () = tokio::time::sleep(
@@ -278,14 +297,20 @@ impl<H: Handler> Runner<H> {
                     () = shutdown.draining().cancelled(), if !draining => {}
                 }
             }
+            if many && !settles.is_empty() && in_flight.running() > 0 {
+                // More are about to be handed in; a statement costs more than what it does for one of them.
+                group::linger().await;
+            }
             while let Ok(handed) = handed_in.try_recv() {
-                running -= 1;
+                places.give_back(1);
                 settles.extend(handed);
+            }
+            if !settles.is_empty() {
+                many = settles.len() >= group::MANY;
             }
             #[allow(clippy::cast_precision_loss)] // a handful
             gauge!(IN_FLIGHT, "role" => self.role()).set(in_flight.running() as f64);
             let draining = shutdown.draining().is_cancelled();
-            let free = self.options.concurrency.saturating_sub(running);
             let claimed = topics.get();
             look |= woken.rang() && !draining;
             look &= !claimed.is_empty();
@@ -296,13 +321,25 @@ impl<H: Handler> Runner<H> {
                 || self.bus.pace().is_far
                 || settles.iter().any(|ready| ready.settle.makes_way());
             let takes = claims_too && !draining && !claimed.is_empty();
-            let want = if takes { free.min(at_once) } else { 0 };
-            if settles.is_empty() && (want == 0 || !look) {
+            if settles.is_empty() && !(look && takes) {
+                continue;
+            }
+            let want = if takes { places.take(at_once) } else { 0 };
+            if settles.is_empty() && want == 0 {
                 continue;
             }
             let began = Stopwatch::start();
-            match self.step(&settles, &claimed, want).await {
+            let stepped = self.step(&settles, &starter.request(&claimed, want)).await;
+            places
+                .give_back(want - stepped.as_ref().map_or(0, |(_, claims)| claims.len().min(want)));
+            match stepped {
                 Ok((outcomes, claims)) => {
+                    // Now that the bus takes us for who we are.
+                    if let Some(taker) = taker.take()
+                        && self.bus.join(taker)
+                    {
+                        places.share();
+                    }
                     ready.send_if_modified(|ready| !std::mem::replace(ready, true));
                     (answered, backoff) = (true, BACKOFF.0);
                     if std::mem::take(&mut locked_out) {
@@ -320,8 +357,7 @@ impl<H: Handler> Runner<H> {
                     }
                     at_once = at_once.saturating_mul(2).min(self.options.concurrency.max(1));
                     for claim in claims {
-                        running += 1;
-                        self.start(claim, began, handlers, &hand_in, in_flight, shutdown);
+                        starter.start(claim.into_message(), began);
                     }
                 }
                 // A key that was never taken is wrong; one that was may be replaced while we run. So is an address
@@ -372,82 +408,11 @@ impl<H: Handler> Runner<H> {
     async fn step(
         &self,
         settles: &[Ready],
-        topics: &[Topic],
-        want: usize,
+        request: &ClaimRequest,
     ) -> Result<(Vec<Settled>, Vec<Claim>), Error> {
         let batch: Vec<Settle> = settles.iter().map(|ready| ready.settle.clone()).collect();
-        let request = ClaimRequest {
-            worker: self.options.worker_id.clone(),
-            tenant: self.options.tenant.clone(),
-            topics: topics.iter().map(Topic::to_string).collect(),
-            max: want,
-            lease: self.options.lease,
-        };
-        let step = self.bus.step(&batch, &request).await?;
+        let step = self.bus.step(&batch, request).await?;
         Ok((step.outcomes, step.claims))
-    }
-
-    fn start(
-        &self,
-        claim: Claim,
-        began: Stopwatch,
-        handlers: &Tasks,
-        hand_in: &mpsc::Sender<Option<Ready>>,
-        in_flight: &InFlight,
-        shutdown: &Shutdown,
-    ) {
-        let message = claim.into_message();
-        if let Some(claimed_at) = message.claimed_at {
-            // Both times are the database's.
-            let waited = (claimed_at - message.run_at).num_milliseconds().max(0);
-            #[allow(clippy::cast_precision_loss)] // milliseconds
-            histogram!(CLAIM_LATENCY_MS, "role" => self.role()).record(waited as f64);
-        }
-        let (claim, claimed) = ((message.id, message.claim_no), Stopwatch::start());
-        let lost = in_flight.add(claim, began);
-        let (handler, retry, bus) =
-            (Arc::clone(&self.handler), self.retry.clone(), self.bus.clone());
-        let (worker_id, stop) = (self.options.worker_id.clone(), shutdown.cancelled().clone());
-        let (hand_in, in_flight) = (hand_in.clone(), in_flight.clone());
-        let circuits = Arc::clone(&self.circuits);
-        // On shutdown the task ends by the execution's own `stop`; an error is a settle like any other.
-        handlers.spawn(async move {
-            let delivered = Arc::clone(&message);
-            let execution = async move {
-                let policy = retry.get().resolve(&handler.policy_key(&message));
-                Execution {
-                    handler,
-                    message,
-                    policy,
-                    bus,
-                    circuits,
-                    span: AttemptSpan::default(),
-                    worker_id,
-                    claimed,
-                    lost,
-                    stop,
-                }
-                .run()
-                .await
-            };
-            // Whatever panics, the place is given back: the runner counts what is handed in.
-            let Ended { settle, called } =
-                AssertUnwindSafe(execution).catch_unwind().await.unwrap_or_else(|panic| {
-                    let settle = Some(execution::panicked(&delivered, &*panic));
-                    Ended { settle, called: None }
-                });
-            if settle.is_some() {
-                in_flight.handled(claim)
-            } else {
-                in_flight.remove(claim)
-            }
-            let ready = settle.map(|settle| Ready { settle, since: Stopwatch::start() });
-            drop(hand_in.send(ready).await); // the runner outlives its handlers, but for a crash
-            // After the settle: what a breaker learns must not hold up a result.
-            if let Some((passage, outcome)) = called {
-                passage.ended(outcome).await;
-            }
-        });
     }
 
     fn settled(&self, settles: &[Ready], outcomes: &[Settled], in_flight: &InFlight) {

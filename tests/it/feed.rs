@@ -121,7 +121,7 @@ async fn who_expects_a_message_is_told_of_all_its_progress_before_its_end() {
         match expected.next(SOON).await.expect("an update") {
             Update::Progress(reports) => told.extend(reports),
             Update::Finished(message) => break assert_done(&message, &json!(1)),
-            Update::Waiting(message) => panic!("{message:?}"),
+            update => panic!("{update:?}"),
         }
     }
     assert_eq!(told, [1, 2, 3].map(|done| json!({"progress": done})));

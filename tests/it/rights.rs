@@ -29,6 +29,7 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
     for allowed in [
         MESSAGE,
         "select bus_claim('w', '{r/s}')",
+        "select bus_enqueue_and_claim('[]', 'w', '{r/s}')",
         "select bus_reap()",
         "select bus_read_events()",
         "select bus_stats()",
@@ -76,6 +77,7 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "select * from cogo.limits",
         "delete from cogo.backlog",
         "select cogo.settle('[]')",
+        "select cogo.settle_each('[]')",
         "select cogo.replay_diff()",
         "select bus_replay_purged()",
         "select bus_replay_check(gen_random_uuid(), '{}', '{}', true)",
@@ -120,6 +122,7 @@ async fn nobody_else_may_anything() {
     for denied in [
         MESSAGE,
         "select bus_claim('w', '{r/s}')",
+        "select bus_enqueue_and_claim('[]', 'w', '{r/s}')",
         "select bus_read_events()",
         "select bus_schema_version()",
         "select * from agent_messages",

@@ -1,6 +1,7 @@
 //! The worker runtime: handlers that succeed, fail, panic, hang, and are cut off.
 
 mod adversity;
+mod at_once;
 mod breakers;
 mod tenants;
 

@@ -227,7 +227,8 @@ fn foreign_calls() -> Vec<(String, &'static str)> {
 }
 
 /// Calls that are no token's, whatever it says.
-const FOR_OPERATORS: [&str; 14] = [
+const FOR_OPERATORS: [&str; 15] = [
+    "select bus_enqueue_and_claim('[]', 'w', '{r/s}')",
     "select bus_pin('[]')",
     "select bus_stats()",
     "select bus_limits()",

@@ -1,5 +1,6 @@
 //! Watching one message: its progress, each report once, and its end.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -23,6 +24,8 @@ pub enum Update {
     Progress(Vec<Value>),
     /// It is finished: nothing more will come.
     Finished(Message),
+    /// The same, for who asked for [`Watch::results`]: it is done, with this result.
+    Done(Arc<Value>),
     /// The time was up, or the process drains.
     Waiting(Message),
 }
@@ -37,6 +40,8 @@ pub struct Watch {
     /// Whether the message, and its progress, are to be looked at before waiting.
     look: bool,
     look_for_progress: bool,
+    /// The result will do.
+    brief: bool,
     finished: Option<Message>,
     /// How often what is told of the message had rung when it was last looked at.
     happened: u64,
@@ -54,6 +59,7 @@ impl Feed {
             seen: 0,
             look: true,
             look_for_progress: true,
+            brief: false,
             finished: None,
             happened: 0,
             progressed: 0,
@@ -86,6 +92,15 @@ impl Watch {
         self
     }
 
+    /// The same for who wants no more of a message that is done than its result: where this process settled it, that is
+    /// told as it was committed, and the message need not be read for it. It is as the handler gave it: Postgres keeps
+    /// the same value, and may write it otherwise (the order of fields, 100 for 1e2).
+    #[must_use]
+    pub fn results(mut self) -> Self {
+        self.brief = true;
+        self
+    }
+
     /// Waits for what comes next, at most for `deadline` or until the process drains. Cancel-safe: what was not told is
     /// told by the next call.
     ///
@@ -98,7 +113,7 @@ impl Watch {
         tokio::pin!(deadline);
         loop {
             // Armed before looking, so that what happens in between is not missed.
-            let told = std::sync::Arc::clone(&self.place.told);
+            let told = Arc::clone(&self.place.told);
             let happened = told.happened.ringing.notified();
             let progressed = told.progressed.ringing.notified();
             tokio::pin!(happened, progressed);
@@ -139,6 +154,13 @@ impl Watch {
 
     /// What is to be told now, as far as it is known that something may have happened.
     async fn now(&mut self) -> Result<Option<Update>, Error> {
+        if self.brief
+            && !self.look_for_progress
+            && self.finished.is_none()
+            && let Some(result) = self.place.told.done.get()
+        {
+            return Ok(Some(Update::Done(Arc::clone(result))));
+        }
         if self.look && self.finished.is_none() {
             let Looked { message, reported } = self.feed.look(self.place.id).await?;
             if message.status.is_final() {

@@ -29,11 +29,11 @@ const CHANNELS: [(Signal, &str); 4] = [
 /// Tells other processes to look at everything. It costs a round trip, and a needless wake-up when
 /// our task was faster; that it may be half-way is why this does not leave it to that.
 pub(super) async fn tell_now(pool: &PgPool) {
-    tell(pool, &CHANNELS.map(|(_, channel)| channel)).await;
+    tell(pool, &CHANNELS.map(|(_, channel)| channel), "").await;
 }
 
-async fn tell(pool: &PgPool, channels: &[&str]) {
-    if let Err(error) = queries::notify(Patient::new(pool), channels).await {
+async fn tell(pool: &PgPool, channels: &[&str], own: &str) {
+    if let Err(error) = queries::notify(Patient::new(pool), channels, own).await {
         tracing::debug!(error = %chain(&error), "Could not wake other processes; they poll");
     }
 }
@@ -49,7 +49,7 @@ pub(super) fn start_telling(wake: &Wake, tasks: &Tasks, pool: PgPool) {
             }
             let due = CHANNELS.iter().filter(|(signal, _)| lines.take_to_tell(*signal));
             let channels: Vec<_> = due.map(|(_, channel)| *channel).collect();
-            tell(&pool, &channels).await;
+            tell(&pool, &channels, lines.own()).await;
             tokio::time::sleep(COALESCE).await;
         }
     });
@@ -91,10 +91,12 @@ async fn listen(pool: &PgPool, lines: &crate::bus::wake::Lines) -> sqlx::Result<
     lines.wake_all_here();
     loop {
         match listener.try_recv().await? {
+            // Here it was told at once.
+            Some(heard) if heard.payload() == lines.own() => {}
             Some(heard) => {
                 for (signal, channel) in CHANNELS {
                     if heard.channel() == channel {
-                        lines.wake_here(signal);
+                        lines.heard(signal);
                     }
                 }
             }

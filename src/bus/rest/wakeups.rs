@@ -217,13 +217,13 @@ impl Inner {
                 // Before it was subscribed, too, something may have happened.
                 Some(Event::Joined) => self.lines.wake_all_here(),
                 Some(Event::Broadcast { event, .. }) => {
-                    self.lines.wake_here(line.signal_of(&event));
+                    self.lines.heard(line.signal_of(&event));
                 }
                 // Of what there was no telling.
                 Some(Event::Missed) => self.lines.wake_all_here(),
                 Some(Event::Change(change)) => {
                     if let Some(signal) = wakes(line, &change) {
-                        self.lines.wake_here(signal);
+                        self.lines.heard(signal);
                     }
                 }
                 Some(Event::Lost { reason }) => {

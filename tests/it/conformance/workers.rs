@@ -234,7 +234,7 @@ pub(super) async fn every_report_reaches_whoever_watches_before_the_end(s: Setti
                 );
             }
             Update::Finished(message) => break message,
-            Update::Waiting(message) => panic!("still {}", message.status),
+            update => panic!("{update:?}"),
         }
     };
     assert_eq!(done.result, Some(json!("done")));

@@ -163,6 +163,7 @@ impl Mesh {
         mut progress: Option<&mut (dyn FnMut(Value) + Send)>,
     ) -> Result<Verdict, Refusal> {
         let clock = cogo::clock::Stopwatch::start();
+        watch = watch.results();
         if progress.is_none() {
             watch = watch.without_progress();
         }
@@ -174,6 +175,9 @@ impl Mesh {
                     }
                 }
                 Ok(Update::Finished(message)) => return Ok(Verdict::of(&message)),
+                Ok(Update::Done(result)) => {
+                    return Ok(Verdict::Result(Arc::unwrap_or_clone(result)));
+                }
                 Ok(Update::Waiting(_)) => return Ok(Verdict::Pending),
                 // The time is up, and nobody can say where the call stands; but it is committed, and goes on.
                 Err(error) if error.is_transient() => {
