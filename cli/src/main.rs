@@ -19,6 +19,7 @@ mod mcp;
 mod message;
 mod migrate;
 mod output;
+mod minimal;
 mod private_file;
 mod probe;
 mod progress;
@@ -108,6 +109,11 @@ impl Command {
         match self {
             Self::Up(_) | Self::Hub(_) => true,
             Self::Worker(worker) => worker.serves(),
+    /// Whether one thread is enough for it, as it is to need little memory.
+    fn is_small(&self) -> bool {
+        matches!(self, Self::Hub(hub) if hub.is_minimal())
+    }
+
             _ => false,
         }
     }
@@ -166,10 +172,11 @@ fn start(cli: Cli) -> Result<Exit> {
     log(&global, command.serves())?;
     let telemetry = command.part().map_or(Ok(None), telemetry::start)?;
     let output = Output::new(global.json);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let mut runtime = match command.is_small() {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(async {
         if command.serves() {
             return command.run(&global, output).await;

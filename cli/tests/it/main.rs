@@ -11,6 +11,7 @@ mod log;
 mod mcp;
 mod mcp_live;
 mod messages;
+mod minimal;
 mod pins;
 mod refusals;
 mod reload;
