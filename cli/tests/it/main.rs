@@ -8,6 +8,7 @@ mod idempotency;
 mod install;
 mod limits;
 mod log;
+mod logs;
 mod mcp;
 mod mcp_live;
 mod messages;
