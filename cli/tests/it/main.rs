@@ -12,6 +12,7 @@ mod logs;
 mod mcp;
 mod mcp_live;
 mod messages;
+mod metrics;
 mod minimal;
 mod pins;
 mod refusals;
