@@ -277,14 +277,14 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(RequestBodyLimitLayer::new(limits.own))
         .merge(remote)
         .merge(open)
-        .merge(blobs)
-        .into_router();
+        .merge(blobs);
     dress(routes, hub, limits)
 }
 
 /// Puts around all routes what holds for each: hosts and tokens, time, panics, and the shape of answers.
-fn dress(routes: axum::Router, hub: Arc<Hub>, limits: options::BodyLimits) -> axum::Router {
+fn dress(routes: Routes, hub: Arc<Hub>, limits: options::BodyLimits) -> axum::Router {
     routes
+        .into_router()
         .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
         .layer(from_fn_with_state(hub, guard::admit))
         .layer(CatchPanicLayer::custom(error::of_panic))

@@ -13,12 +13,11 @@ use crate::hub::{Hub, State, artifacts, dress, gauges, health, pending};
 pub fn minimal_router(state: State) -> axum::Router {
     let limits = state.options.body_limits();
     let hub = Arc::new(Hub::new(state));
-    let routes = minimal_routes().with_state(Arc::clone(&hub));
-    dress(routes.into_router().fallback(nothing), hub, limits)
+    dress(routes().fallback(nothing).with_state(Arc::clone(&hub)), hub, limits)
 }
 
 /// The routes of a minimal hub: each is one of the whole hub's.
-pub(crate) fn minimal_routes() -> Routes<Arc<Hub>> {
+fn routes() -> Routes<Arc<Hub>> {
     Routes::new()
         .get("/healthz", health::alive)
         .get("/readyz", health::ready)

@@ -34,8 +34,7 @@ impl Query {
     fn validate(&self) -> Result<(), ApiError> {
         let fields = [("role", &self.role), ("service", &self.service), ("tenant", &self.tenant)];
         for (field, value) in fields {
-            let all = field == "tenant" && value.as_deref() == Some(ALL);
-            if value.as_ref().is_some_and(|value| !all && !valid_name(value)) {
+            if value.as_ref().is_some_and(|value| !valid_name(value)) {
                 return Err(ApiError::invalid(field, format_args!("must be {NAME_RULE}")));
             }
         }
@@ -55,7 +54,7 @@ pub(crate) async fn pending_tasks(
 ) -> Result<Json<Value>, ApiError> {
     query.validate()?;
     let rows = match query.tenant.as_deref() {
-        None | Some(ALL) => hub.pending.get(AGE, count(&hub.state.bus, ALL)).await,
+        None => hub.pending.get(AGE, count(&hub.state.bus, ALL)).await,
         Some(tenant) => count(&hub.state.bus, tenant).await,
     };
     let Some(rows) = rows else {

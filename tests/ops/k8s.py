@@ -130,7 +130,8 @@ def main() -> int:
         wrong += [f"{path}: {kind} {document['metadata']['name']}: {what}" for what in found]
     wrong += together(all_of)
     print(f"{len(all_of)} manifests, by the schemas of Kubernetes {' and '.join(VERSIONS)}")
-    print(*wrong, sep="\n", file=sys.stderr)
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -56,7 +56,8 @@ def main() -> int:
     wrong, seen = look(sys.stdin.read())
     wrong += [f"{name}: is missing" for name in wanted if not seen.get(name)]
     print(json.dumps(seen))
-    print(*wrong, sep="\n", file=sys.stderr)
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 
 

@@ -125,7 +125,8 @@ def sources() -> list[str]:
 
 def main() -> int:
     wrong = sources() + alerts() + dashboard()
-    print(*wrong, sep="\n", file=sys.stderr)
+    if wrong:
+        print(*wrong, sep="\n", file=sys.stderr)
     return 1 if wrong else 0
 
 
