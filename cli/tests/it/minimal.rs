@@ -116,7 +116,6 @@ async fn a_minimal_hub_needs_a_few_megabytes() {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
         line.trim().trim_end_matches(" kB").trim().parse().expect("a number")
     };
-    println!("VmRSS {} KiB, RssAnon {} KiB", kib("VmRSS:"), kib("RssAnon:"));
     assert!(kib("RssAnon:") <= 10 * 1024, "{status}");
     // One for the work, and those that read files or dialled and have not ended yet.
     assert!(kib("Threads:") <= 4, "{status}");
