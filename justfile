@@ -7,7 +7,7 @@ default:
     @just --list
 
 # All of CI.
-check: fmt lint docs alone sdk-check test
+check: fmt lint docs alone sdk-check ops test
 
 # The format is rustfmt's.
 fmt:
@@ -38,6 +38,11 @@ alone:
 # A role builds outside this repository, against the library as it would be published.
 sdk-check:
     ./tests/sdk-check.sh
+
+# What operators get, by parsers that others wrote: alerts, dashboard, manifests, workflows, dependencies. Needs
+# tests/ops/install.sh; asks no network but the crates' registry.
+ops:
+    tests/ops/check.sh
 
 # The README's test command. Every test, real servers included.
 test:
@@ -73,6 +78,6 @@ remote-scale:
 bench-mcp:
     cargo bench --locked -p cogo-cli --bench mcp
 
-# Licences, sources and duplicates of the dependencies (needs cargo-deny).
+# Advisories, licences, bans and sources of the dependencies (needs cargo-deny, and a network that reaches its database).
 deny:
-    cargo deny --all-features check bans licenses sources
+    cargo deny --all-features check advisories bans licenses sources

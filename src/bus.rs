@@ -40,6 +40,8 @@ pub use limits::{Limits, TenantLimit, TopicLimit};
 #[cfg(feature = "hub")]
 pub(crate) use queries::Head;
 pub use queries::backlog::{Limit, Parked};
+#[cfg(feature = "hub")]
+pub use queries::pending::Pending;
 pub use queries::{Depth, Reaped, WorkerRow};
 pub(crate) use transport::Pace;
 pub use wake::{Signal, Waker};
@@ -485,6 +487,28 @@ impl Bus {
     /// [`Error::Database`].
     pub async fn stats(&self) -> Result<Vec<Depth>, Error> {
         self.transport().stats().await
+    }
+
+    /// How much waits for a worker and for nothing else, by role and service; of `tenant`, or of all for `*`.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    #[cfg(feature = "hub")]
+    pub async fn pending(&self, tenant: &str) -> Result<Vec<Pending>, Error> {
+        let postgres = self.core.postgres("counting what waits for a worker")?;
+        let rows = queries::pending::pending(postgres.db(), tenant).await;
+        rows.map_err(|error| Error::from_sqlx("pending", error))
+    }
+
+    /// How many workers of each role are online.
+    ///
+    /// # Errors
+    /// [`Error::Database`].
+    #[cfg(feature = "hub")]
+    pub(crate) async fn online(&self) -> Result<Vec<(String, i64)>, Error> {
+        let postgres = self.core.postgres("counting the workers")?;
+        let rows = queries::pending::online(postgres.db()).await;
+        rows.map_err(|error| Error::from_sqlx("online", error))
     }
 
     /// The workers, those online first, the last seen first, at most `max`.

@@ -61,9 +61,12 @@ mod host;
 mod limits;
 pub mod maintenance;
 mod messages;
+mod minimal;
 mod options;
 mod origins;
+mod pending;
 mod principal;
+mod process;
 pub mod realtime;
 mod rest;
 mod routes;
@@ -94,6 +97,7 @@ pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
+pub use minimal::minimal_router;
 pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
@@ -101,7 +105,7 @@ pub use serve::serve;
 pub use wait::parse as parse_wait;
 
 use crate::artifact;
-use crate::bus::{Bus, Feed};
+use crate::bus::{Bus, Feed, Pending};
 use crate::identity;
 use cached::Cached;
 use gauges::Gauges;
@@ -191,6 +195,8 @@ struct Hub {
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
     counted: Cached<()>,
+    /// What waits for workers, of all tenants; none where the database did not say.
+    pending: Cached<Option<Vec<Pending>>>,
 }
 
 impl Hub {
@@ -208,6 +214,7 @@ impl Hub {
             gauges: Gauges::default(),
             schema: Cached::default(),
             counted: Cached::default(),
+            pending: Cached::default(),
             state,
         }
     }
@@ -248,10 +255,11 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.artifact))
         .layer(admit_origins(origins::OPEN));
-    Routes::new()
+    let routes = Routes::new()
         .get("/healthz", health::alive)
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)
+        .get("/api/pending-tasks", pending::pending_tasks)
         .get("/api/status", status::status)
         .get("/api/messages/{id}", messages::message)
         .get("/api/traces/{trace_id}", messages::trace)
@@ -269,7 +277,13 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(RequestBodyLimitLayer::new(limits.own))
         .merge(remote)
         .merge(open)
-        .merge(blobs)
+        .merge(blobs);
+    dress(routes, hub, limits)
+}
+
+/// Puts around all routes what holds for each: hosts and tokens, time, panics, and the shape of answers.
+fn dress(routes: Routes, hub: Arc<Hub>, limits: options::BodyLimits) -> axum::Router {
+    routes
         .into_router()
         .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
         .layer(from_fn_with_state(hub, guard::admit))

@@ -2,6 +2,9 @@
 //!
 //! Labels are bounded: roles, services, statuses, event types, outcomes; never ids.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 
 /// Messages that wait, are held or are dead, by `role`, `service` and `status`.
@@ -10,6 +13,24 @@ pub const QUEUE_MESSAGES: &str = "cogo_queue_messages";
 pub const QUEUE_OLDEST_SECONDS: &str = "cogo_queue_oldest_seconds";
 /// Messages that are due and may not be claimed, by `role`, `service` and `reason` (ordering, circuit).
 pub const PARKED_MESSAGES: &str = "cogo_parked_messages";
+/// Messages that wait for a worker and for nothing else, by `role` and `service`: what workers are started for.
+pub const PENDING_TASKS: &str = "cogo_pending_tasks";
+/// Workers that are online, by `role`.
+pub const WORKERS_ONLINE: &str = "cogo_workers_online";
+/// 1 where `/readyz` says that the hub is ready, else 0.
+pub const HUB_READY: &str = "cogo_hub_ready";
+/// How long ago the hub had last read the log to its end. A minimal hub does not follow it.
+pub const FEED_AGE_SECONDS: &str = "cogo_feed_age_seconds";
+/// 1, with the `version` of the program.
+pub const BUILD_INFO: &str = "cogo_build_info";
+/// Memory that the process holds.
+pub const PROCESS_RESIDENT_BYTES: &str = "process_resident_memory_bytes";
+/// Time on processors, in whole seconds.
+pub const PROCESS_CPU_SECONDS_TOTAL: &str = "process_cpu_seconds_total";
+/// Open file descriptors.
+pub const PROCESS_OPEN_FDS: &str = "process_open_fds";
+/// Threads.
+pub const PROCESS_THREADS: &str = "process_threads";
 /// From due to claimed, by the database's clock, by `role`.
 pub const CLAIM_LATENCY_MS: &str = "cogo_claim_latency_ms";
 /// From the handler's end to the settle's commit, by `role`.
@@ -67,6 +88,19 @@ pub fn describe() {
         "How long the oldest queued message has been due"
     );
     describe_gauge!(PARKED_MESSAGES, "Messages that are due and may not be claimed");
+    describe_gauge!(PENDING_TASKS, "Messages that wait for a worker and for nothing else");
+    describe_gauge!(WORKERS_ONLINE, "Workers that are online");
+    describe_gauge!(HUB_READY, "Whether the hub is ready (1) or not (0)");
+    describe_gauge!(
+        FEED_AGE_SECONDS,
+        Unit::Seconds,
+        "How long ago the hub had last read the log to its end"
+    );
+    describe_gauge!(BUILD_INFO, "Which version of the program runs");
+    describe_gauge!(PROCESS_RESIDENT_BYTES, Unit::Bytes, "Memory that the process holds");
+    describe_counter!(PROCESS_CPU_SECONDS_TOTAL, Unit::Seconds, "Time on processors");
+    describe_gauge!(PROCESS_OPEN_FDS, "Open file descriptors");
+    describe_gauge!(PROCESS_THREADS, "Threads");
     describe_histogram!(CLAIM_LATENCY_MS, Unit::Milliseconds, "From due to claimed");
     describe_histogram!(
         SETTLE_LATENCY_MS,
@@ -75,7 +109,11 @@ pub fn describe() {
     );
     describe_histogram!(HANDLER_LATENCY_MS, Unit::Milliseconds, "How long handlers ran");
     describe_counter!(REST_REQUESTS_TOTAL, "Requests of remote callers that were answered");
-    describe_histogram!(REST_LATENCY_MS, Unit::Milliseconds, "How long they took");
+    describe_histogram!(
+        REST_LATENCY_MS,
+        Unit::Milliseconds,
+        "How long requests of remote callers took"
+    );
     describe_counter!(SETTLES_TOTAL, "Settled claims by outcome");
     describe_gauge!(IN_FLIGHT, "Handlers running now");
     describe_counter!(EVENTS_TOTAL, "Events seen in the log since this hub started");
@@ -93,4 +131,42 @@ pub fn describe() {
     describe_counter!(REALTIME_FRAMES_TOTAL, "Frames of the hub's Realtime by direction");
     describe_counter!(REALTIME_SLOW_SOCKETS_TOTAL, "Sockets dropped because they did not read");
     describe_counter!(REALTIME_REFUSED_TOTAL, "What the hub's Realtime refused, and why");
+}
+
+/// The label of what is one value too many. No role, service, toolset or tool is called so.
+pub const OTHER: &str = "_other";
+
+/// The values that one label has had over the life of the process. Where anybody may make up values, each new one is
+/// memory for ever, here and at whoever scrapes.
+#[derive(Debug)]
+pub struct Values {
+    max: usize,
+    seen: Mutex<BTreeSet<String>>,
+}
+
+impl Values {
+    /// At most `max` values.
+    #[must_use]
+    pub const fn new(max: usize) -> Self {
+        Self { max, seen: Mutex::new(BTreeSet::new()) }
+    }
+
+    /// `value`, or [`OTHER`] where there have been too many.
+    pub fn bounded(&self, value: &str) -> String {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = seen.contains(value) || seen.len() < self.max && seen.insert(value.to_owned());
+        if known { value.to_owned() } else { OTHER.to_owned() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_too_many_is_another() {
+        let values = Values::new(2);
+        let given: Vec<String> = ["a", "b", "c", "a"].map(|value| values.bounded(value)).into();
+        assert_eq!(given, ["a", "b", OTHER, "a"]);
+    }
 }

@@ -15,9 +15,11 @@ mod jwt;
 mod jwt_secret;
 mod lifecycle;
 mod limits;
+mod logs;
 mod mcp;
 mod message;
 mod migrate;
+mod minimal;
 mod output;
 mod private_file;
 mod probe;
@@ -47,14 +49,9 @@ use anyhow::{Context as _, Result};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
-use tracing::{Level, Metadata};
-use tracing_subscriber::filter::filter_fn;
-use tracing_subscriber::layer::SubscriberExt as _;
-use tracing_subscriber::util::SubscriberInitExt as _;
-use tracing_subscriber::{EnvFilter, fmt};
 
-use connect::{Global, LogFormat};
-use exit::{Exit, Failed, judge};
+use connect::Global;
+use exit::{Exit, judge};
 use lifecycle::Signals;
 use output::Output;
 
@@ -114,6 +111,11 @@ impl Command {
         }
     }
 
+    /// Whether one thread is enough for it, as it is to need little memory.
+    fn is_small(&self) -> bool {
+        matches!(self, Self::Hub(hub) if hub.is_minimal())
+    }
+
     /// What traces call this process, where it makes any.
     fn part(&self) -> Option<&str> {
         match self {
@@ -166,13 +168,14 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Result<Exit> {
     let Cli { global, command } = cli;
-    log(&global, command.serves())?;
+    logs::start(&global, command.serves())?;
     let telemetry = command.part().map_or(Ok(None), telemetry::start)?;
     let output = Output::new(global.json);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("starting the runtime")?;
+    let mut runtime = match command.is_small() {
+        true => tokio::runtime::Builder::new_current_thread(),
+        false => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = runtime.enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(async {
         if command.serves() {
             return command.run(&global, output).await;
@@ -195,30 +198,6 @@ fn start(cli: Cli) -> Result<Exit> {
     // Reading stdin or writing to a full pipe cannot be cut short; nobody waits for it.
     runtime.shutdown_background();
     ended
-}
-
-/// Whether it may be logged, whatever was asked for: the WebSocket library traces requests and frames whole, and
-/// with them keys and tokens.
-fn tells_no_secret(about: &Metadata<'_>) -> bool {
-    *about.level() != Level::TRACE || !about.target().starts_with("tungstenite")
-}
-
-/// Sets up logs, on stderr.
-fn log(global: &Global, serves: bool) -> Result<()> {
-    // A command says itself what went wrong; a server has nobody else to tell.
-    let usual = if serves { "warn,cogo=info" } else { "error" };
-    let wanted = global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
-    let filter = EnvFilter::try_new(wanted)
-        .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?;
-    let logs = fmt::layer().with_writer(std::io::stderr).with_ansi(output::colour_on_stderr());
-    // Both hold for all layers: a filter of one layer forgets an event after sqlx has asked whether it would be
-    // logged, and not logged it.
-    let registry = tracing_subscriber::registry().with(filter).with(filter_fn(tells_no_secret));
-    match global.log_format {
-        LogFormat::Text => registry.with(logs.with_target(false).compact()).init(),
-        LogFormat::Json => registry.with(logs.json().flatten_event(true)).init(),
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -3,8 +3,19 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // the one module that prints
 
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Serialize;
+
+use crate::logs;
+
+/// Whether what goes to stderr is read by a program, line by line.
+static IN_JSON: AtomicBool = AtomicBool::new(false);
+
+/// From now on what is said to the person is a line of the log, in JSON.
+pub(crate) fn say_in_json() {
+    IN_JSON.store(true, Ordering::Relaxed);
+}
 
 /// A colour, by what it says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -171,8 +182,15 @@ impl Cell {
 
 /// Says something to the person at the terminal; never data.
 pub(crate) fn note(text: &str) {
+    match IN_JSON.load(Ordering::Relaxed) {
+        true => write(&logs::said("INFO", text)),
+        false => write(text),
+    }
+}
+
+fn write(line: &str) {
     // Nobody may be there to read it; that is no reason to stop.
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 /// Whether the person at the terminal can be shown something that changes in place.
@@ -188,6 +206,9 @@ pub(crate) fn redraw(text: &str) {
 
 /// Says what went wrong.
 pub(crate) fn error(text: &str) {
+    if IN_JSON.load(Ordering::Relaxed) {
+        return write(&logs::said("ERROR", text));
+    }
     let (prefix, rest) = ("error:", text.replace('\n', "\n  "));
     if io::stderr().is_terminal() && colour_wanted() {
         note(&format!("\u{1b}[31m{prefix}\u{1b}[0m {rest}"));

@@ -36,17 +36,17 @@ use crate::worker::{self, Limits};
 use crate::{jwt_secret, recorder};
 
 /// How long what stands by may take to end after the work has.
-const CLOSE_WITHIN: Duration = Duration::from_secs(5);
+pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 
 /// Where the hub listens.
 #[derive(Debug, Args)]
 pub(crate) struct Listen {
     /// Where the hub listens; port 0 picks a free one
     #[arg(long, env = "COGO_LISTEN", default_value = "127.0.0.1:8787", value_name = "ADDRESS")]
-    listen: SocketAddr,
+    pub(crate) listen: SocketAddr,
     /// Pick a free port if that one is taken
     #[arg(long)]
-    auto_port: bool,
+    pub(crate) auto_port: bool,
 }
 
 /// What to serve.
@@ -392,6 +392,6 @@ async fn greet(
     note(&lines.join("\n"));
 }
 
-fn make_dir(dir: &Path) -> Result<()> {
+pub(crate) fn make_dir(dir: &Path) -> Result<()> {
     std::fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))
 }

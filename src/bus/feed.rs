@@ -23,6 +23,7 @@ use crate::bus::error::Error;
 use crate::bus::group::Grouper;
 use crate::bus::queries::{Head, Looked};
 use crate::bus::{Bus, Ended, Hear, Signal};
+use crate::clock::Stopwatch;
 use crate::error::chain;
 use crate::event::Cursor;
 use crate::message::{Message, MessageId};
@@ -57,6 +58,8 @@ pub struct Feed {
     agents: broadcast::Sender<String>,
     /// How far the log was read; none until its end was asked for.
     position: channel::Sender<Option<Cursor>>,
+    /// Since it had last read the log to its end.
+    at_end: channel::Sender<Stopwatch>,
     /// Where reading began.
     began: Arc<OnceLock<Cursor>>,
     /// Looks of several waiters in one round trip.
@@ -172,6 +175,7 @@ impl Feed {
             followed: broadcast::Sender::new(KEPT),
             agents: broadcast::Sender::new(agents::KEPT_CHANGES),
             position: channel::Sender::new(None),
+            at_end: channel::Sender::new(Stopwatch::start()),
             began: Arc::default(),
         };
         let waiters: Weak<Mutex<Waiters>> = Arc::downgrade(&feed.waiters);
@@ -237,13 +241,24 @@ impl Feed {
         }
     }
 
+    /// How long ago the log had last been read to its end; none once nobody reads it any more.
+    #[must_use]
+    pub fn age(&self) -> Option<Duration> {
+        (!self.stopped.is_cancelled()).then(|| self.at_end.borrow().elapsed())
+    }
+
     async fn tail(&self) {
         let (mut woken, mut grown) = (self.bus.waker(Signal::Log), self.bus.when_grown());
         let mut place = Tail::default();
         let mut gathered = false;
         loop {
             let more = match self.read_on(&mut place).await {
-                Ok(more) => more,
+                Ok(more) => {
+                    if !more {
+                        self.at_end.send_replace(Stopwatch::start());
+                    }
+                    more
+                }
                 Err(error) => {
                     tracing::warn!(error = %chain(&error), "Could not read the log; trying again");
                     false

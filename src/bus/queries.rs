@@ -97,6 +97,8 @@ macro_rules! message_columns {
 pub(crate) mod backlog;
 pub(crate) mod dead_letters;
 pub(crate) mod offers;
+#[cfg(feature = "hub")]
+pub(crate) mod pending;
 
 /// One row of `bus_step`: the outcome of a settle, or a claimed message.
 #[derive(Debug)]

@@ -11,11 +11,14 @@ use metrics::gauge;
 
 use crate::breaker;
 use crate::bus::circuit::Circuit;
-use crate::bus::{Bus, Depth, Error, Parked};
+use crate::bus::{Bus, Depth, Error, Parked, Pending};
 use crate::error::chain;
-use crate::hub::Hub;
+use crate::hub::{Hub, health, process};
 use crate::message::Status;
-use crate::metrics::{CIRCUIT_OPEN_CURRENT, PARKED_MESSAGES, QUEUE_MESSAGES, QUEUE_OLDEST_SECONDS};
+use crate::metrics::{
+    BUILD_INFO, CIRCUIT_OPEN_CURRENT, FEED_AGE_SECONDS, HUB_READY, OTHER, PARKED_MESSAGES,
+    PENDING_TASKS, QUEUE_MESSAGES, QUEUE_OLDEST_SECONDS, WORKERS_ONLINE,
+};
 
 /// How old the queue's gauges may be: several scrapers must not cost several counts.
 const AGE: Duration = Duration::from_secs(5);
@@ -24,10 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// How many pairs of role and service get labels of their own, over the life of the process. Anybody who
 /// may publish can make up services; a scraper's memory must not grow with them.
 const PAIRS_MAX: usize = 500;
-/// How many breakers get a label of their own, over the life of the process.
-const KEYS_MAX: usize = 100;
-/// The label of what is over that. No role or service is called so.
-const OTHER: &str = "_other";
+/// How many breakers, and how many roles of workers, get a label of their own, over the life of the process.
+const NAMES_MAX: usize = 100;
 
 const STATUSES: [Status; 4] = [Status::Delayed, Status::Queued, Status::Claimed, Status::Failed];
 
@@ -41,6 +42,7 @@ type Pair = (String, String);
 pub(crate) struct Gauges {
     pairs: Mutex<BTreeSet<Pair>>,
     circuits: Mutex<BTreeSet<String>>,
+    roles: Mutex<BTreeSet<String>>,
 }
 
 impl Gauges {
@@ -65,32 +67,27 @@ impl Gauges {
                 gauge!(QUEUE_MESSAGES, &labels).set(messages as f64);
             }
             let labels = [("role", role), ("service", service)];
+            #[allow(clippy::cast_precision_loss)] // counts of rows
+            gauge!(PENDING_TASKS, &labels).set(sums.pending as f64);
             gauge!(QUEUE_OLDEST_SECONDS, &labels)
                 .set(Duration::from_millis(sums.oldest_ms).as_secs_f64());
         }
     }
 
     fn set_circuits(&self, circuits: &[Circuit]) {
-        for (key, open) in self.open(circuits) {
-            gauge!(CIRCUIT_OPEN_CURRENT, "key" => key).set(f64::from(open));
+        let open = circuits.iter().filter(|circuit| circuit.state != breaker::State::Closed);
+        for (key, open) in summed(&self.circuits, open.map(|circuit| (&*circuit.key, 1))) {
+            #[allow(clippy::cast_precision_loss)] // counts of rows
+            gauge!(CIRCUIT_OPEN_CURRENT, "key" => key).set(open as f64);
         }
     }
 
-    /// How many breakers of each key are not closed; tenants are added up.
-    fn open(&self, circuits: &[Circuit]) -> BTreeMap<String, u32> {
-        let mut keys = self.circuits.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut open: BTreeMap<String, u32> = keys.iter().map(|key| (key.clone(), 0)).collect();
-        for circuit in circuits.iter().filter(|c| c.state != breaker::State::Closed) {
-            let mut key = circuit.key.clone();
-            if !keys.contains(&key) {
-                if keys.len() >= KEYS_MAX {
-                    OTHER.clone_into(&mut key);
-                }
-                keys.insert(key.clone());
-            }
-            *open.entry(key).or_default() += 1;
+    fn set_workers(&self, online: &[(String, i64)]) {
+        let online = online.iter().map(|(role, workers)| (role.as_str(), *workers));
+        for (role, workers) in summed(&self.roles, online) {
+            #[allow(clippy::cast_precision_loss)] // counts of rows
+            gauge!(WORKERS_ONLINE, "role" => role).set(workers as f64);
         }
-        open
     }
 
     /// What each series is now, those with nothing in them included.
@@ -111,6 +108,10 @@ impl Gauges {
         for depth in &counts.depths {
             sums.entry(pair(&depth.role, &depth.service)).or_default().add(depth);
         }
+        for waiting in &counts.pending {
+            sums.entry(pair(&waiting.role, &waiting.service)).or_default().pending +=
+                waiting.pending;
+        }
         for parked in &counts.parked {
             sums.entry(pair(&parked.role, &parked.service)).or_default().park(parked);
         }
@@ -118,11 +119,28 @@ impl Gauges {
     }
 }
 
+/// The numbers of each name, those that had one before included; tenants are added up, and names too many.
+fn summed<'a>(
+    names: &Mutex<BTreeSet<String>>,
+    numbers: impl Iterator<Item = (&'a str, i64)>,
+) -> BTreeMap<String, i64> {
+    let mut names = names.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut sums: BTreeMap<String, i64> = names.iter().map(|name| (name.clone(), 0)).collect();
+    for (name, number) in numbers {
+        let full = !names.contains(name) && names.len() >= NAMES_MAX;
+        let name = if full { OTHER } else { name };
+        names.insert(name.to_owned());
+        *sums.entry(name.to_owned()).or_default() += number;
+    }
+    sums
+}
+
 /// What is read of the queue for the gauges.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     depths: Vec<Depth>,
     parked: Vec<Parked>,
+    pending: Vec<Pending>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -130,6 +148,7 @@ struct Sums {
     messages: [i64; STATUSES.len()],
     oldest_ms: u64,
     parked: [i64; REASONS.len()],
+    pending: i64,
 }
 
 impl Sums {
@@ -159,15 +178,24 @@ impl Sums {
 pub(crate) async fn render(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
     let count = async {
         let bus = &hub.state.bus;
-        let (counts, circuits) = tokio::join!(count(bus), circuits(bus));
+        let (counts, circuits, workers) = tokio::join!(count(bus), circuits(bus), workers(bus));
         if let Some(counts) = &counts {
             hub.gauges.set(counts);
         }
         if let Some(circuits) = circuits {
             hub.gauges.set_circuits(&circuits);
         }
+        if let Some(workers) = workers {
+            hub.gauges.set_workers(&workers);
+        }
     };
     hub.counted.get(AGE, count).await;
+    gauge!(HUB_READY).set(if health::missing(&hub).await.is_empty() { 1.0 } else { 0.0 });
+    if let Some(age) = hub.state.feed.age() {
+        gauge!(FEED_AGE_SECONDS).set(age.as_secs_f64());
+    }
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    process::measure();
     let text = (hub.state.metrics)();
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
@@ -175,7 +203,7 @@ pub(crate) async fn render(State(hub): State<Arc<Hub>>) -> impl IntoResponse {
 async fn count(bus: &Bus) -> Option<Counts> {
     let counting = async {
         let (depths, parked) = (bus.stats().await?, bus.parked().await?);
-        Ok::<_, Error>(Counts { depths, parked })
+        Ok::<_, Error>(Counts { depths, parked, pending: bus.pending("*").await? })
     };
     match tokio::time::timeout(TIMEOUT, counting).await {
         Ok(Ok(counts)) => Some(counts),
@@ -204,6 +232,20 @@ async fn circuits(bus: &Bus) -> Option<Vec<Circuit>> {
     }
 }
 
+async fn workers(bus: &Bus) -> Option<Vec<(String, i64)>> {
+    match tokio::time::timeout(TIMEOUT, bus.online()).await {
+        Ok(Ok(online)) => Some(online),
+        Ok(Err(error)) => {
+            tracing::warn!(error = %chain(&error), "Could not count the workers; their gauge is old");
+            None
+        }
+        Err(_) => {
+            tracing::warn!("Counting the workers took too long; their gauge is old");
+            None
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -227,8 +269,14 @@ mod tests {
         let counts = Counts {
             depths: vec![depth("a", Status::Queued, 3), depth("a", Status::Failed, 1)],
             parked: vec![parked("ordering", 5), parked("circuit:a.b", 1), parked("circuit:a.c", 1)],
+            pending: vec![Pending {
+                role: "r".to_owned(),
+                service: "a".to_owned(),
+                pending: 3,
+                oldest_ms: 1500,
+            }],
         };
-        let wanted = Sums { messages: [0, 3, 0, 1], oldest_ms: 1500, parked: [5, 2] };
+        let wanted = Sums { messages: [0, 3, 0, 1], oldest_ms: 1500, parked: [5, 2], pending: 3 };
         assert_eq!(gauges.sums(&counts)[&pair], wanted);
         assert_eq!(gauges.sums(&Counts::default())[&pair], Sums::default());
     }

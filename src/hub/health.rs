@@ -70,23 +70,28 @@ pub(crate) async fn alive() -> Json<Value> {
 
 /// Everything that is needed is up.
 pub(crate) async fn ready(State(hub): State<Arc<Hub>>) -> Result<Json<Value>, ApiError> {
+    let missing = missing(&hub).await;
+    if missing.is_empty() {
+        let components = hub.state.readiness.look().into_iter().map(|(name, _)| name);
+        let names: Vec<String> = std::iter::once("database".to_owned()).chain(components).collect();
+        return Ok(Json(json!({"ok": true, "ready": names})));
+    }
+    let names: Vec<&str> = missing.iter().map(|(name, _)| name.as_str()).collect();
+    let message = format!("not ready: {}", names.join(", "));
+    let missing: Vec<Value> =
+        missing.iter().map(|(name, why)| json!({"name": name, "why": why})).collect();
+    Err(ApiError::new(Code::Unavailable, message).with_detail("not_ready", missing))
+}
+
+/// What is needed and not up, and why.
+pub(crate) async fn missing(hub: &Hub) -> Vec<(String, String)> {
     let database = hub.schema.get(DATABASE_AGE, schema(&hub.state.bus)).await.err();
     let components = hub.state.readiness.look();
     let components = components.into_iter().map(|(name, why)| (name, why.map(str::to_owned)));
-    let all: Vec<_> =
-        std::iter::once(("database".to_owned(), database)).chain(components).collect();
-    let missing: Vec<Value> = all
-        .iter()
-        .filter_map(|(name, why)| why.as_ref().map(|why| json!({"name": name, "why": why})))
-        .collect();
-    if missing.is_empty() {
-        let names: Vec<&String> = all.iter().map(|(name, _)| name).collect();
-        return Ok(Json(json!({"ok": true, "ready": names})));
-    }
-    let names: Vec<&str> =
-        all.iter().filter(|(_, why)| why.is_some()).map(|(name, _)| name.as_str()).collect();
-    let message = format!("not ready: {}", names.join(", "));
-    Err(ApiError::new(Code::Unavailable, message).with_detail("not_ready", missing))
+    std::iter::once(("database".to_owned(), database))
+        .chain(components)
+        .filter_map(|(name, why)| Some((name, why?)))
+        .collect()
 }
 
 /// Whether the database answers, and has at least the schema that this program was built with. A newer

@@ -93,6 +93,12 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
         self.add("*", path, routing::any(handler))
     }
 
+    /// Answers what no route does.
+    #[must_use]
+    pub(crate) fn fallback<H: Handler<T, S>, T: 'static>(self, handler: H) -> Self {
+        Self { router: self.router.fallback(handler), ..self }
+    }
+
     fn add(mut self, method: &'static str, path: &'static str, handler: MethodRouter<S>) -> Self {
         self.list.push(Route { path, method });
         Self { router: self.router.route(path, handler), ..self }

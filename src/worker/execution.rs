@@ -9,6 +9,7 @@ use futures_util::FutureExt as _;
 use metrics::{counter, histogram};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use crate::breaker::{Id, Outcome};
 use crate::bus::{Bus, Settle};
@@ -103,8 +104,17 @@ impl Facts {
 }
 
 impl<H: Handler> Execution<H> {
-    /// Runs the handler to its end, if its breaker lets it.
+    /// Runs the handler to its end, if its breaker lets it. What is logged meanwhile names the message.
     pub(crate) async fn run(self) -> Ended {
+        let span = tracing::info_span!(
+            "attempt",
+            trace_id = %self.message.trace_id, message.id = %self.message.id,
+            claim.attempt = self.message.attempts
+        );
+        self.attempt().instrument(span).await
+    }
+
+    async fn attempt(self) -> Ended {
         if self.is_late() {
             self.begin_span(None);
             return self.not_tried(End::TooLate);

@@ -7,6 +7,7 @@ mod connections;
 mod dead_letters;
 mod health;
 mod messages;
+mod pending;
 mod principals;
 mod realtime;
 mod rest;

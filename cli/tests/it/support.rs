@@ -196,6 +196,10 @@ pub(crate) struct Running {
 }
 
 impl Running {
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, name: &str) {
         let args = [format!("-{name}"), self.child.id().to_string()];
         let status = Command::new("kill").args(args).status().expect("kill runs");
@@ -212,6 +216,17 @@ impl Running {
     pub(crate) fn stop(mut self) {
         self.signal("INT");
         assert_eq!(self.end(), Some(0), "{}", self.stderr.text());
+    }
+}
+
+impl Running {
+    /// Ends it as [`Running::stop`] does, and looks at all that it said.
+    #[track_caller]
+    pub(crate) fn stop_with(self, look: impl FnOnce(&str)) {
+        let said = self.stderr.clone();
+        self.stop();
+        said.wait("Stopped.");
+        look(&said.text());
     }
 }
 

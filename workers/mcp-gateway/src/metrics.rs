@@ -3,15 +3,19 @@
 
 use metrics::{Unit, counter, describe_counter, describe_histogram, histogram};
 
+use cogo::metrics::Values;
 use cogo::retry::ErrorClass;
 
-/// Tool calls that were tried, attempts counted one by one.
+/// Tools that get a label of their own, over the life of the process: a server may offer others each hour.
+static TOOLS: Values = Values::new(1000);
+
+/// Tool calls that were tried, attempts counted one by one, by `toolset` and `tool`.
 pub const CALLS: &str = "cogo_mcp_calls_total";
-/// Tool calls that gave no result, by class of failure.
+/// Tool calls that gave no result, by `toolset`, `tool` and `class` of failure.
 pub const FAILURES: &str = "cogo_mcp_fail_total";
-/// How long tool calls took, failed ones too, waiting included; in milliseconds.
+/// How long tool calls took, failed ones too, waiting included; in milliseconds, by `toolset` and `tool`.
 pub const LATENCY: &str = "cogo_mcp_latency_ms";
-/// Artifacts that could not be written.
+/// Artifacts that could not be written, by `toolset`.
 pub const ARTIFACT_FAILURES: &str = "cogo_mcp_artifact_fail_total";
 
 /// The label that holds the toolset.
@@ -32,7 +36,7 @@ pub fn describe() {
 }
 
 pub(crate) fn call(toolset: &str, tool: &str, latency_ms: u64, failure: Option<ErrorClass>) {
-    let labels = [(TOOLSET, toolset.to_owned()), (TOOL, tool.to_owned())];
+    let labels = [(TOOLSET, toolset.to_owned()), (TOOL, TOOLS.bounded(tool))];
     counter!(CALLS, &labels).increment(1);
     #[allow(clippy::cast_precision_loss)] // exact for 285,000 years
     histogram!(LATENCY, &labels).record(latency_ms as f64);

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Holds what operators get to parsers and schemas that others wrote. tests/ops/install.sh installs those.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+root=$here/../..
+tools=${CARGO_TARGET_DIR:-$root/target}/ops
+if [ ! -x "$tools/py/bin/python" ]; then
+    echo "ops: run tests/ops/install.sh first" >&2
+    exit 1
+fi
+python=$tools/py/bin/python
+"$python" "$here/promql.py"
+"$python" "$here/k8s.py"
+"$python" "$here/deny.py"
+node "$here/workflows.mjs" "$tools/node" "$root/.github/workflows"
+"$tools/py/bin/zizmor" --offline --no-progress --quiet "$root/.github/workflows"
