@@ -63,6 +63,7 @@ pub mod maintenance;
 mod messages;
 mod options;
 mod origins;
+mod policies;
 mod principal;
 pub mod realtime;
 mod rest;
@@ -95,6 +96,7 @@ pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
 pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
+pub use policies::{Policies, Policy, UnknownWho, Verb, Who};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
 pub use serve::serve;
@@ -105,6 +107,7 @@ use crate::bus::{Bus, Feed};
 use crate::identity;
 use cached::Cached;
 use gauges::Gauges;
+use guard::Guard;
 use host::Hosts;
 use origins::Origins;
 use realtime::Realtime;
@@ -123,6 +126,8 @@ pub struct State {
     pub readiness: Readiness,
     /// How it is configured; validated by the caller.
     pub options: Options,
+    /// Who may call which route; validated by the caller.
+    pub policies: Policies,
     /// Who may write.
     pub token: AdminToken,
     /// What signs the keys of remote callers.
@@ -221,14 +226,27 @@ impl Hub {
     }
 }
 
-/// Everything that the hub answers: its own routes, `role_routes` and `open_routes`. The rules for hosts,
-/// limits and errors hold for all. The admin token stands before the first two; for remote callers (`/rest/v1`,
-/// `/realtime/v1`) a key stands in its place. `open_routes` lie at or below `/mcp` and ask [`Principals`] who
-/// calls; nobody else does, so each of them must. No time limit holds there.
+/// Everything that the hub answers: its own routes, `role_routes` and `open_routes`. The rules for hosts, rates,
+/// limits and errors hold for all, and so does [`State::policies`], which says who may call what; a route that it
+/// does not name answers nobody. For remote callers (`/rest/v1`, `/realtime/v1`) a key says who calls. `open_routes`
+/// lie at or below `/mcp` and ask [`Principals`] who calls; nobody else does, so each of them must. No time limit
+/// holds there.
 ///
 /// # Panics
 /// When a role's route is one of the hub's own.
 pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::Router {
+    assemble(state, role_routes, open_routes).0
+}
+
+/// As [`router`], with the routes that it answers.
+///
+/// # Panics
+/// As there.
+pub fn assemble(
+    state: State,
+    role_routes: Routes,
+    open_routes: Routes,
+) -> (axum::Router, Vec<Route>) {
     let limits = state.options.body_limits();
     let hub = Arc::new(Hub::new(state));
     let admit_origins = |told: origins::Told| {
@@ -248,7 +266,7 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.artifact))
         .layer(admit_origins(origins::OPEN));
-    Routes::new()
+    let routes = Routes::new()
         .get("/healthz", health::alive)
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)
@@ -269,10 +287,14 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(RequestBodyLimitLayer::new(limits.own))
         .merge(remote)
         .merge(open)
-        .merge(blobs)
+        .merge(blobs);
+    let list = routes.list().to_vec();
+    let guard = Arc::new(Guard::new(Arc::clone(&hub), &list));
+    let router = routes
         .into_router()
-        .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
-        .layer(from_fn_with_state(hub, guard::admit))
+        .layer(from_fn_with_state(hub, guard::limit_time))
+        .layer(from_fn_with_state(guard, guard::admit))
         .layer(CatchPanicLayer::custom(error::of_panic))
-        .layer(from_fn(move |request, next| shape::shape(limits, request, next)))
+        .layer(from_fn(move |request, next| shape::shape(limits, request, next)));
+    (router, list)
 }

@@ -65,6 +65,7 @@ struct Plan {
     policies: Policies,
     reload: Reload,
     hub: hub::Options,
+    route_policies: hub::Policies,
     bus_limits: Live<cogo::bus::Limits>,
     /// Without a file those that another hub set are left alone.
     sets_limits: bool,
@@ -87,6 +88,7 @@ impl Plan {
             policies,
             reload,
             hub: source.load()?,
+            route_policies: source.load()?,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
             mcp,
@@ -252,6 +254,7 @@ async fn run(
         feed,
         readiness,
         options: plan.hub.clone(),
+        policies: plan.route_policies.clone(),
         token: secrets.token,
         keys: secrets.keys,
         callers: parts.callers,

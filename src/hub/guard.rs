@@ -3,40 +3,99 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::error::Code;
+use crate::hub::Hub;
+use crate::hub::auth::{Gate, Pass, Shown};
 use crate::hub::error::ApiError;
 use crate::hub::extract::BodyLimit;
-use crate::hub::{Hub, auth};
+use crate::hub::policies::{Decision, FILE, Table, Who};
+use crate::hub::principal::Principals;
+use crate::hub::routes::Route;
 
 /// The largest sum of all headers; as much as common proxies pass on.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
+/// What is asked before every request.
+pub(crate) struct Guard {
+    hub: Arc<Hub>,
+    policies: Table,
+    principals: Principals,
+}
+
+impl Guard {
+    pub(crate) fn new(hub: Arc<Hub>, routes: &[Route]) -> Self {
+        let policies = Table::new(hub.state.policies.clone(), routes);
+        Self { principals: hub.state.principals(), policies, hub }
+    }
+}
+
 pub(crate) async fn admit(
-    State(hub): State<Arc<Hub>>,
+    State(guard): State<Arc<Guard>>,
     mut request: Request,
     next: Next,
 ) -> Response {
+    let hub = &guard.hub;
     let limit = hub.state.options.body_limits().of(request.uri().path());
     request.extensions_mut().insert(BodyLimit(limit));
     let headers = request.headers();
-    let admitted =
-        check_size(headers).and_then(|()| hub.hosts.check(request.uri(), headers)).and_then(|()| {
-            let path = request.uri().path();
-            // There a key says who calls, and the database what they may.
-            if is_remote(path) || is_open(path) {
-                return Ok(());
-            }
-            auth::check(&hub.state.token, hub.open_reads, request.method(), path, headers)
-        });
+    let admitted = check_size(headers)
+        .and_then(|()| hub.hosts.check(request.uri(), headers))
+        .and_then(|()| guard.authorize(&request));
     match admitted {
-        Ok(()) => next.run(request).await,
+        Ok(_) => next.run(request).await,
         Err(error) => error.into_response(),
     }
+}
+
+impl Guard {
+    /// Lets a request pass by the policy of its route, before anything of its body is read.
+    fn authorize(&self, request: &Request) -> Result<Pass, ApiError> {
+        let (method, path, headers) = (request.method(), request.uri().path(), request.headers());
+        let shown = Shown::of(&self.hub.state.token, headers);
+        let reads = matches!(*method, Method::GET | Method::HEAD);
+        let by_key = is_remote(path) || is_open(path);
+        if by_key && is_preflight(request) {
+            return Ok(Pass::Anybody); // it shows nothing, by its nature
+        }
+        let matched = request.extensions().get::<MatchedPath>();
+        let who = match self.policies.decide(matched.map(MatchedPath::as_str), method) {
+            // There a key says who calls, and the database what they may.
+            Decision::Who(Who::Token) | Decision::NoRoute if by_key => return Ok(Pass::Anybody),
+            Decision::Who(who)
+                if reads || by_key || !self.hub.state.options.require_admin_for_non_get =>
+            {
+                who
+            }
+            Decision::Who(_) => Who::Admin,
+            // What there is must not be found out by who may not see it.
+            Decision::NoRoute if reads => Who::Reader,
+            Decision::NoRoute => Who::Admin,
+            Decision::NoPolicy => {
+                let pattern = matched.map_or(path, MatchedPath::as_str);
+                let message = format!(
+                    "{FILE} has no entry for {method} {pattern}, so that nobody may call it: add \
+                     {{\"methods\": [\"{method}\"], \"path\": \"{pattern}\", \"who\": …}} and restart the hub"
+                );
+                return Err(ApiError::new(Code::Forbidden, message));
+            }
+        };
+        let gate = Gate {
+            keys: &self.hub.state.keys,
+            principals: &self.principals,
+            open_reads: self.hub.open_reads,
+        };
+        gate.check(who, shown, headers)
+    }
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Whether a path is one of Supabase's protocols, which remote workers and other clients speak: they carry

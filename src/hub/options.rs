@@ -39,6 +39,9 @@ pub struct Options {
     pub mcp: Mcp,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
+    /// Whether everything but reads needs the admin token, whatever route_policies.json says, but for `/rest/v1`,
+    /// `/realtime/v1` and `/mcp`, which keys are for. The variable REQUIRE_ADMIN_FOR_NON_GET says the same.
+    pub require_admin_for_non_get: bool,
 }
 
 /// How `/mcp` is served.
@@ -149,6 +152,7 @@ impl Default for Options {
             realtime: realtime::Options::default(),
             mcp: Mcp::default(),
             open_reads: None,
+            require_admin_for_non_get: true,
         }
     }
 }

@@ -48,7 +48,9 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     let worker: Worker = source.load().expect("a good worker.json");
     let hub_options: hub::Options = source.load().expect("a good hub.json");
     let limits: Limits = source.load().expect("a good limits.json");
+    let routes: hub::Policies = source.load().expect("a good route_policies.json");
     let schemas = [
+        (hub::Policies::NAME, routes.schema.clone()),
         (Limits::NAME, limits.schema.clone()),
         (Policies::NAME, policies.schema.clone()),
         (breaker::Policies::NAME, breakers.schema.clone()),
@@ -61,6 +63,7 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     assert_eq!(Worker { schema: None, ..worker }, Worker::default(), "shown as they are built in");
     assert_eq!(hub::Options { schema: None, ..hub_options }, hub::Options::default());
     assert_eq!(Limits { schema: None, ..limits }, Limits::default());
+    assert_eq!(hub::Policies { schema: None, ..routes }, hub::Policies::default());
     let browser = policies.resolve("mcp.call.browser.get_title.0");
     assert_eq!((browser.max_attempts, browser.timeout_ms), (4, 120_000));
     assert_eq!(breakers.resolve("other"), breaker::Policy::default(), "shown as it is built in");

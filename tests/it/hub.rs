@@ -23,7 +23,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
 use cogo::db;
 use cogo::hub::realtime::Realtime;
-use cogo::hub::{self, AdminToken, Options, Principals, Readiness};
+use cogo::hub::{self, AdminToken, Options, Policies, Policy, Principals, Readiness, Who};
 use cogo::identity::Keys;
 use cogo::message::{MessageId, NewMessage, Topic};
 use cogo::shutdown::{Shutdown, Tasks};
@@ -86,6 +86,8 @@ struct Setup {
     routes: hub::Routes,
     /// The routes that find out themselves who calls.
     open_routes: fn(Principals) -> hub::Routes,
+    /// Without any, the shipped ones and what a test's own routes need.
+    policies: Option<Policies>,
 }
 
 impl Default for Setup {
@@ -96,8 +98,26 @@ impl Default for Setup {
             listen,
             routes: hub::Routes::new(),
             open_routes: |_| hub::Routes::new(),
+            policies: None,
         }
     }
+}
+
+/// The shipped policies, and such for the routes that they do not name.
+fn with(routes: &hub::Routes, open: &hub::Routes) -> Policies {
+    let mut policies = Policies::default();
+    let all: Vec<hub::Route> = routes.list().iter().chain(open.list()).copied().collect();
+    for route in policies.uncovered(&all) {
+        let who = match route.method {
+            _ if open.list().contains(&route) => Who::Token,
+            "GET" => Who::Reader,
+            _ => Who::Admin,
+        };
+        let verb = serde_json::from_value(json!(route.method)).expect("a method");
+        let path = route.path.to_owned();
+        policies.routes.insert(0, Policy { methods: vec![verb], path, who });
+    }
+    policies
 }
 
 impl TestHub {
@@ -146,6 +166,7 @@ impl TestHub {
             feed,
             readiness: readiness.clone(),
             options: setup.options,
+            policies: hub::Policies::default(),
             token: AdminToken::new(TOKEN)?,
             keys,
             callers,
@@ -156,6 +177,8 @@ impl TestHub {
         };
         let principals = state.principals();
         let open = (setup.open_routes)(principals.clone());
+        let policies = setup.policies.unwrap_or_else(|| with(&setup.routes, &open));
+        let state = hub::State { policies, ..state };
         let router = hub::router(state, setup.routes, open);
         Ok(Self { router, bus, readiness, shutdown, tasks, artifacts, db, principals })
     }

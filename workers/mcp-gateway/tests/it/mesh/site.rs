@@ -93,6 +93,7 @@ impl Site {
             bus: bus.clone(),
             feed: feed.clone(),
             readiness: Readiness::new(),
+            policies: hub::Policies::default(),
             options: options.clone(),
             token: AdminToken::new(TOKEN).expect("a token"),
             keys: keys.clone(),
