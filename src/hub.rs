@@ -14,6 +14,13 @@
 //! | `max_waiters` | 1000 | how many may wait at once |
 //! | `request_timeout_s` | 30 | how long any other request may take |
 //! | `open_reads` | on loopback | whether reading needs no token |
+//! | `require_admin_for_non_get` | true | whether all but reads needs the admin token, whatever the policies say |
+//! | `api_origins` | `[]` | pages on the web that may call everything else |
+//! | `tls_terminated` | false | whether all clients come through TLS that a proxy ends |
+//! | `rate_limit.per_address` | 1000/s, 4000 at once | requests of one address |
+//! | `rate_limit.per_key` | 2000/s, 8000 at once | requests with one key |
+//! | `rate_limit.trusted_proxies` | `[]` | proxies that are believed for whom they speak |
+//! | `max_connections_per_address` | 500 | connections of one address |
 //! | `allowed_origins` | `[]` | pages on the web that may call `/rest/v1`, `/realtime/v1` and `/mcp` |
 //! | `rest.max_body_bytes` | 16 MiB | the largest request body there |
 //! | `rest.max_answer_bytes` | 32 MiB | the largest answer there |
@@ -44,31 +51,40 @@
 //! Every answer that is an error has one shape ([`ApiError`]), whoever gives it: this module, a role's
 //! routes, the router or a panic; but below `/rest/v1` and `/realtime/v1` it has PostgREST's.
 
+mod arrival;
 mod artifacts;
+mod audit;
 mod auth;
 mod bind;
 mod blobs;
 mod cached;
 mod caller;
 mod circuits;
+mod client;
+mod connections;
 mod dead_letters;
 mod error;
 mod extract;
+mod failures;
 mod gauges;
 mod guard;
+mod headers;
 mod health;
 mod host;
 mod limits;
 pub mod maintenance;
 mod messages;
+mod network;
 mod options;
 mod origins;
 mod policies;
 mod principal;
+mod rates;
 pub mod realtime;
 mod rest;
 mod routes;
 mod serve;
+mod session;
 mod shape;
 mod shares;
 mod stall;
@@ -91,21 +107,23 @@ use tower_http::limit::RequestBodyLimitLayer;
 pub use auth::{AdminToken, InvalidToken};
 pub use bind::{BindError, bind};
 pub use caller::check as check_callers;
+pub use connections::Connections;
 pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
-pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
+pub use options::{InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention};
 pub use policies::{Policies, Policy, UnknownWho, Verb, Who};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
-pub use serve::serve;
+pub use serve::{serve, serve_within};
 pub use wait::parse as parse_wait;
 
 use crate::artifact;
 use crate::bus::{Bus, Feed};
 use crate::identity;
 use cached::Cached;
+use client::Clients;
 use gauges::Gauges;
 use guard::Guard;
 use host::Hosts;
@@ -151,6 +169,12 @@ impl State {
     #[must_use]
     pub fn principals(&self) -> Principals {
         Principals::new(self.token.clone(), self.keys.clone(), self.bus.clone(), self.database())
+    }
+
+    /// The connections that one address may hold, for [`serve_within`].
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        Connections::new(&self.options)
     }
 
     /// The store of artifacts, below [`State::artifacts_dir`].
@@ -248,6 +272,7 @@ pub fn assemble(
     open_routes: Routes,
 ) -> (axum::Router, Vec<Route>) {
     let limits = state.options.body_limits();
+    let clients = Arc::new(Clients::new(&state.options));
     let hub = Arc::new(Hub::new(state));
     let admit_origins = |told: origins::Told| {
         let origins = hub.origins.clone();
@@ -270,6 +295,7 @@ pub fn assemble(
         .get("/healthz", health::alive)
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)
+        .get("/api/session", session::session)
         .get("/api/status", status::status)
         .get("/api/messages/{id}", messages::message)
         .get("/api/traces/{trace_id}", messages::trace)
@@ -293,8 +319,12 @@ pub fn assemble(
     let router = routes
         .into_router()
         .layer(from_fn_with_state(hub, guard::limit_time))
+        // Before it is in the audit log what became of an admin's action.
+        .layer(CatchPanicLayer::custom(error::of_panic))
         .layer(from_fn_with_state(guard, guard::admit))
         .layer(CatchPanicLayer::custom(error::of_panic))
-        .layer(from_fn(move |request, next| shape::shape(limits, request, next)));
+        .layer(from_fn(move |request, next| {
+            shape::shape((limits, Arc::clone(&clients)), request, next)
+        }));
     (router, list)
 }

@@ -283,6 +283,7 @@ async fn run(
         .routes(parts.hub_bus, retry, Some(catalogue.clone()))
         .merge(calls)
         .merge(api::catalogue_routes(catalogue, state.principals()));
+    let connections = state.connections();
     let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
@@ -290,7 +291,7 @@ async fn run(
     let greeting = greet(&url, &secrets.token_lies, &plan.artifacts_dir, &gateway, ready);
     let hub = async {
         serving.send_replace(true);
-        hub::serve(listener, router, &shutdown).await.context("serving")
+        hub::serve_within(listener, router, connections, &shutdown).await.context("serving")
     };
     let working = async {
         match &worker {

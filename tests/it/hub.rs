@@ -5,6 +5,7 @@ mod boundary;
 mod circuits;
 mod connections;
 mod dead_letters;
+mod guard;
 mod health;
 mod messages;
 mod principals;
@@ -49,6 +50,9 @@ struct TestHub {
     artifacts: tempfile::TempDir,
     db: Option<TestDb>,
     principals: Principals,
+    /// What it answers.
+    routes: Vec<hub::Route>,
+    connections: hub::Connections,
 }
 
 /// An answer, read to its end.
@@ -179,8 +183,20 @@ impl TestHub {
         let open = (setup.open_routes)(principals.clone());
         let policies = setup.policies.unwrap_or_else(|| with(&setup.routes, &open));
         let state = hub::State { policies, ..state };
-        let router = hub::router(state, setup.routes, open);
-        Ok(Self { router, bus, readiness, shutdown, tasks, artifacts, db, principals })
+        let connections = state.connections();
+        let (router, routes) = hub::assemble(state, setup.routes, open);
+        Ok(Self {
+            routes,
+            connections,
+            router,
+            bus,
+            readiness,
+            shutdown,
+            tasks,
+            artifacts,
+            db,
+            principals,
+        })
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Answer> {
@@ -219,9 +235,10 @@ impl TestHub {
         Ok(self.bus.claim(&request).await?)
     }
 
-    /// How many rows there are in the table and in the log.
+    /// How many rows there are in the table and in the log, but for what tells what admins asked for.
     async fn written(&self) -> Result<(i64, i64)> {
-        let sql = "select (select count(*) from agent_messages), (select count(*) from bus_events)";
+        let sql = "select (select count(*) from agent_messages), (select count(*) from bus_events \
+            where event_type <> 'admin_action')";
         Ok(sqlx::query_as(sql).fetch_one(self.bus.pool().expect("a database")).await?)
     }
 }
