@@ -9,7 +9,8 @@
 //! | `circuit_breaker.json` | [`breaker::Policies`]: when a sick target is left alone | none, likewise |
 //! | `worker.json` | [`Worker`]: how workers run | `COGO_WORKER_<FIELD>`, such as `COGO_WORKER_CONCURRENCY` |
 //! | `limits.json` | [`Limits`]: how much may wait, and the tenants' shares | none: its keys are not fixed |
-//! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S` |
+//! | `hub.json` | `hub::Options` (feature `hub`) | `COGO_HUB_<FIELD>`, such as `COGO_HUB_WAIT_MAX_S`; `REQUIRE_ADMIN_FOR_NON_GET` |
+//! | `route_policies.json` | `hub::Policies` (feature `hub`): who may call which route | none: it is a list |
 //!
 //! [`Reload`] reads files again while the process runs.
 //!
@@ -45,6 +46,8 @@ pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
     const NAME: &'static str;
     /// What the environment variables that override fields begin with, if any do.
     const VARIABLES: Option<&'static str>;
+    /// Variables of other names, and the fields that they set.
+    const OTHER_VARIABLES: &'static [(&'static str, &'static str)] = &[];
 
     /// Checks what the types cannot.
     ///
@@ -64,9 +67,21 @@ impl From<hub::InvalidOptions> for Invalid {
 impl File for hub::Options {
     const NAME: &'static str = "hub.json";
     const VARIABLES: Option<&'static str> = Some("COGO_HUB_");
+    const OTHER_VARIABLES: &'static [(&'static str, &'static str)] =
+        &[("REQUIRE_ADMIN_FOR_NON_GET", "require_admin_for_non_get")];
 
     fn validate(&self) -> Result<(), Invalid> {
         Ok(Self::validate(self)?)
+    }
+}
+
+#[cfg(feature = "hub")]
+impl File for hub::Policies {
+    const NAME: &'static str = "route_policies.json";
+    const VARIABLES: Option<&'static str> = None;
+
+    fn validate(&self) -> Result<(), Invalid> {
+        Self::validate(self)
     }
 }
 
@@ -200,8 +215,9 @@ impl Source {
         dir: Option<PathBuf>,
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
-        let mut variables: Vec<_> =
-            variables.into_iter().filter(|(name, _)| name.starts_with("COGO_")).collect();
+        // No value of another variable is kept: some are other programs' secrets.
+        let ours = |name: &str| name.starts_with("COGO_") || name == "REQUIRE_ADMIN_FOR_NON_GET";
+        let mut variables: Vec<_> = variables.into_iter().filter(|(name, _)| ours(name)).collect();
         variables.sort(); // so that of several errors always the same one is told
         Self { dir, variables }
     }
@@ -255,9 +271,9 @@ impl Source {
             None => T::default(),
         };
         for (name, value) in &self.variables {
-            let Some(field) = T::VARIABLES.and_then(|prefix| name.strip_prefix(prefix)) else {
-                continue;
-            };
+            let ours = T::VARIABLES.and_then(|prefix| name.strip_prefix(prefix));
+            let other = T::OTHER_VARIABLES.iter().find(|(other, _)| other == name);
+            let Some(field) = ours.or(other.map(|(_, field)| *field)) else { continue };
             loaded = overlay(&loaded, name, &field.to_lowercase(), value)?;
         }
         Ok(loaded)
@@ -392,6 +408,8 @@ pub fn schemas() -> Vec<(String, Schema)> {
         schema::<Limits>(),
         #[cfg(feature = "hub")]
         schema::<hub::Options>(),
+        #[cfg(feature = "hub")]
+        schema::<hub::Policies>(),
     ]
 }
 

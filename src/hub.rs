@@ -14,6 +14,13 @@
 //! | `max_waiters` | 1000 | how many may wait at once |
 //! | `request_timeout_s` | 30 | how long any other request may take |
 //! | `open_reads` | on loopback | whether reading needs no token |
+//! | `require_admin_for_non_get` | true | whether all but reads needs the admin token, whatever the policies say |
+//! | `api_origins` | `[]` | pages on the web that may call everything else |
+//! | `tls_terminated` | false | whether all clients come through TLS that a proxy ends |
+//! | `rate_limit.per_address` | 1000/s, 4000 at once | requests of one address |
+//! | `rate_limit.per_key` | 2000/s, 8000 at once | requests with one key |
+//! | `rate_limit.trusted_proxies` | `[]` | proxies that are believed for whom they speak |
+//! | `max_connections_per_address` | 500 | connections of one address |
 //! | `allowed_origins` | `[]` | pages on the web that may call `/rest/v1`, `/realtime/v1` and `/mcp` |
 //! | `rest.max_body_bytes` | 16 MiB | the largest request body there |
 //! | `rest.max_answer_bytes` | 32 MiB | the largest answer there |
@@ -44,33 +51,43 @@
 //! Every answer that is an error has one shape ([`ApiError`]), whoever gives it: this module, a role's
 //! routes, the router or a panic; but below `/rest/v1` and `/realtime/v1` it has PostgREST's.
 
+mod arrival;
 mod artifacts;
+mod audit;
 mod auth;
 mod bind;
 mod blobs;
 mod cached;
 mod caller;
 mod circuits;
+mod client;
+mod connections;
 mod dead_letters;
 mod error;
 mod extract;
+mod failures;
 mod gauges;
 mod guard;
+mod headers;
 mod health;
 mod host;
 mod limits;
 pub mod maintenance;
 mod messages;
 mod minimal;
+mod network;
 mod options;
 mod origins;
 mod pending;
+mod policies;
 mod principal;
 mod process;
+mod rates;
 pub mod realtime;
 mod rest;
 mod routes;
 mod serve;
+mod session;
 mod shape;
 mod shares;
 mod stall;
@@ -93,22 +110,26 @@ use tower_http::limit::RequestBodyLimitLayer;
 pub use auth::{AdminToken, InvalidToken};
 pub use bind::{BindError, bind};
 pub use caller::check as check_callers;
+pub use connections::Connections;
 pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
 pub use minimal::minimal_router;
-pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
+pub use options::{InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention};
+pub use policies::{Policies, Policy, UnknownWho, Verb, Who};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
-pub use serve::serve;
+pub use serve::{serve, serve_within};
 pub use wait::parse as parse_wait;
 
 use crate::artifact;
 use crate::bus::{Bus, Feed, Pending};
 use crate::identity;
 use cached::Cached;
+use client::Clients;
 use gauges::Gauges;
+use guard::Guard;
 use host::Hosts;
 use origins::Origins;
 use realtime::Realtime;
@@ -127,6 +148,8 @@ pub struct State {
     pub readiness: Readiness,
     /// How it is configured; validated by the caller.
     pub options: Options,
+    /// Who may call which route; validated by the caller.
+    pub policies: Policies,
     /// Who may write.
     pub token: AdminToken,
     /// What signs the keys of remote callers.
@@ -150,6 +173,12 @@ impl State {
     #[must_use]
     pub fn principals(&self) -> Principals {
         Principals::new(self.token.clone(), self.keys.clone(), self.bus.clone(), self.database())
+    }
+
+    /// The connections that one address may hold, for [`serve_within`].
+    #[must_use]
+    pub fn connections(&self) -> Connections {
+        Connections::new(&self.options)
     }
 
     /// The store of artifacts, below [`State::artifacts_dir`].
@@ -228,14 +257,27 @@ impl Hub {
     }
 }
 
-/// Everything that the hub answers: its own routes, `role_routes` and `open_routes`. The rules for hosts,
-/// limits and errors hold for all. The admin token stands before the first two; for remote callers (`/rest/v1`,
-/// `/realtime/v1`) a key stands in its place. `open_routes` lie at or below `/mcp` and ask [`Principals`] who
-/// calls; nobody else does, so each of them must. No time limit holds there.
+/// Everything that the hub answers: its own routes, `role_routes` and `open_routes`. The rules for hosts, rates,
+/// limits and errors hold for all, and so does [`State::policies`], which says who may call what; a route that it
+/// does not name answers nobody. For remote callers (`/rest/v1`, `/realtime/v1`) a key says who calls. `open_routes`
+/// lie at or below `/mcp` and ask [`Principals`] who calls; nobody else does, so each of them must. No time limit
+/// holds there.
 ///
 /// # Panics
 /// When a role's route is one of the hub's own.
 pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::Router {
+    assemble(state, role_routes, open_routes).0
+}
+
+/// As [`router`], with the routes that it answers.
+///
+/// # Panics
+/// As there.
+pub fn assemble(
+    state: State,
+    role_routes: Routes,
+    open_routes: Routes,
+) -> (axum::Router, Vec<Route>) {
     let limits = state.options.body_limits();
     let hub = Arc::new(Hub::new(state));
     let admit_origins = |told: origins::Told| {
@@ -260,6 +302,7 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)
         .get("/api/pending-tasks", pending::pending_tasks)
+        .get("/api/session", session::session)
         .get("/api/status", status::status)
         .get("/api/messages/{id}", messages::message)
         .get("/api/traces/{trace_id}", messages::trace)
@@ -278,15 +321,22 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .merge(remote)
         .merge(open)
         .merge(blobs);
-    dress(routes, hub, limits)
+    let list = routes.list().to_vec();
+    (dress(routes, hub, limits), list)
 }
 
-/// Puts around all routes what holds for each: hosts and tokens, time, panics, and the shape of answers.
+/// Puts around all routes what holds for each: hosts, rates and policies, time, panics, and the shape of answers.
 fn dress(routes: Routes, hub: Arc<Hub>, limits: options::BodyLimits) -> axum::Router {
+    let clients = Arc::new(Clients::new(&hub.state.options));
+    let guard = Arc::new(Guard::new(Arc::clone(&hub), routes.list()));
     routes
         .into_router()
-        .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
-        .layer(from_fn_with_state(hub, guard::admit))
+        .layer(from_fn_with_state(hub, guard::limit_time))
+        // Before it is in the audit log what became of an admin's action.
         .layer(CatchPanicLayer::custom(error::of_panic))
-        .layer(from_fn(move |request, next| shape::shape(limits, request, next)))
+        .layer(from_fn_with_state(guard, guard::admit))
+        .layer(CatchPanicLayer::custom(error::of_panic))
+        .layer(from_fn(move |request, next| {
+            shape::shape((limits, Arc::clone(&clients)), request, next)
+        }))
 }

@@ -56,6 +56,8 @@ pub const CONFIG_RELOADS_TOTAL: &str = "cogo_config_reloads_total";
 /// Spans by `outcome`: exported, dropped (too many waited), failed (the collector did not take them).
 pub const TRACE_SPANS_TOTAL: &str = "cogo_trace_spans_total";
 
+/// What the hub refused before its handlers, by `why` (credentials, policy, rate, guessing, connections).
+pub const HUB_REFUSED_TOTAL: &str = "cogo_hub_refused_total";
 /// Requests of remote callers that were answered, by `route` (function, table) and `status`.
 pub const REST_REQUESTS_TOTAL: &str = "cogo_rest_requests_total";
 /// How long they took, by `route`.
@@ -108,6 +110,7 @@ pub fn describe() {
         "From the handler's end to the settle's commit"
     );
     describe_histogram!(HANDLER_LATENCY_MS, Unit::Milliseconds, "How long handlers ran");
+    describe_counter!(HUB_REFUSED_TOTAL, "What the hub refused before its handlers, and why");
     describe_counter!(REST_REQUESTS_TOTAL, "Requests of remote callers that were answered");
     describe_histogram!(
         REST_LATENCY_MS,

@@ -71,6 +71,7 @@ impl Config {
             check::<breaker::Policies>(&source),
             check::<cogo::config::Worker>(&source),
             check::<cogo::hub::Options>(&source),
+            check::<cogo::hub::Policies>(&source),
             check::<cogo::bus::Limits>(&source),
             check_mcp(global, &source),
         ];

@@ -65,6 +65,7 @@ struct Plan {
     policies: Policies,
     reload: Reload,
     hub: hub::Options,
+    route_policies: hub::Policies,
     bus_limits: Live<cogo::bus::Limits>,
     /// Without a file those that another hub set are left alone.
     sets_limits: bool,
@@ -87,6 +88,7 @@ impl Plan {
             policies,
             reload,
             hub: source.load()?,
+            route_policies: source.load()?,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
             mcp,
@@ -252,6 +254,7 @@ async fn run(
         feed,
         readiness,
         options: plan.hub.clone(),
+        policies: plan.route_policies.clone(),
         token: secrets.token,
         keys: secrets.keys,
         callers: parts.callers,
@@ -280,6 +283,7 @@ async fn run(
         .routes(parts.hub_bus, retry, Some(catalogue.clone()))
         .merge(calls)
         .merge(api::catalogue_routes(catalogue, state.principals()));
+    let connections = state.connections();
     let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 
@@ -287,7 +291,7 @@ async fn run(
     let greeting = greet(&url, &secrets.token_lies, &plan.artifacts_dir, &gateway, ready);
     let hub = async {
         serving.send_replace(true);
-        hub::serve(listener, router, &shutdown).await.context("serving")
+        hub::serve_within(listener, router, connections, &shutdown).await.context("serving")
     };
     let working = async {
         match &worker {

@@ -2,21 +2,24 @@
 
 use std::fmt;
 
-use axum::http::{HeaderMap, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderValue, header};
 use rand::RngExt as _;
+use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
 
 use crate::error::Code;
 use crate::hub::error::ApiError;
+use crate::hub::policies::Who;
+use crate::hub::principal::Principals;
+use crate::identity::{Keys, Role};
 
 /// The header that carries the token.
 pub(crate) const HEADER: &str = "x-admin-token";
-/// What answers without a token wherever the hub listens: for load balancers and monitoring.
-const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 
-/// The secret that every writing call carries. Never printed; compared in constant time.
+/// The secret that every writing call carries. Never printed; compared in constant time; wiped from memory when the
+/// last of it is dropped.
 #[derive(Clone)]
-pub struct AdminToken(String);
+pub struct AdminToken(SecretString);
 
 /// A token that cannot be one; the token itself is not told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +35,7 @@ impl AdminToken {
         let token = token.into();
         let fits =
             (16..=512).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let token = SecretString::from(token); // wiped also where it is refused
         if fits { Ok(Self(token)) } else { Err(InvalidToken) }
     }
 
@@ -39,17 +43,17 @@ impl AdminToken {
     #[must_use]
     pub fn generate() -> Self {
         let bits: [u8; 32] = rand::rng().random();
-        Self(bits.iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(bits.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into())
     }
 
     /// The token in clear, to be stored or sent; never to be logged.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose_secret()
     }
 
     pub(crate) fn is(&self, given: &[u8]) -> bool {
-        self.0.as_bytes().ct_eq(given).into()
+        self.expose().as_bytes().ct_eq(given).into()
     }
 
     /// Whether `headers` carry the token, and it alone.
@@ -80,27 +84,120 @@ pub(crate) fn bearer(value: &HeaderValue) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
-/// Lets a request pass, or says how it could. Deny by default: a new route needs the token for whatever
-/// is not a read, and for reads as well where reads are not open.
-pub(crate) fn check(
-    token: &AdminToken,
-    open_reads: bool,
-    method: &Method,
-    path: &str,
-    headers: &HeaderMap,
-) -> Result<(), ApiError> {
-    let reads = method == Method::GET || method == Method::HEAD;
-    if reads && (open_reads || OPEN.contains(&path)) || token.is_in(headers) {
-        return Ok(());
+/// What a request shows to be let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// Nothing.
+    Nothing,
+    /// The admin token.
+    Admin,
+    /// A bearer that has the form of a key; whether it is one is not known.
+    Key,
+    /// What is neither.
+    Wrong,
+}
+
+impl Shown {
+    pub(crate) fn of(token: &AdminToken, headers: &HeaderMap) -> Self {
+        if token.is_in(headers) {
+            return Self::Admin;
+        }
+        let bearer = one(headers, header::AUTHORIZATION.as_str()).and_then(bearer);
+        match (headers.contains_key(HEADER), headers.contains_key(header::AUTHORIZATION)) {
+            (false, false) => Self::Nothing,
+            // A key is signed: there is nothing to guess. But for an admin token that looks like one.
+            (false, true)
+                if bearer.is_some_and(looks_like_a_key)
+                    && !looks_like_a_key(token.expose().as_bytes()) =>
+            {
+                Self::Key
+            }
+            _ => Self::Wrong,
+        }
     }
-    let given = headers.contains_key(HEADER) || headers.contains_key(header::AUTHORIZATION);
-    let what = if given { "this is not the admin token" } else { "this needs the admin token" };
+}
+
+/// Whether a bearer has the three parts of a JWT.
+fn looks_like_a_key(bearer: &[u8]) -> bool {
+    let mut parts = bearer.split(|byte| *byte == b'.');
+    parts.by_ref().take(3).filter(|part| !part.is_empty()).count() == 3 && parts.next().is_none()
+}
+
+/// What decides whether a request may pass, besides itself.
+#[derive(Debug)]
+pub(crate) struct Gate<'a> {
+    pub(crate) keys: &'a Keys,
+    pub(crate) principals: &'a Principals,
+    pub(crate) open_reads: bool,
+}
+
+/// As whom a request was let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// As anybody, or as the holder of a key that its handler holds to its scope.
+    Anybody,
+    /// As the admin.
+    Admin,
+    /// As the holder of a key of this role.
+    Role(Role),
+}
+
+impl Gate<'_> {
+    /// Lets a request pass that shows `shown`, or says how it could.
+    pub(crate) fn check(
+        &self,
+        who: Who,
+        shown: Shown,
+        headers: &HeaderMap,
+    ) -> Result<Pass, ApiError> {
+        match who {
+            _ if shown == Shown::Admin => Ok(Pass::Admin),
+            Who::Public => Ok(Pass::Anybody),
+            Who::Reader if self.open_reads => Ok(Pass::Anybody),
+            Who::Reader | Who::Admin => Err(unauthorized(shown)),
+            Who::Token => self.principals.of(headers).map(|_| Pass::Anybody),
+            Who::Role(role) => self.role(role, headers),
+        }
+    }
+
+    fn role(&self, role: Role, headers: &HeaderMap) -> Result<Pass, ApiError> {
+        let key = one(headers, header::AUTHORIZATION.as_str()).and_then(bearer);
+        let key = key
+            .and_then(|key| std::str::from_utf8(key).ok())
+            .filter(|_| !headers.contains_key(HEADER));
+        let verified = key.map(|key| self.keys.verify(key.trim()));
+        let why = match &verified {
+            Some(Ok(verified)) if verified.claims.role == role => return Ok(Pass::Role(role)),
+            Some(Ok(verified)) => {
+                let message = format!(
+                    "this needs a key of the role {role} or the admin token, and the key's role is {}",
+                    verified.claims.role
+                );
+                return Err(ApiError::new(Code::Forbidden, message));
+            }
+            Some(Err(error)) => format!("the key is not taken ({error}): "),
+            None => String::new(),
+        };
+        let message = format!(
+            "{why}this needs a key of the role {role} as `Authorization: Bearer` (`cogo token mint` makes one), or \
+             the admin token in `{HEADER}`"
+        );
+        Err(ApiError::new(Code::Unauthorized, message)
+            .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+    }
+}
+
+fn unauthorized(shown: Shown) -> ApiError {
+    let what = match shown {
+        Shown::Nothing => "this needs the admin token",
+        _ => "this is not the admin token",
+    };
     let message = format!(
         "{what}: send it in the header `{HEADER}` (or `Authorization: Bearer`); it is what \
          COGO_ADMIN_TOKEN held when the hub started, else in the file that the hub named then"
     );
-    Err(ApiError::new(Code::Unauthorized, message)
-        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")))
+    ApiError::new(Code::Unauthorized, message)
+        .with_header(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))
 }
 
 #[cfg(test)]
@@ -145,20 +242,31 @@ mod tests {
     }
 
     #[test]
-    fn reads_are_open_only_where_they_are_said_to_be() {
-        let token = AdminToken::generate();
-        let passes = |open, method: Method, path| {
-            check(&token, open, &method, path, &HeaderMap::new()).is_ok()
-        };
-        assert!(passes(true, Method::GET, "/api/status"));
-        assert!(passes(true, Method::HEAD, "/artifacts/a.json"));
-        assert!(!passes(false, Method::GET, "/api/status"));
-        assert!(!passes(false, Method::GET, "/artifacts/a.json"));
-        assert!(!passes(false, Method::GET, "/healthz/../api/status"));
-        assert!(passes(false, Method::GET, "/healthz"));
-        for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::PATCH] {
-            assert!(!passes(true, method.clone(), "/api/status"), "{method}");
-            assert!(!passes(true, method.clone(), "/healthz"), "{method}");
+    fn what_is_shown_is_told_apart() {
+        let token = AdminToken::new("0123456789abcdef").expect("a token");
+        let shown = |pairs: &[(&'static str, &str)]| Shown::of(&token, &headers(pairs));
+        assert_eq!(shown(&[]), Shown::Nothing);
+        assert_eq!(shown(&[("x-admin-token", "0123456789abcdef")]), Shown::Admin);
+        assert_eq!(shown(&[("authorization", "Bearer 0123456789abcdef")]), Shown::Admin);
+        assert_eq!(shown(&[("authorization", "Bearer a.b.c")]), Shown::Key);
+        for wrong in [
+            &[("x-admin-token", "guess")][..],
+            &[("authorization", "Bearer guess")],
+            &[("authorization", "Basic a.b.c")],
+            &[("authorization", "Bearer a.b")],
+            &[("authorization", "Bearer a.b.c.d")],
+            &[("authorization", "Bearer .b.c")],
+            &[("x-admin-token", "guess"), ("authorization", "Bearer a.b.c")],
+            &[("x-admin-token", "guess"), ("authorization", "Bearer 0123456789abcdef")],
+        ] {
+            assert_eq!(shown(wrong), Shown::Wrong, "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_token_that_looks_like_a_key_is_guessed_no_faster() {
+        let token = AdminToken::new("an.admin.token-of-mine").expect("a token");
+        let shown = Shown::of(&token, &headers(&[("authorization", "Bearer an.admin.token")]));
+        assert_eq!(shown, Shown::Wrong);
     }
 }

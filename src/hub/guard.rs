@@ -3,40 +3,217 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use metrics::counter;
 
 use crate::error::Code;
+use crate::hub::audit::Action;
+use crate::hub::auth::{Gate, Pass, Shown};
+use crate::hub::client::Client;
 use crate::hub::error::ApiError;
 use crate::hub::extract::BodyLimit;
-use crate::hub::{Hub, auth};
+use crate::hub::failures::Failures;
+use crate::hub::origins::ApiOrigins;
+use crate::hub::policies::{Decision, FILE, Table, Who};
+use crate::hub::principal::Principals;
+use crate::hub::rates::Rates;
+use crate::hub::routes::Route;
+use crate::hub::{Hub, arrival};
+use crate::metrics::HUB_REFUSED_TOTAL;
 
 /// The largest sum of all headers; as much as common proxies pass on.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
 
+/// The routes that probes ask, however often.
+const PROBED: [&str; 2] = ["/healthz", "/readyz"];
+/// The one public route that tells whether a token is right.
+const SESSION: &str = "/api/session";
+
+/// What is asked before every request.
+pub(crate) struct Guard {
+    hub: Arc<Hub>,
+    policies: Table,
+    principals: Principals,
+    rates: Rates,
+    failures: Failures,
+    origins: ApiOrigins,
+}
+
+/// What a route wants, as far as its policy says.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Who(Who),
+    /// There a key says who calls, and the database what they may: the handler asks.
+    HandlerAsks,
+    NoPolicy,
+}
+
+impl Guard {
+    pub(crate) fn new(hub: Arc<Hub>, routes: &[Route]) -> Self {
+        let state = &hub.state;
+        Self {
+            policies: Table::new(state.policies.clone(), routes),
+            principals: state.principals(),
+            rates: Rates::new(&state.options.rate_limit),
+            failures: Failures::default(),
+            origins: ApiOrigins::new(&state.options.api_origins),
+            hub,
+        }
+    }
+
+    async fn answer(&self, request: Request, next: Next) -> Response {
+        let client = request.extensions().get::<Client>().copied().unwrap_or_default();
+        if let Err(error) = self.check(&request, &client) {
+            return error.into_response();
+        }
+        let (method, path) = (request.method(), request.uri().path());
+        let by_key = takes_keys(path);
+        if is_preflight(&request) && !by_key {
+            return self.origins.preflight(request.headers());
+        }
+        let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let decision = self.policies.decide(route, method);
+        let shown = Shown::of(&self.hub.state.token, request.headers());
+        let passed = self.pass(decision, shown, &request, &client);
+        let pass = passed.as_ref().copied().unwrap_or(Pass::Anybody);
+        // One who guesses is told nothing, and the log would fill with it.
+        let looked_at = !matches!(&passed, Err(error) if error.code() == Code::RateLimited);
+        let is_admins = pass != Pass::Anybody || shown == Shown::Admin;
+        let acts = !is_read(method) && !by_key && is_admins && looked_at;
+        let action = route.filter(|_| acts && decision != Decision::NoRoute).map(|route| {
+            let log = (self.hub.state.bus.clone(), self.hub.state.realtime.tasks());
+            Action::new(log, &request, route, &client, pass)
+        });
+        let response = match passed {
+            Ok(_) => next.run(request).await,
+            Err(error) => error.into_response(),
+        };
+        if let Some(action) = action {
+            action.settle(response.status().as_u16()).await;
+        }
+        response
+    }
+
+    /// What holds for everybody.
+    fn check(&self, request: &Request, client: &Client) -> Result<(), ApiError> {
+        check_size(request.headers())?;
+        self.hub.hosts.check(request.uri(), request.headers())?;
+        if PROBED.contains(&request.uri().path()) {
+            return Ok(());
+        }
+        self.rates.check(client, request.headers()).inspect_err(|_| count("rate"))
+    }
+
+    /// Lets a request pass by the policy of its route, before anything of its body is read.
+    fn pass(
+        &self,
+        decision: Decision,
+        shown: Shown,
+        request: &Request,
+        client: &Client,
+    ) -> Result<Pass, ApiError> {
+        let (method, path) = (request.method(), request.uri().path());
+        let wanted = self.wanted(decision, method, path, is_preflight(request));
+        let tells_of_the_token = match wanted {
+            Wanted::Who(Who::Public) => path == SESSION,
+            Wanted::Who(Who::Reader) => !self.hub.open_reads,
+            Wanted::HandlerAsks => is_open(path),
+            Wanted::Who(_) | Wanted::NoPolicy => true,
+        };
+        if tells_of_the_token && matches!(shown, Shown::Admin | Shown::Wrong) {
+            self.failures.check(client).inspect_err(|_| count("guessing"))?;
+            if shown == Shown::Wrong {
+                self.failures.count(client);
+            }
+        }
+        let gate = Gate {
+            keys: &self.hub.state.keys,
+            principals: &self.principals,
+            open_reads: self.hub.open_reads,
+        };
+        let passed = match wanted {
+            Wanted::Who(who) => gate.check(who, shown, request.headers()),
+            Wanted::HandlerAsks => Ok(Pass::Anybody),
+            Wanted::NoPolicy => {
+                let route = request.extensions().get::<MatchedPath>();
+                Err(no_policy(method, route.map_or(path, MatchedPath::as_str)))
+            }
+        };
+        passed.inspect_err(|error| match error.code() {
+            Code::Unauthorized => count("credentials"),
+            _ => count("policy"),
+        })
+    }
+
+    fn wanted(&self, decision: Decision, method: &Method, path: &str, asks: bool) -> Wanted {
+        let (by_key, reads) = (takes_keys(path), is_read(method));
+        match decision {
+            // A browser that asks whether a page may call shows nothing, by its nature.
+            _ if by_key && asks => Wanted::HandlerAsks,
+            Decision::Who(Who::Token) | Decision::NoRoute if by_key => Wanted::HandlerAsks,
+            Decision::Who(who) if reads || by_key => Wanted::Who(who),
+            Decision::Who(_) if self.hub.state.options.require_admin_for_non_get => {
+                Wanted::Who(Who::Admin)
+            }
+            Decision::Who(who) => Wanted::Who(who),
+            // What there is must not be found out by who may not see it.
+            Decision::NoRoute if reads => Wanted::Who(Who::Reader),
+            Decision::NoRoute => Wanted::Who(Who::Admin),
+            Decision::NoPolicy => Wanted::NoPolicy,
+        }
+    }
+}
+
 pub(crate) async fn admit(
-    State(hub): State<Arc<Hub>>,
+    State(guard): State<Arc<Guard>>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let limit = hub.state.options.body_limits().of(request.uri().path());
+    let path = request.uri().path();
+    let limit = guard.hub.state.options.body_limits().of(path);
+    let (by_key, untimed) = (takes_keys(path), is_open(path) && !is_blob(path));
     request.extensions_mut().insert(BodyLimit(limit));
-    let headers = request.headers();
-    let admitted =
-        check_size(headers).and_then(|()| hub.hosts.check(request.uri(), headers)).and_then(|()| {
-            let path = request.uri().path();
-            // There a key says who calls, and the database what they may.
-            if is_remote(path) || is_open(path) {
-                return Ok(());
-            }
-            auth::check(&hub.state.token, hub.open_reads, request.method(), path, headers)
-        });
-    match admitted {
-        Ok(()) => next.run(request).await,
-        Err(error) => error.into_response(),
+    if untimed {
+        let within = guard.hub.request_timeout();
+        request = request.map(|body| arrival::within(within, body));
     }
+    if by_key {
+        return guard.answer(request, next).await;
+    }
+    let origin = guard.origins.named(request.headers());
+    let mut response = guard.answer(request, next).await;
+    guard.origins.tell(origin, &mut response);
+    response
+}
+
+fn no_policy(method: &Method, route: &str) -> ApiError {
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    let message = format!(
+        "{FILE} has no entry for {method} {route}, so that nobody may call it: add \
+         {{\"methods\": [\"{method}\"], \"path\": \"{route}\", \"who\": …}} and restart the hub"
+    );
+    ApiError::new(Code::Forbidden, message)
+}
+
+fn count(why: &'static str) {
+    counter!(HUB_REFUSED_TOTAL, "why" => why).increment(1);
+}
+
+fn is_read(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Whether a path is below one of the roots where keys are the protocol.
+fn takes_keys(path: &str) -> bool {
+    is_remote(path) || is_open(path)
+}
+
+fn is_preflight(request: &Request) -> bool {
+    request.method() == Method::OPTIONS
+        && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 /// Whether a path is one of Supabase's protocols, which remote workers and other clients speak: they carry

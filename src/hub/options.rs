@@ -1,5 +1,7 @@
 //! How a hub is configured.
 
+mod rates;
+
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -7,6 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact;
 use crate::hub::{guard, host, origins, realtime};
+
+pub use rates::{Rate, RateLimit};
 
 /// How a hub is configured; the table in [`crate::hub`] has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +43,19 @@ pub struct Options {
     pub mcp: Mcp,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
+    /// Pages on the web that may call everything else as well, as `https://name` or `https://name:port`; `*` is not
+    /// taken.
+    pub api_origins: Vec<String>,
+    /// Whether all clients reach the hub through TLS that a proxy ends, so that browsers are told to use nothing else.
+    pub tls_terminated: bool,
+    /// How much one address and one key may ask.
+    pub rate_limit: RateLimit,
+    /// How many connections one address may hold, from 1 to 2000. This machine's own and those of
+    /// `rate_limit.trusted_proxies` may hold any number.
+    pub max_connections_per_address: usize,
+    /// Whether everything but reads needs the admin token, whatever route_policies.json says, but for `/rest/v1`,
+    /// `/realtime/v1` and `/mcp`, which keys are for. The variable REQUIRE_ADMIN_FOR_NON_GET says the same.
+    pub require_admin_for_non_get: bool,
 }
 
 /// How `/mcp` is served.
@@ -149,6 +166,12 @@ impl Default for Options {
             realtime: realtime::Options::default(),
             mcp: Mcp::default(),
             open_reads: None,
+            api_origins: Vec::new(),
+            tls_terminated: false,
+            rate_limit: RateLimit::default(),
+            // Of some 2000 in all. Sockets that have become WebSockets do not count.
+            max_connections_per_address: 500,
+            require_admin_for_non_get: true,
         }
     }
 }
@@ -292,16 +315,13 @@ impl Options {
         within("mcp.max_artifact_bytes", max_artifact_bytes as u64, 1024, 1 << 30)?;
         within("mcp.artifact_tenant_bytes", artifact_tenant_bytes, 1 << 20, 16 << 40)?;
         self.realtime.validate()?;
-        for (at, origin) in self.allowed_origins.iter().enumerate() {
-            if !origins::is_origin(origin) {
-                return Err(InvalidOptions {
-                    field: format!("allowed_origins[{at}]"),
-                    rule: format!(
-                        "{origin:?} must be `*`, or as `https://name:port` without a path"
-                    ),
-                });
-            }
-        }
+        self.rate_limit.validate()?;
+        within("max_connections_per_address", self.max_connections_per_address as u64, 1, 2000)?;
+        let all = "`*`, or as `https://name:port` without a path";
+        all_origins("allowed_origins", &self.allowed_origins, all, origins::is_origin)?;
+        let each = "as `https://name:port` without a path; each page must be named here";
+        let is_one = |text: &str| text != "*" && origins::is_origin(text);
+        all_origins("api_origins", &self.api_origins, each, is_one)?;
         for (at, name) in self.allowed_hosts.iter().enumerate() {
             if !host::is_name(name) {
                 return Err(InvalidOptions {
@@ -314,6 +334,21 @@ impl Options {
     }
 }
 
+fn all_origins(
+    field: &str,
+    origins: &[String],
+    rule: &str,
+    is_good: impl Fn(&str) -> bool,
+) -> Result<(), InvalidOptions> {
+    match origins.iter().position(|origin| !is_good(origin)) {
+        None => Ok(()),
+        Some(at) => Err(InvalidOptions {
+            field: format!("{field}[{at}]"),
+            rule: format!("{:?} must be {rule}", origins[at]),
+        }),
+    }
+}
+
 pub(crate) fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(), InvalidOptions> {
     if (least..=most).contains(&value) {
         return Ok(());
@@ -323,37 +358,4 @@ pub(crate) fn within(field: &str, value: u64, least: u64, most: u64) -> Result<(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_defaults_are_valid_and_a_broken_rule_names_its_field() {
-        assert_eq!(Options::default().validate(), Ok(()));
-        let bad = |json: &str| {
-            let options: Options = serde_json::from_str(json).expect("well-formed options");
-            options.validate().expect_err(json).to_string()
-        };
-        assert_eq!(bad(r#"{"wait_max_s":0}"#), "wait_max_s: must be from 1 to 3600, not 0");
-        assert!(bad(r#"{"retention":{"failed_days":0}}"#).starts_with("retention.failed_days: "));
-        assert_eq!(
-            bad(r#"{"retention":{"idempotency_hours":87601}}"#),
-            "retention.idempotency_hours: must be from 0 to 87600, not 87601"
-        );
-        assert!(bad(r#"{"allowed_hosts":["a","b:80"]}"#).starts_with("allowed_hosts[1]: "));
-    }
-
-    #[test]
-    fn a_key_lives_at_least_as_long_as_its_message() {
-        let hours = |done_hours, idempotency_hours| {
-            let retention = Retention { done_hours, idempotency_hours, ..Retention::default() };
-            retention.keyed_for().as_secs() / 3600
-        };
-        assert_eq!((hours(24, 72), hours(24, 0)), (72, 24));
-    }
-
-    #[test]
-    fn an_unknown_field_is_refused() {
-        let error = serde_json::from_str::<Options>(r#"{"max_body":1}"#).expect_err("unknown");
-        assert!(error.to_string().contains("unknown field `max_body`"), "{error}");
-    }
-}
+mod tests;

@@ -3,6 +3,10 @@
 //! A browser says of which page it calls, in the header `Origin`; nobody else sends one. A page of a stranger
 //! is refused even where it has a key: its user may not know that it calls. A page that the hub's own address
 //! serves may always.
+//!
+//! `/api` and all the rest is for pages of `api_origins` alone. There no request is refused for its origin, since
+//! none of a page's own accord has the admin token; a browser just keeps the answer from the page, and asks before it
+//! sends a header or method of its own.
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -16,6 +20,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::error::Code;
+use crate::hub::auth::one;
 use crate::hub::error::ApiError;
 use crate::hub::rest::Error;
 
@@ -135,6 +140,52 @@ pub(crate) const OPEN: Told = Told {
             .into_response()
     },
 };
+
+/// Of everything else, to the pages of `api_origins`.
+const API: Told = Told {
+    exposed: "Content-Range, Content-Type, ETag, Location, Retry-After, WWW-Authenticate, Idempotency-Key, X-Trace-Id",
+    headers: "authorization, content-type, x-admin-token, x-cogo-tenant, idempotency-key, last-event-id, range",
+    methods: "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS",
+    refuse: OPEN.refuse,
+};
+
+/// The pages that may call `/api`.
+#[derive(Debug)]
+pub(crate) struct ApiOrigins(Origins);
+
+impl ApiOrigins {
+    pub(crate) fn new(allowed: &[String]) -> Self {
+        Self(Origins::new(allowed))
+    }
+
+    /// The origin of the request, where its answer is to name it.
+    pub(crate) fn named(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let origin = one(headers, ORIGIN.as_str())?;
+        let text = origin.to_str().unwrap_or_default();
+        self.0.named.contains(&canonical(text)).then(|| origin.clone())
+    }
+
+    /// Answers a browser that asks whether a page may send what it is about to.
+    pub(crate) fn preflight(&self, headers: &HeaderMap) -> Response {
+        if self.named(headers).is_some() {
+            return preflight(API, headers);
+        }
+        let message = "Origin: pages from there may not call this; see `api_origins` of hub.json";
+        ApiError::new(Code::Forbidden, message).into_response()
+    }
+
+    /// Lets the page read the answer.
+    pub(crate) fn tell(&self, origin: Option<HeaderValue>, response: &mut Response) {
+        let headers = response.headers_mut();
+        if let Some(origin) = origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(API.exposed));
+        }
+        if !self.0.named.is_empty() {
+            headers.append(VARY, HeaderValue::from_static("Origin"));
+        }
+    }
+}
 
 /// Stands before them: refuses pages that may not call, answers preflights, and lets the others read their
 /// answers.

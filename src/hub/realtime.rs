@@ -155,6 +155,11 @@ impl Realtime {
         Self(inner)
     }
 
+    /// The hub's tasks, for what must end by itself.
+    pub(crate) fn tasks(&self) -> Tasks {
+        self.0.tasks.clone()
+    }
+
     /// The database as it is here for callers; `/rest/v1` shares it.
     pub(crate) fn callers(&self) -> caller::Database {
         self.0.callers.clone()

@@ -1,18 +1,26 @@
 //! Connections: accepted, bounded, and ended with the process.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use metrics::counter;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tower::ServiceExt as _;
 
 use crate::error::chain;
+use crate::hub::connections::Connections;
 use crate::hub::stall::Unstalled;
+use crate::metrics::HUB_REFUSED_TOTAL;
 use crate::shutdown::{Shutdown, Tasks};
 
 /// How many connections are held; further ones wait to be accepted. More than may wait for messages, so
@@ -38,6 +46,20 @@ pub async fn serve(
     router: axum::Router,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
+    let any = Connections::per_address(CONNECTIONS_MAX);
+    serve_within(listener, router, any, shutdown).await
+}
+
+/// As [`serve`], and no address holds more connections than `per_address` says; further ones are closed unread.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_within(
+    listener: TcpListener,
+    router: axum::Router,
+    per_address: Connections,
+    shutdown: &Shutdown,
+) -> io::Result<()> {
     let connections = Tasks::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut complained = false;
@@ -53,8 +75,8 @@ pub async fn serve(
             () = shutdown.draining().cancelled() => break,
             accepted = accepted => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 if !complained && !is_the_peers(&error) {
                     tracing::error!(error = %chain(&error), "Could not accept a connection; going on");
@@ -67,11 +89,15 @@ pub async fn serve(
             }
         };
         complained = false;
+        let Some(held) = per_address.take(peer.ip()) else {
+            counter!(HUB_REFUSED_TOTAL, "why" => "connections").increment(1);
+            continue;
+        };
         let (router, shutdown) = (router.clone(), shutdown.clone());
         // It ends by itself when the process is cancelled; what fails is the peer's business.
         connections.spawn(async move {
-            connection(stream, router, &shutdown).await;
-            drop(place);
+            connection(stream, peer, router, &shutdown).await;
+            drop((place, held));
         });
     }
     drop(listener);
@@ -92,10 +118,19 @@ fn is_the_peers(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-async fn connection(stream: TcpStream, router: axum::Router, shutdown: &Shutdown) {
+async fn connection(
+    stream: TcpStream,
+    peer: SocketAddr,
+    router: axum::Router,
+    shutdown: &Shutdown,
+) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(error = %chain(&error), "Could not set TCP_NODELAY");
     }
+    let router = router.map_request(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(ConnectInfo(peer));
+        request
+    });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)

@@ -1,20 +1,29 @@
 //! What every answer has: the shape of errors, and the headers that keep browsers in bounds.
 
+use std::sync::Arc;
+
 use axum::extract::Request;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
 use crate::clock::Stopwatch;
 use crate::error::Code;
+use crate::hub::client::Clients;
 use crate::hub::error::ApiError;
 use crate::hub::options::BodyLimits;
-use crate::hub::{guard, rest};
+use crate::hub::{guard, headers, rest};
 
 /// The outermost layer. An error that is not JSON comes from the router, from a library or from a role
 /// that does not know better; it gets the one shape.
-pub(crate) async fn shape(limits: BodyLimits, request: Request, next: Next) -> Response {
+pub(crate) async fn shape(
+    (limits, clients): (BodyLimits, Arc<Clients>),
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = Stopwatch::start();
+    let client = clients.of(&request);
+    request.extensions_mut().insert(client);
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let body_max = limits.of(&path);
     let mut response = next.run(request).await;
@@ -27,7 +36,7 @@ pub(crate) async fn shape(limits: BodyLimits, request: Request, next: Next) -> R
     {
         response = rest::Error::from(error).into_response();
     }
-    protect(&mut response, &path);
+    headers::protect(&mut response, &path, client.tls);
     tracing::debug!(
         http.method = %method, http.path = path, http.status = status.as_u16(),
         duration_ms = began.elapsed_ms(), "Answered {method} {path} with {}", status.as_u16()
@@ -73,22 +82,4 @@ fn reshaped(response: &Response, method: &Method, path: &str, body_max: usize) -
         }
     }
     error
-}
-
-fn protect(response: &mut Response, path: &str) {
-    let is_artifact =
-        path.starts_with("/artifacts/") && response.status() < StatusCode::BAD_REQUEST;
-    // What a tool sent back may be a page; it must not act as one of ours.
-    let policy = "default-src 'none'; frame-ancestors 'none'; sandbox";
-    let caching = if is_artifact { "private, no-cache" } else { "no-store" };
-    for (name, value) in [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::CONTENT_SECURITY_POLICY, policy),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::CACHE_CONTROL, caching),
-        (axum::http::HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
-    ] {
-        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
-    }
 }

@@ -48,7 +48,9 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     let worker: Worker = source.load().expect("a good worker.json");
     let hub_options: hub::Options = source.load().expect("a good hub.json");
     let limits: Limits = source.load().expect("a good limits.json");
+    let routes: hub::Policies = source.load().expect("a good route_policies.json");
     let schemas = [
+        (hub::Policies::NAME, routes.schema.clone()),
         (Limits::NAME, limits.schema.clone()),
         (Policies::NAME, policies.schema.clone()),
         (breaker::Policies::NAME, breakers.schema.clone()),
@@ -61,6 +63,7 @@ fn every_file_in_the_repository_loads_and_names_its_schema() {
     assert_eq!(Worker { schema: None, ..worker }, Worker::default(), "shown as they are built in");
     assert_eq!(hub::Options { schema: None, ..hub_options }, hub::Options::default());
     assert_eq!(Limits { schema: None, ..limits }, Limits::default());
+    assert_eq!(hub::Policies { schema: None, ..routes }, hub::Policies::default());
     let browser = policies.resolve("mcp.call.browser.get_title.0");
     assert_eq!((browser.max_attempts, browser.timeout_ms), (4, 120_000));
     assert_eq!(breakers.resolve("other"), breaker::Policy::default(), "shown as it is built in");
@@ -135,5 +138,52 @@ fn variables_go_over_the_file_and_are_checked_like_it() {
     ] {
         let error = load(name, value).expect_err("refused");
         assert!(matches!(&error, Error::Variable { name: told, .. } if told == name), "{error}");
+    }
+}
+
+#[test]
+fn a_route_policy_is_refused_by_its_entry() {
+    let entry = |methods: &str, path: &str, who: &str| {
+        format!("{{\"methods\": [{methods}], \"path\": \"{path}\", \"who\": \"{who}\"}}")
+    };
+    let file = |entries: &[String]| format!("{{\"routes\": [\n{}]}}", entries.join(",\n"));
+    let good = entry("\"GET\"", "/a", "public");
+    for (bad, place, rule) in [
+        (
+            entry("\"GET\"", "/b", "anyone"),
+            "routes[1].who: ",
+            "must be public, reader, token, admin",
+        ),
+        (entry("\"GET\"", "/b/*", "admin"), "routes[1].path: ", "one entry for each route"),
+        (entry("\"FETCH\"", "/b", "admin"), "routes[1].methods[0]: ", "unknown variant `FETCH`"),
+        (entry("", "/b", "admin"), "routes[1].methods: ", "must name a method"),
+        (good.clone(), "routes[1].methods: ", "covered by routes[0] already"),
+    ] {
+        let text = refusal::<hub::Policies>(&file(&[good.clone(), bad]));
+        assert!(text.starts_with("route_policies.json:3"), "{text}");
+        assert!(text.contains(place) && text.contains(rule), "{text}");
+    }
+    assert!(refusal::<hub::Policies>("{}").contains("missing field `routes`"));
+    let nobody = written(hub::Policies::NAME, "{\"routes\": []}");
+    let policies: hub::Policies =
+        no_variables(Some(nobody.path().to_owned())).load().expect("a file that lets nobody in");
+    assert_eq!(policies.routes, []);
+}
+
+#[test]
+fn the_variable_for_writes_has_a_name_of_its_own() {
+    let load = |value: &str| {
+        let variable = ("REQUIRE_ADMIN_FOR_NON_GET".to_owned(), value.to_owned());
+        Source::with_variables(None, [variable]).load::<hub::Options>()
+    };
+    assert!(no_variables(None).load::<hub::Options>().expect("defaults").require_admin_for_non_get);
+    assert!(load("true").expect("a good variable").require_admin_for_non_get);
+    assert!(!load("false").expect("a good variable").require_admin_for_non_get);
+    for bad in ["", "no", "0"] {
+        let error = load(bad).expect_err(bad).to_string();
+        assert!(
+            error.starts_with("REQUIRE_ADMIN_FOR_NON_GET: ") && error.contains("boolean"),
+            "{error}"
+        );
     }
 }

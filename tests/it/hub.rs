@@ -5,6 +5,7 @@ mod boundary;
 mod circuits;
 mod connections;
 mod dead_letters;
+mod guard;
 mod health;
 mod messages;
 mod pending;
@@ -24,7 +25,7 @@ use axum::http::{HeaderMap, Request, StatusCode};
 use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
 use cogo::db;
 use cogo::hub::realtime::Realtime;
-use cogo::hub::{self, AdminToken, Options, Principals, Readiness};
+use cogo::hub::{self, AdminToken, Options, Policies, Policy, Principals, Readiness, Who};
 use cogo::identity::Keys;
 use cogo::message::{MessageId, NewMessage, Topic};
 use cogo::shutdown::{Shutdown, Tasks};
@@ -50,6 +51,9 @@ struct TestHub {
     artifacts: tempfile::TempDir,
     db: Option<TestDb>,
     principals: Principals,
+    /// What it answers.
+    routes: Vec<hub::Route>,
+    connections: hub::Connections,
 }
 
 /// An answer, read to its end.
@@ -87,6 +91,8 @@ struct Setup {
     routes: hub::Routes,
     /// The routes that find out themselves who calls.
     open_routes: fn(Principals) -> hub::Routes,
+    /// Without any, the shipped ones and what a test's own routes need.
+    policies: Option<Policies>,
 }
 
 impl Default for Setup {
@@ -97,8 +103,26 @@ impl Default for Setup {
             listen,
             routes: hub::Routes::new(),
             open_routes: |_| hub::Routes::new(),
+            policies: None,
         }
     }
+}
+
+/// The shipped policies, and such for the routes that they do not name.
+fn with(routes: &hub::Routes, open: &hub::Routes) -> Policies {
+    let mut policies = Policies::default();
+    let all: Vec<hub::Route> = routes.list().iter().chain(open.list()).copied().collect();
+    for route in policies.uncovered(&all) {
+        let who = match route.method {
+            _ if open.list().contains(&route) => Who::Token,
+            "GET" => Who::Reader,
+            _ => Who::Admin,
+        };
+        let verb = serde_json::from_value(json!(route.method)).expect("a method");
+        let path = route.path.to_owned();
+        policies.routes.insert(0, Policy { methods: vec![verb], path, who });
+    }
+    policies
 }
 
 impl TestHub {
@@ -147,6 +171,7 @@ impl TestHub {
             feed,
             readiness: readiness.clone(),
             options: setup.options,
+            policies: hub::Policies::default(),
             token: AdminToken::new(TOKEN)?,
             keys,
             callers,
@@ -157,8 +182,22 @@ impl TestHub {
         };
         let principals = state.principals();
         let open = (setup.open_routes)(principals.clone());
-        let router = hub::router(state, setup.routes, open);
-        Ok(Self { router, bus, readiness, shutdown, tasks, artifacts, db, principals })
+        let policies = setup.policies.unwrap_or_else(|| with(&setup.routes, &open));
+        let state = hub::State { policies, ..state };
+        let connections = state.connections();
+        let (router, routes) = hub::assemble(state, setup.routes, open);
+        Ok(Self {
+            routes,
+            connections,
+            router,
+            bus,
+            readiness,
+            shutdown,
+            tasks,
+            artifacts,
+            db,
+            principals,
+        })
     }
 
     async fn send(&self, request: Request<Body>) -> Result<Answer> {
@@ -197,9 +236,10 @@ impl TestHub {
         Ok(self.bus.claim(&request).await?)
     }
 
-    /// How many rows there are in the table and in the log.
+    /// How many rows there are in the table and in the log, but for what tells what admins asked for.
     async fn written(&self) -> Result<(i64, i64)> {
-        let sql = "select (select count(*) from agent_messages), (select count(*) from bus_events)";
+        let sql = "select (select count(*) from agent_messages), (select count(*) from bus_events \
+            where event_type <> 'admin_action')";
         Ok(sqlx::query_as(sql).fetch_one(self.bus.pool().expect("a database")).await?)
     }
 }

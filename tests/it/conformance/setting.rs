@@ -79,6 +79,7 @@ impl Hub {
             bus: bus.clone(),
             feed,
             readiness: Readiness::new(),
+            policies: hub::Policies::default(),
             options,
             token: AdminToken::new("a-token-for-tests-only").expect("a good token"),
             keys: keys.clone(),

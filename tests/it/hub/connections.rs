@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use crate::hub::{DEADLINE, Setup, TestHub};
 
 /// Serves the hub on a free port.
-async fn served(hub: &TestHub) -> Result<(SocketAddr, JoinHandle<std::io::Result<()>>)> {
+pub(crate) async fn served(hub: &TestHub) -> Result<(SocketAddr, JoinHandle<std::io::Result<()>>)> {
     let listener = bind(([127, 0, 0, 1], 0).into(), false).await?;
     let address = listener.local_addr()?;
     let (router, shutdown) = (hub.router.clone(), hub.shutdown.clone());

@@ -9,6 +9,7 @@ mod handler;
 mod live;
 mod mesh;
 mod platform;
+mod policies;
 mod real;
 mod sick;
 mod support;

@@ -45,6 +45,8 @@ pub(crate) struct Site {
     principals: Principals,
     keys: Keys,
     router: axum::Router,
+    /// What it answers.
+    pub(crate) routes: Vec<hub::Route>,
     tasks: Tasks,
     _artifacts: tempfile::TempDir,
 }
@@ -93,6 +95,7 @@ impl Site {
             bus: bus.clone(),
             feed: feed.clone(),
             readiness: Readiness::new(),
+            policies: hub::Policies::default(),
             options: options.clone(),
             token: AdminToken::new(TOKEN).expect("a token"),
             keys: keys.clone(),
@@ -118,7 +121,7 @@ impl Site {
         let store = Store::folder(artifacts.path(), Default::default());
         let endpoint =
             Endpoint::new(mesh.clone(), builtin, store.clone(), who, limits, &tasks, &shutdown);
-        let router = hub::router(state, routes, endpoint.routes());
+        let (router, routes) = hub::assemble(state, routes, endpoint.routes());
         Self {
             mesh,
             bus,
@@ -128,6 +131,7 @@ impl Site {
             principals,
             keys,
             router,
+            routes,
             tasks,
             _artifacts: artifacts,
         }
