@@ -28,13 +28,22 @@ pub enum Signal {
     Link,
     /// Something was put off: it will be due sooner, perhaps, than was foreseen. Told within this process alone.
     Due,
+    /// A RemoteEnv may have changed.
+    Env,
 }
 
 /// How many batches of endings wait for who is slow to hear them; what is lost by that, the log tells.
 const ENDINGS_KEPT: usize = 256;
 
-const SIGNALS: [Signal; 6] =
-    [Signal::Work, Signal::Log, Signal::Circuit, Signal::Claims, Signal::Link, Signal::Due];
+const SIGNALS: [Signal; 7] = [
+    Signal::Work,
+    Signal::Log,
+    Signal::Circuit,
+    Signal::Claims,
+    Signal::Link,
+    Signal::Due,
+    Signal::Env,
+];
 
 /// The wake-ups of one process. Cheap to clone; the tasks that it starts end with its last clone.
 #[derive(Debug, Clone)]
@@ -53,6 +62,7 @@ pub(crate) struct Lines {
     claims: Line,
     link: Line,
     due: Line,
+    env: Line,
     tell: Notify,
     ended: broadcast::Sender<Arc<[MessageId]>>,
 }
@@ -60,8 +70,8 @@ pub(crate) struct Lines {
 impl Default for Lines {
     fn default() -> Self {
         let ended = broadcast::Sender::new(ENDINGS_KEPT);
-        let [work, log, circuit, claims, link, due] = SIGNALS.map(|_| Line::default());
-        Self { work, log, circuit, claims, link, due, tell: Notify::new(), ended }
+        let [work, log, circuit, claims, link, due, env] = SIGNALS.map(|_| Line::default());
+        Self { work, log, circuit, claims, link, due, env, tell: Notify::new(), ended }
     }
 }
 
@@ -157,6 +167,7 @@ impl Lines {
             Signal::Claims => &self.claims,
             Signal::Link => &self.link,
             Signal::Due => &self.due,
+            Signal::Env => &self.env,
         }
     }
 
