@@ -10,6 +10,7 @@ mod live;
 mod mesh;
 mod platform;
 mod real;
+mod remote_env;
 mod sick;
 mod support;
 mod tls;
