@@ -5,6 +5,7 @@ mod boundary;
 mod circuits;
 mod connections;
 mod dead_letters;
+mod env;
 mod health;
 mod messages;
 mod principals;
@@ -26,6 +27,7 @@ use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Options, Principals, Readiness};
 use cogo::identity::Keys;
 use cogo::message::{MessageId, NewMessage, Topic};
+use cogo::remote_env::{KeyError, Keyring};
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::testing::TestDb;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -84,6 +86,7 @@ struct Setup {
     options: Options,
     listen: SocketAddr,
     routes: hub::Routes,
+    env_keys: Result<Keyring, KeyError>,
     /// The routes that find out themselves who calls.
     open_routes: fn(Principals) -> hub::Routes,
 }
@@ -95,6 +98,7 @@ impl Default for Setup {
             options: Options::default(),
             listen,
             routes: hub::Routes::new(),
+            env_keys: Err(KeyError::Missing),
             open_routes: |_| hub::Routes::new(),
         }
     }
@@ -148,6 +152,7 @@ impl TestHub {
             options: setup.options,
             token: AdminToken::new(TOKEN)?,
             keys,
+            env_keys: setup.env_keys,
             callers,
             realtime,
             metrics: Arc::new(|| metrics_handle().render()),
