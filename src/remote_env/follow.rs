@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::bus::{self, Bus, Signal};
-use crate::error::{Code, chain};
+use crate::error::chain;
 use crate::live::{Live, Setter};
 use crate::remote_env::key::{KeyError, Keyring};
 use crate::remote_env::seal;
@@ -294,10 +294,9 @@ impl Follower {
             tracing::debug!(error = %chain(error), "Could not look at RemoteEnv; trying again");
             return;
         }
-        let why = match error.code() {
-            Code::Forbidden | Code::Unauthorized => error.to_string(),
-            _ => format!("RemoteEnv cannot be read: {}", chain(error)),
-        };
+        // It may be shown far from here; what the database said in its own words is for the log.
+        let why = format!("RemoteEnv cannot be read: {error}");
+        tracing::debug!(error = %chain(error), "Could not look at RemoteEnv");
         let next = Known { failure: Some(why), ..self.known.clone() };
         self.tell(next);
     }
