@@ -8,6 +8,7 @@ pub mod circuit;
 mod claim;
 mod core;
 pub mod dead_letter;
+pub mod env;
 mod error;
 mod feed;
 pub(crate) mod group;
@@ -159,7 +160,7 @@ impl Bus {
         match signal {
             Signal::Log => self.transport().want(Want::Log),
             Signal::Circuit => self.transport().want(Want::Circuit),
-            Signal::Work | Signal::Claims | Signal::Link | Signal::Due => {}
+            Signal::Work | Signal::Claims | Signal::Link | Signal::Due | Signal::Env => {}
         }
         self.core.wake.waker(signal)
     }

@@ -46,7 +46,7 @@
 //! | `mcp.max_sockets` | 1000 | WebSockets at `/mcp/ws`; of one key at most half as many |
 //!
 //! From the environment come secrets alone, which the caller reads: the admin token, `COGO_ADMIN_TOKEN`, and
-//! those that sign the keys of remote callers, `COGO_JWT_SECRET`.
+//! those that sign the keys of remote callers, `COGO_JWT_SECRET`, and seal what is set over the API, `COGO_ENV_KEY`.
 //!
 //! Every answer that is an error has one shape ([`ApiError`]), whoever gives it: this module, a role's
 //! routes, the router or a panic; but below `/rest/v1` and `/realtime/v1` it has PostgREST's.
@@ -63,6 +63,7 @@ mod circuits;
 mod client;
 mod connections;
 mod dead_letters;
+mod env;
 mod error;
 mod extract;
 mod failures;
@@ -126,6 +127,7 @@ pub use wait::parse as parse_wait;
 use crate::artifact;
 use crate::bus::{Bus, Feed, Pending};
 use crate::identity;
+use crate::remote_env::{KeyError, Keyring};
 use cached::Cached;
 use client::Clients;
 use gauges::Gauges;
@@ -154,6 +156,8 @@ pub struct State {
     pub token: AdminToken,
     /// What signs the keys of remote callers.
     pub keys: identity::Keys,
+    /// What seals the values that are set over the API; or why there is nothing.
+    pub env_keys: Result<Keyring, KeyError>,
     /// The connections on which remote callers are served, under their own roles; apart from the bus's, so
     /// that they cannot use those up. `rest.max_connections` says how many.
     pub callers: PgPool,
@@ -312,6 +316,9 @@ pub fn assemble(
         .post("/api/dead-letters/requeue", dead_letters::requeue)
         .post("/api/dead-letters/drop", dead_letters::drop)
         .get("/api/dead-letters/{id}", dead_letters::show)
+        .get("/api/env", env::list)
+        .put("/api/env/{name}", env::put)
+        .delete("/api/env/{name}", env::delete)
         .get("/artifacts/{*path}", artifacts::artifact)
         .with_state(Arc::clone(&hub))
         .merge(role_routes)

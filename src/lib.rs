@@ -26,6 +26,8 @@ pub mod net;
 pub mod policy;
 #[cfg(any(feature = "hub", feature = "remote"))]
 pub mod realtime;
+#[cfg(feature = "remote-env")]
+pub mod remote_env;
 pub mod retry;
 pub mod secret;
 pub mod shutdown;

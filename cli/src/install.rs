@@ -196,7 +196,7 @@ impl Install {
         if self.url.starts_with("http://") {
             note("Warning: --url: over http:// the key can be read on its way. Use https://.");
         }
-        for name in ["HTTPS_PROXY", "https_proxy", "COGO_CA_FILE", "COGO_API_KEY"] {
+        for name in ["HTTPS_PROXY", "https_proxy", "COGO_CA_FILE", "COGO_API_KEY", "COGO_ENV_KEY"] {
             if std::env::var_os(name).is_some_and(|value| !value.is_empty()) {
                 note(&format!(
                     "{name} is set here, and a service does not see it: {}.",

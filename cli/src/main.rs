@@ -8,6 +8,7 @@ mod circuit;
 mod config;
 mod connect;
 mod dlq;
+mod env;
 mod exit;
 mod hub;
 mod install;
@@ -95,6 +96,7 @@ enum Command {
     Circuit(circuit::Circuit),
     Replay(replay::Replay),
     Mcp(mcp::Mcp),
+    Env(env::Env),
     Token(jwt::Token),
     Status(status::Status),
     Config(config::Config),
@@ -142,6 +144,7 @@ impl Command {
             Self::Circuit(command) => command.run(global, output).await,
             Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
+            Self::Env(command) => command.run(global, output).await,
             Self::Token(command) => command.run(global, output),
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),

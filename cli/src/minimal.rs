@@ -8,6 +8,7 @@ use cogo::db;
 use cogo::error::chain;
 use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, Readiness};
+use cogo::remote_env::KeyError;
 use cogo::shutdown::{Shutdown, Tasks};
 use sqlx::postgres::{PgConnectOptions, PgPool};
 
@@ -29,6 +30,7 @@ pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> 
     let mut signals = Signals::serving().context("hearing signals")?;
     let source = global.config()?;
     let options: hub::Options = source.load()?;
+    let policies: hub::Policies = source.load()?;
     let drain = limits.load(&source)?.drain();
     let database = global.database()?;
     let listener = hub::bind(listen.listen, listen.auto_port)
@@ -55,22 +57,27 @@ pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> 
     let readiness = Readiness::new();
     let serving = readiness.register("hub");
     let listen = listener.local_addr().context("reading the hub's address")?;
-    let router = hub::minimal_router(hub::State {
+    let state = hub::State {
         bus,
         feed,
         readiness,
         options,
+        policies,
         token,
         keys,
+        // No route leads to them.
+        env_keys: Err(KeyError::Missing),
         callers: pool.clone(),
         realtime,
         metrics,
         listen,
         artifacts_dir,
-    });
+    };
+    let connections = state.connections();
+    let router = hub::minimal_router(state);
     note(&format!("The minimal hub is up at http://{listen}. Ctrl-C stops it."));
     serving.send_replace(true);
-    let hub = async { hub::serve(listener, router, &shutdown).await.context("serving") };
+    let hub = async { hub::serve_within(listener, router, connections, &shutdown).await.context("serving") };
     let ended = supervise(&mut signals, &shutdown, drain, hub).await;
     shutdown.cancel();
     if !tasks.join(CLOSE_WITHIN).await {

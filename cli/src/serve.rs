@@ -14,6 +14,7 @@ use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Readiness};
 use cogo::identity::Keys;
 use cogo::live::Live;
+use cogo::remote_env::{KeyError, Keyring, RemoteEnv};
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo_worker_mcp_gateway::catalogue::Catalogue;
 use cogo_worker_mcp_gateway::demo::Demo;
@@ -116,7 +117,8 @@ pub(crate) async fn serve(
     make_dir(&plan.data_dir)?;
     let (token, token_lies) = token::load(&plan.data_dir)?;
     let (keys, _) = jwt_secret::load(&plan.data_dir)?;
-    let secrets = Secrets { token, token_lies, keys };
+    let env_keys = env_keys()?;
+    let secrets = Secrets { token, token_lies, keys, env_keys };
 
     let (embedded, database) = match plan.database.clone() {
         Some(database) => (None, database),
@@ -154,6 +156,17 @@ struct Secrets {
     token: AdminToken,
     token_lies: Lies,
     keys: Keys,
+    /// What RemoteEnv is sealed with, if there is something.
+    env_keys: Result<Keyring, KeyError>,
+}
+
+/// The keys of RemoteEnv. A hub does without; but one that cannot be read is a mistake, and better told now.
+fn env_keys() -> Result<Result<Keyring, KeyError>> {
+    match Keyring::from_env() {
+        Ok(keys) => Ok(Ok(keys)),
+        Err(KeyError::Missing) => Ok(Err(KeyError::Missing)),
+        Err(error) => Err(Failed::usage(error.to_string()).into()),
+    }
 }
 
 /// The ways to the database: the hub's, its remote callers' and the worker's, each with as few rights as it
@@ -208,7 +221,15 @@ async fn run(
         None => None,
     };
     let demo_url = demo.as_ref().map(|demo| demo.url.clone());
-    let mut gateway = Gateway::start(plan.mcp.clone(), demo_url, &shutdown);
+    let (bus, stop) = (parts.worker_bus.as_ref().unwrap_or(&parts.hub_bus), shutdown.cancelled());
+    let remote_env = RemoteEnv::start(
+        bus.clone(),
+        &plan.worker.tenant,
+        secrets.env_keys.clone(),
+        &tasks,
+        stop.clone(),
+    );
+    let mut gateway = Gateway::start_with(plan.mcp.clone(), demo_url, &shutdown, remote_env);
     if let Some(dir) = plan.source.dir() {
         gateway = gateway.with_config_dir(dir);
     }
@@ -257,6 +278,7 @@ async fn run(
         policies: plan.route_policies.clone(),
         token: secrets.token,
         keys: secrets.keys,
+        env_keys: secrets.env_keys,
         callers: parts.callers,
         realtime,
         metrics,

@@ -11,13 +11,14 @@ use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::core::millis;
+use crate::bus::env::{Names, Sealed};
 use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::patience::Patient;
 use crate::bus::queries::backlog::{self, Limit, Parked};
 use crate::bus::queries::{
     self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow,
-    dead_letters, offers,
+    dead_letters, env, offers,
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
@@ -200,6 +201,33 @@ impl Transport for Postgres {
         tenant: &'a str,
     ) -> Answer<'a, i32> {
         ask("bus_pin", offers::pin(self.db(), pins, who, first, tenant))
+    }
+
+    fn env_names<'a>(&'a self, tenant: &'a str, after: Option<i64>) -> Answer<'a, Names> {
+        ask("bus_env_names", env::names(self.db(), tenant, after))
+    }
+
+    fn env_read<'a>(&'a self, names: &'a [String], tenant: &'a str) -> Answer<'a, Vec<Sealed>> {
+        ask("bus_env_read", env::read(self.db(), names, tenant))
+    }
+
+    fn env_set<'a>(
+        &'a self,
+        entries: &'a Value,
+        tenant: &'a str,
+        who: Option<&'a str>,
+        why: Option<&'a str>,
+    ) -> Answer<'a, i64> {
+        ask("bus_env_set", env::set(self.db(), entries, tenant, who, why))
+    }
+
+    fn env_unset<'a>(
+        &'a self,
+        names: &'a [String],
+        tenant: &'a str,
+        who: Option<&'a str>,
+    ) -> Answer<'a, i32> {
+        ask("bus_env_unset", env::unset(self.db(), names, tenant, who))
     }
 
     fn stats(&self) -> Answer<'_, Vec<Depth>> {

@@ -96,6 +96,7 @@ macro_rules! message_columns {
 // After the macro that they use.
 pub(crate) mod backlog;
 pub(crate) mod dead_letters;
+pub(crate) mod env;
 pub(crate) mod offers;
 #[cfg(feature = "hub")]
 pub(crate) mod pending;

@@ -30,6 +30,7 @@ use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::core::millis;
+use crate::bus::env::{Names, Sealed};
 use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
@@ -371,6 +372,34 @@ impl Transport for Rest {
     ) -> Answer<'a, i32> {
         let arguments = json!({"pins": pins, "who": who, "first": first, "tenant": tenant});
         self.rpc("bus_pin", arguments, read)
+    }
+
+    fn env_names<'a>(&'a self, tenant: &'a str, after: Option<i64>) -> Answer<'a, Names> {
+        self.rpc("bus_env_names", json!({"tenant": tenant, "after": after}), read)
+    }
+
+    fn env_read<'a>(&'a self, names: &'a [String], tenant: &'a str) -> Answer<'a, Vec<Sealed>> {
+        self.rpc("bus_env_read", json!({"names": names, "tenant": tenant}), read)
+    }
+
+    fn env_set<'a>(
+        &'a self,
+        entries: &'a Value,
+        tenant: &'a str,
+        who: Option<&'a str>,
+        why: Option<&'a str>,
+    ) -> Answer<'a, i64> {
+        let arguments = json!({"entries": entries, "tenant": tenant, "who": who, "why": why});
+        self.rpc("bus_env_set", arguments, read)
+    }
+
+    fn env_unset<'a>(
+        &'a self,
+        names: &'a [String],
+        tenant: &'a str,
+        who: Option<&'a str>,
+    ) -> Answer<'a, i32> {
+        self.rpc("bus_env_unset", json!({"names": names, "tenant": tenant, "who": who}), read)
     }
 
     fn stats(&self) -> Answer<'_, Vec<Depth>> {

@@ -15,6 +15,7 @@ use crate::artifact;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
+use crate::bus::env::{Names, Sealed};
 use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
@@ -84,6 +85,22 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
         who: Option<&'a str>,
         first: bool,
         tenant: &'a str,
+    ) -> Answer<'a, i32>;
+
+    fn env_names<'a>(&'a self, tenant: &'a str, after: Option<i64>) -> Answer<'a, Names>;
+    fn env_read<'a>(&'a self, names: &'a [String], tenant: &'a str) -> Answer<'a, Vec<Sealed>>;
+    fn env_set<'a>(
+        &'a self,
+        entries: &'a Value,
+        tenant: &'a str,
+        who: Option<&'a str>,
+        why: Option<&'a str>,
+    ) -> Answer<'a, i64>;
+    fn env_unset<'a>(
+        &'a self,
+        names: &'a [String],
+        tenant: &'a str,
+        who: Option<&'a str>,
     ) -> Answer<'a, i32>;
 
     fn stats(&self) -> Answer<'_, Vec<Depth>>;

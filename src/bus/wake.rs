@@ -30,6 +30,8 @@ pub enum Signal {
     Link,
     /// Something was put off: it will be due sooner, perhaps, than was foreseen. Told within this process alone.
     Due,
+    /// A RemoteEnv may have changed.
+    Env,
 }
 
 /// A message that this process has settled, and that may have ended by it.
@@ -45,8 +47,15 @@ pub(crate) trait Hear: std::fmt::Debug + Send + Sync {
     fn ended(&self, ended: &[Ended<'_>]);
 }
 
-const SIGNALS: [Signal; 6] =
-    [Signal::Work, Signal::Log, Signal::Circuit, Signal::Claims, Signal::Link, Signal::Due];
+const SIGNALS: [Signal; 7] = [
+    Signal::Work,
+    Signal::Log,
+    Signal::Circuit,
+    Signal::Claims,
+    Signal::Link,
+    Signal::Due,
+    Signal::Env,
+];
 
 /// The wake-ups of one process. Cheap to clone; the tasks that it starts end with its last clone.
 #[derive(Debug, Clone)]
@@ -67,6 +76,7 @@ pub(crate) struct Lines {
     due: Line,
     /// The log has grown, and nobody here waits for what it says.
     grown: Line,
+    env: Line,
     tell: Notify,
     /// What this process puts into what it tells others, by which it knows its own.
     own: String,
@@ -78,7 +88,7 @@ pub(crate) struct Lines {
 
 impl Default for Lines {
     fn default() -> Self {
-        let [work, log, circuit, claims, link, due] = SIGNALS.map(|_| Line::default());
+        let [work, log, circuit, claims, link, due, env] = SIGNALS.map(|_| Line::default());
         Self {
             work,
             log,
@@ -86,6 +96,7 @@ impl Default for Lines {
             claims,
             link,
             due,
+            env,
             grown: Line::default(),
             tell: Notify::new(),
             own: uuid::Uuid::new_v4().simple().to_string(),
@@ -215,6 +226,7 @@ impl Lines {
             Signal::Claims => &self.claims,
             Signal::Link => &self.link,
             Signal::Due => &self.due,
+            Signal::Env => &self.env,
         }
     }
 

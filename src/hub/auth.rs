@@ -57,7 +57,7 @@ impl AdminToken {
     }
 
     /// Whether `headers` carry the token, and it alone.
-    fn is_in(&self, headers: &HeaderMap) -> bool {
+    pub(crate) fn is_in(&self, headers: &HeaderMap) -> bool {
         let given = match (one(headers, HEADER), one(headers, header::AUTHORIZATION.as_str())) {
             (Some(value), _) => Some(value.as_bytes()),
             (None, Some(value)) => bearer(value),

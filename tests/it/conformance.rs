@@ -3,6 +3,7 @@
 
 mod artifacts;
 mod claims;
+mod env;
 mod https;
 mod log;
 mod proxy;
@@ -57,6 +58,11 @@ conformance! {
         a_payload_that_cannot_be_read_is_a_dead_letter_and_holds_nobody_up,
         many_large_results_are_settled_with_one_call,
         a_claim_with_bad_arguments_names_the_argument,
+    }
+    env: {
+        a_value_is_followed_as_it_is_set_changed_and_unset,
+        names_and_values_are_read_alike_and_a_tokens_are_its_tenants,
+        what_is_wrong_with_an_entry_is_named_and_nothing_is_set,
     }
     log: {
         what_happened_is_read_alike,

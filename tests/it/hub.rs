@@ -5,6 +5,7 @@ mod boundary;
 mod circuits;
 mod connections;
 mod dead_letters;
+mod env;
 mod guard;
 mod health;
 mod messages;
@@ -28,6 +29,7 @@ use cogo::hub::realtime::Realtime;
 use cogo::hub::{self, AdminToken, Options, Policies, Policy, Principals, Readiness, Who};
 use cogo::identity::Keys;
 use cogo::message::{MessageId, NewMessage, Topic};
+use cogo::remote_env::{KeyError, Keyring};
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::testing::TestDb;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -89,6 +91,7 @@ struct Setup {
     options: Options,
     listen: SocketAddr,
     routes: hub::Routes,
+    env_keys: Result<Keyring, KeyError>,
     /// The routes that find out themselves who calls.
     open_routes: fn(Principals) -> hub::Routes,
     /// Without any, the shipped ones and what a test's own routes need.
@@ -102,6 +105,7 @@ impl Default for Setup {
             options: Options::default(),
             listen,
             routes: hub::Routes::new(),
+            env_keys: Err(KeyError::Missing),
             open_routes: |_| hub::Routes::new(),
             policies: None,
         }
@@ -174,6 +178,7 @@ impl TestHub {
             policies: hub::Policies::default(),
             token: AdminToken::new(TOKEN)?,
             keys,
+            env_keys: setup.env_keys,
             callers,
             realtime,
             metrics: Arc::new(|| metrics_handle().render()),

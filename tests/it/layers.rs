@@ -11,7 +11,7 @@ const ROWS: &[&[&str]] = &[
     &["config", "testing"],
     &["hub"],
     &["workflow"],
-    &["worker", "gate"],
+    &["worker", "gate", "remote_env"],
     &["bus"],
     &["artifact", "realtime"],
     &["event", "identity", "net", "retry", "breaker", "shutdown", "db"],

@@ -30,6 +30,7 @@ mod presence;
 mod realtime;
 mod rebuild;
 mod reload;
+mod remote_env;
 mod replay;
 mod replay_trace;
 mod rights;

@@ -45,6 +45,8 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "select bus_definitions('{}')",
         "select bus_offers()",
         "select bus_pins()",
+        "select bus_env_names()",
+        "select bus_env_read('{}')",
         "select * from agent_messages",
         "select * from bus_events",
         "select * from workers",
@@ -72,6 +74,11 @@ async fn a_worker_calls_the_functions_and_writes_no_table() {
         "update circuits set state = 'closed'",
         "delete from circuits",
         "select bus_pin('[]')",
+        "select bus_env_set('[]')",
+        "select bus_env_unset('{}')",
+        "select * from cogo.remote_env",
+        "delete from cogo.env_revisions",
+        "select cogo_unscoped.bus_env_read('{}', 'default')",
         "select * from cogo.definitions",
         "insert into cogo.pins values ('default', 't', 't', null, now())",
         "select * from cogo.limits",
@@ -107,10 +114,15 @@ async fn an_operator_may_besides_requeue_and_let_go() {
         "select bus_circuit_set('default', 'k', 'open')",
         "select bus_set_limits('{}')",
         "select bus_pin('[]')",
+        "select bus_env_set('[]')",
+        "select bus_env_unset('{}')",
+        "select bus_env_names()",
+        "select bus_env_read('{}')",
     ] {
         operator.execute(allowed).await.expect(allowed);
     }
     refused(&mut operator, "delete from bus_events").await;
+    refused(&mut operator, "select * from cogo.remote_env").await;
     refused(&mut operator, "update agent_messages set priority = 1").await;
 }
 
@@ -130,6 +142,8 @@ async fn nobody_else_may_anything() {
         "select * from workers",
         "select bus_circuits()",
         "select bus_limits()",
+        "select bus_env_names()",
+        "select bus_env_read('{}')",
         "select * from circuits",
         "select cogo.now()",
         "select * from _sqlx_migrations",

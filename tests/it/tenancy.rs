@@ -121,6 +121,10 @@ fn own_calls() -> Vec<String> {
         "select * from bus_offers(1000, 'acme')",
         "select * from bus_pins()",
         "select * from bus_pins('acme')",
+        "select bus_env_names()",
+        "select bus_env_names('acme', 7)",
+        "select * from bus_env_read('{A}')",
+        "select * from bus_env_read('{A}', 'acme')",
     ]
     .map(str::to_owned)
     .to_vec()
@@ -216,6 +220,9 @@ fn foreign_calls() -> Vec<(String, &'static str)> {
         ("bus_offers(1000, 'other')", "tenant"),
         ("bus_offers(1000, '*')", "tenant"),
         ("bus_pins('other')", "tenant"),
+        ("bus_env_names('other')", "tenant"),
+        ("bus_env_names('*')", "tenant"),
+        ("bus_env_read('{A}', 'other')", "tenant"),
     ] {
         calls.push((format!("select {call}"), named));
     }
@@ -227,9 +234,11 @@ fn foreign_calls() -> Vec<(String, &'static str)> {
 }
 
 /// Calls that are no token's, whatever it says.
-const FOR_OPERATORS: [&str; 15] = [
+const FOR_OPERATORS: [&str; 17] = [
     "select bus_enqueue_and_claim('[]', 'w', '{r/s}')",
     "select bus_pin('[]')",
+    "select bus_env_set('[]')",
+    "select bus_env_unset('{}')",
     "select bus_stats()",
     "select bus_limits()",
     "select bus_parked()",

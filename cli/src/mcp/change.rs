@@ -115,7 +115,7 @@ impl Add {
         let saved = save(edit)?;
         for variable in &unset {
             note(&format!(
-                "{variable} is not set here; it must be where the gateway runs, or calls of {name} fail."
+                "{variable} is not set here; it must be where the gateway runs, or in RemoteEnv (`cogo env set`), or calls of {name} fail."
             ));
         }
         let did = if was { "replaced" } else { "added" };
@@ -161,11 +161,7 @@ fn unique<T>(flag: &str, given: Vec<(String, T)>) -> Result<BTreeMap<String, T>>
 
 /// The variables that are referred to and not set here.
 fn unset(toolset: &Toolset) -> Vec<String> {
-    let of_env = toolset.env.values().filter_map(|value| match value {
-        EnvValue::FromEnv(reference) => Some(reference),
-        EnvValue::Plain(_) => None,
-    });
-    let names = toolset.headers.values().chain(of_env).map(|reference| reference.from_env.clone());
+    let names = toolset.references().map(str::to_owned);
     let mut names: Vec<_> = names.filter(|name| std::env::var_os(name).is_none()).collect();
     names.sort();
     names.dedup();

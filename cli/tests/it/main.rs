@@ -3,6 +3,7 @@
 mod circuits;
 mod config;
 mod dead_letters;
+mod env;
 mod help;
 mod idempotency;
 mod install;

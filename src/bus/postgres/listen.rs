@@ -19,11 +19,12 @@ const COALESCE: Duration = Duration::from_millis(10);
 /// How long to wait before listening again after the connection was lost.
 const RECONNECT: Duration = Duration::from_secs(1);
 
-const CHANNELS: [(Signal, &str); 4] = [
+const CHANNELS: [(Signal, &str); 5] = [
     (Signal::Work, "cogo_work"),
     (Signal::Log, "cogo_log"),
     (Signal::Circuit, "cogo_circuit"),
     (Signal::Claims, "cogo_claims"),
+    (Signal::Env, "cogo_env"),
 ];
 
 /// Tells other processes to look at everything. It costs a round trip, and a needless wake-up when

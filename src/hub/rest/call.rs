@@ -290,6 +290,7 @@ fn wake(bus: &Bus, function: &str, args: &str) {
         "bus_step" if settles_nothing(args) => &[],
         "bus_append_event" | "bus_worker_seen" | "bus_worker_gone" | "bus_pin" => &[Signal::Log],
         "bus_define" => &[],
+        "bus_env_set" | "bus_env_unset" => &[Signal::Env, Signal::Log],
         "bus_enqueue" | "bus_complete" | "bus_fail" | "bus_release" | "bus_step"
         | "bus_requeue" | "bus_drop" => &[Signal::Work, Signal::Log],
         "bus_cancel" => &[Signal::Work, Signal::Log, Signal::Claims],

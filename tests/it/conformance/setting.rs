@@ -83,6 +83,7 @@ impl Hub {
             options,
             token: AdminToken::new("a-token-for-tests-only").expect("a good token"),
             keys: keys.clone(),
+            env_keys: Err(cogo::remote_env::KeyError::Missing),
             callers,
             realtime,
             metrics: Arc::new(String::new),

@@ -54,6 +54,24 @@ async fn a_claim_that_is_no_longer_in_force_is_a_row_and_no_refusal() {
 }
 
 #[tokio::test]
+async fn a_token_for_no_worker_reads_no_sealed_value_and_anon_nothing() {
+    let (db, _held) = prepared().await;
+    let sender = json!({"role": "authenticated", "tenant": "acme", "send": ["*"]}).to_string();
+    let idle = json!({"role": "authenticated", "tenant": "acme", "worker": "w"}).to_string();
+    for (role, claims, state) in [
+        ("authenticated", Some(sender.as_str()), "CG403"),
+        ("authenticated", Some(idle.as_str()), "CG403"),
+        ("authenticated", None, "CG403"),
+        ("anon", None, "42501"),
+    ] {
+        for call in ["select bus_env_names()", "select * from bus_env_read('{A}')"] {
+            let refused = Caller::new(role, claims).call(&db, call).await.expect_err("refused");
+            assert_eq!(refused.state, state, "{role} {claims:?} {call}: {refused:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_settle_whose_answer_was_lost_is_repeated_for_a_token_too() {
     let (db, held) = prepared().await;
     let settle = held.fill("select code, repeated from bus_complete('[{own}]')");

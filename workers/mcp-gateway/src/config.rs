@@ -1,8 +1,8 @@
 //! `configs/mcp.json`: which MCP servers there are, and how they are reached.
 //!
 //! Endpoints come from this file only, never from a message: a gateway that connects where a
-//! message says is an SSRF machine. Secrets come from the environment only; the file names the
-//! variable (`{"from_env": "NAME"}`), so that it can be shown and committed.
+//! message says is an SSRF machine. Secrets come from the environment, or from RemoteEnv, only; the file
+//! names the variable (`{"from_env": "NAME"}`), so that it can be shown and committed.
 
 pub mod edit;
 mod literals;
@@ -232,6 +232,15 @@ impl Toolset {
             == (&other.url, &other.command, &other.args, &other.cwd)
     }
 
+    /// The names of the variables that it refers to.
+    pub fn references(&self) -> impl Iterator<Item = &str> {
+        let of_env = self.env.values().filter_map(|value| match value {
+            EnvValue::FromEnv(reference) => Some(reference),
+            EnvValue::Plain(_) => None,
+        });
+        self.headers.values().chain(of_env).map(|reference| reference.from_env.as_str())
+    }
+
     fn check(&self) -> Result<(), (&'static str, &'static str)> {
         match (&self.url, &self.command) {
             (Some(_), Some(_)) => return Err(("command", "must not stand beside url")),
@@ -248,12 +257,7 @@ impl Toolset {
             }
             (None, Some(_)) => {}
         }
-        let names = self.headers.values().map(|value| &value.from_env);
-        let references = names.chain(self.env.values().filter_map(|value| match value {
-            EnvValue::FromEnv(reference) => Some(&reference.from_env),
-            EnvValue::Plain(_) => None,
-        }));
-        for name in references.chain(self.env.keys()) {
+        for name in self.references().chain(self.env.keys().map(String::as_str)) {
             if name.is_empty() || name.contains(['=', '\0']) {
                 return Err(("env", "must name environment variables"));
             }
@@ -343,8 +347,20 @@ pub enum Error {
         rule: &'static str,
     },
     /// A variable that the file refers to is not set.
-    #[error("{field}: the environment variable {variable} is not set")]
+    #[error("{field}: {variable} is not set in the environment of this process{where_else}")]
     MissingSecret {
+        /// The path of the field that refers to it.
+        field: String,
+        /// The variable.
+        variable: String,
+        /// Where else was looked, and what was found there.
+        where_else: String,
+    },
+    /// A variable that the file refers to is not set, and RemoteEnv was not asked for it yet.
+    #[error(
+        "{field}: {variable} is not set in the environment of this process, and RemoteEnv was not read yet"
+    )]
+    SecretNotYet {
         /// The path of the field that refers to it.
         field: String,
         /// The variable.

@@ -7,12 +7,14 @@ use std::time::Duration;
 use cogo::config::{Reload, Source};
 use cogo::live::{Live, Setter};
 use cogo::message::Topic;
+use cogo::remote_env::{Changes, Keyring, RemoteEnv};
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role, RoleError, runner};
 use tokio_util::sync::CancellationToken;
 
 use crate::catalogue::announce;
 use crate::config::{Config, FILE, Mesh};
+use crate::environment::Environment;
 use crate::handler::McpHandler;
 use crate::toolsets::Toolsets;
 
@@ -35,9 +37,13 @@ async fn start(context: Context) -> Result<(), RoleError> {
     let tasks = Tasks::new();
     let stop = context.shutdown.draining().clone();
     tasks.spawn(reload.run(context.reread.clone(), stop));
-    let gateway = Gateway::start(config, None, &context.shutdown);
+    let stop = CancellationToken::new();
+    let (bus, keys) = (context.bus.clone(), Keyring::from_env());
+    let remote_env = RemoteEnv::start(bus, &context.tenant, keys, &tasks, stop.clone());
+    let gateway = Gateway::start_with(config, None, &context.shutdown, remote_env);
     let outcome = gateway.work(&context).await;
     gateway.shutdown().await;
+    stop.cancel();
     outcome
 }
 
@@ -48,6 +54,7 @@ pub struct Gateway {
     config: Live<Config>,
     mesh: Live<Mesh>,
     config_dir: Option<PathBuf>,
+    remote_env: Option<RemoteEnv>,
     tasks: Tasks,
     stop: CancellationToken,
 }
@@ -61,13 +68,38 @@ impl Gateway {
         demo: Option<String>,
         shutdown: &Shutdown,
     ) -> Self {
-        let config = config.into();
-        let toolsets = Toolsets::start(config.get(), demo, shutdown);
+        Self::start_in(Environment::default(), config.into(), demo, shutdown)
+    }
+
+    /// As [`Gateway::start`]; what the configuration refers to and this process does not have in its environment comes
+    /// from `remote_env`, as it is at any moment.
+    #[must_use]
+    pub fn start_with(
+        config: impl Into<Live<Config>>,
+        demo: Option<String>,
+        shutdown: &Shutdown,
+        remote_env: RemoteEnv,
+    ) -> Self {
+        Self::start_in(Environment::over(remote_env), config.into(), demo, shutdown)
+    }
+
+    fn start_in(
+        environment: Environment,
+        config: Live<Config>,
+        demo: Option<String>,
+        shutdown: &Shutdown,
+    ) -> Self {
+        let remote_env = environment.remote().cloned();
+        let changes = remote_env.as_ref().map(RemoteEnv::changes);
+        let toolsets = Toolsets::start_in(environment, config.get(), demo, shutdown);
         let (tasks, stop) = (Tasks::new(), shutdown.draining().child_token());
         let (set_mesh, mesh) = Live::new(config.get().mesh.clone());
         let following = follow(config.clone(), Arc::clone(&toolsets), set_mesh, stop.clone());
         tasks.spawn(following);
-        Self { toolsets, config, mesh, config_dir: None, tasks, stop }
+        if let Some(changes) = changes {
+            tasks.spawn(look_again(changes, Arc::clone(&toolsets), stop.clone()));
+        }
+        Self { toolsets, config, mesh, config_dir: None, remote_env, tasks, stop }
     }
 
     /// Lets the API change `mcp.json` of this directory, from which the configuration must come.
@@ -112,6 +144,13 @@ impl Gateway {
     /// # Errors
     /// When the worker cannot start, or stops before it was asked to.
     pub async fn work(&self, context: &Context) -> Result<(), RoleError> {
+        // A message that is claimed before the values are there would fail for want of them.
+        if let Some(remote_env) = &self.remote_env {
+            tokio::select! {
+                () = remote_env.settled() => self.toolsets.look_again(),
+                () = context.shutdown.draining().cancelled() => return Ok(()),
+            }
+        }
         let (retry, artifacts) = (context.retry.clone(), &context.artifacts_dir);
         let handler = McpHandler::new(Arc::clone(&self.toolsets), retry, artifacts)
             .with_store(context.artifacts.clone());
@@ -159,6 +198,16 @@ async fn follow(
                 was = Arc::clone(&now);
                 toolsets.apply(now);
             }
+            () = stop.cancelled() => return,
+        }
+    }
+}
+
+/// Looks again for what the configuration refers to, each time that RemoteEnv has changed, until `stop`.
+async fn look_again(mut changes: Changes, toolsets: Arc<Toolsets>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = changes.next() => toolsets.look_again(),
             () = stop.cancelled() => return,
         }
     }

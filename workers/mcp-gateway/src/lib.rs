@@ -5,6 +5,7 @@
 //! | [`config`] | `configs/mcp.json`: which servers there are, and how they are reached |
 //! | [`upstream`] | one server: one connection kept, calls bounded, failures classified |
 //! | [`toolsets`] | all servers, by name |
+//! | `environment` | what it refers to: this process' variables, and RemoteEnv below them |
 //! | [`handler`] | message to call and back, with the rule for redelivered messages |
 //! | [`catalogue`] | what the machines offer, told and gathered |
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
@@ -28,6 +29,7 @@ pub mod config;
 pub mod demo;
 #[cfg(feature = "api")]
 pub mod endpoint;
+mod environment;
 mod gateway;
 pub mod handler;
 #[cfg(feature = "api")]

@@ -10,10 +10,11 @@ use futures_util::future::join_all;
 use serde_json::Value;
 
 use crate::catalogue::announce::Offering;
-use crate::config::{Config, DEMO, Toolset};
+use crate::config::{Config, DEMO, Error, Toolset};
+use crate::environment::Environment;
 use crate::gateway::ROLE;
 use crate::redact::Redactor;
-use crate::secret::Secret;
+use crate::secret::{self, Secret};
 use crate::upstream::{CLOSE_WITHIN, CallError, PingReport, Upstream};
 
 /// The enabled MCP servers of a configuration that may change.
@@ -22,6 +23,7 @@ pub struct Toolsets {
     now: Live<Set>,
     topics: Live<Vec<Topic>>,
     demo: Option<String>,
+    environment: Environment,
     shutdown: Shutdown,
     state: Mutex<State>,
     /// Those that were changed or taken out, until their last call has ended.
@@ -86,12 +88,23 @@ impl Toolsets {
         demo: Option<String>,
         shutdown: &Shutdown,
     ) -> Arc<Self> {
+        Self::start_in(Environment::default(), config, demo, shutdown)
+    }
+
+    /// As [`Toolsets::start`], with what is referred to looked up in `environment`.
+    pub(crate) fn start_in(
+        environment: Environment,
+        config: impl Into<Arc<Config>>,
+        demo: Option<String>,
+        shutdown: &Shutdown,
+    ) -> Arc<Self> {
         let (set_now, now) = Live::new(Set::default());
         let (set_topics, topics) = Live::new(Vec::new());
         let toolsets = Self {
             now,
             topics,
             demo,
+            environment,
             shutdown: shutdown.clone(),
             state: Mutex::new(State { now: set_now, topics: set_topics, secrets: Vec::new() }),
             retiring: Tasks::new(),
@@ -105,16 +118,37 @@ impl Toolsets {
     /// a server which is not there or not enabled any more.
     pub fn apply(&self, config: Arc<Config>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.go_over(&mut state, config);
+    }
+
+    /// Looks again for what the configuration refers to. A server for which something else is found now is one whose
+    /// entry has changed.
+    pub(crate) fn look_again(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let config = self.config();
+        self.go_over(&mut state, config);
+    }
+
+    fn go_over(&self, state: &mut State, config: Arc<Config>) {
+        self.environment.want(&config);
         let before = self.now();
         let demo = self.demo.clone().map(|url| (DEMO.to_owned(), Toolset::at(url)));
         let enabled = config.toolsets.iter().filter(|(_, toolset)| toolset.enabled);
         let wanted = enabled.map(|(name, toolset)| (name.clone(), toolset.clone())).chain(demo);
         let upstreams: BTreeMap<_, _> = wanted
             .map(|(name, toolset)| {
+                let look = |variable: &str| self.environment.look(variable);
+                let found = secret::resolve(&name, &toolset, &look);
                 let upstream = match before.get(&name) {
-                    Some(same) if *same.toolset() == toolset => Arc::clone(same),
-                    Some(old) => Upstream::in_place_of(old, toolset, &self.shutdown),
-                    None => Upstream::start(&name, toolset, &self.shutdown),
+                    Some(same) if *same.toolset() == toolset && same.has(&found) => {
+                        Arc::clone(same)
+                    }
+                    // It is looked for now. Until then what was there goes on.
+                    Some(old) if matches!(found, Err(Error::SecretNotYet { .. })) => {
+                        Arc::clone(old)
+                    }
+                    Some(old) => Upstream::in_place_of(old, toolset, &self.shutdown, found),
+                    None => Upstream::start_with(&name, toolset, &self.shutdown, found),
                 };
                 (name, upstream)
             })
@@ -131,8 +165,11 @@ impl Toolsets {
             }
         }
         let redactor = Arc::new(Redactor::new(state.secrets.iter().cloned()));
-        let topic = |name| Topic::new(ROLE.name, name).expect("names were checked at loading");
-        let topics = upstreams.keys().map(topic).collect();
+        let topic =
+            |name: &str| Topic::new(ROLE.name, name).expect("names were checked at loading");
+        // One that waits for a secret claims nothing: its calls would fail for want of it.
+        let usable = upstreams.iter().filter(|(_, upstream)| !upstream.waits_for_secret());
+        let topics = usable.map(|(name, _)| topic(name)).collect();
         // In this order: what is claimed is there to be called.
         state.now.set(Set { config, upstreams, redactor });
         if *self.topics.get() != topics {

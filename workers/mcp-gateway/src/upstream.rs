@@ -29,7 +29,8 @@ use tokio::sync::Semaphore;
 
 use self::connection::{Connection, plain};
 use self::supervisor::Link;
-use crate::config::Toolset;
+use crate::config::{Error, Toolset};
+use crate::environment::Environment;
 use crate::secret::{Resolved, Secret};
 
 pub use self::call::{Call, Input, Reply};
@@ -49,6 +50,10 @@ pub struct Upstream {
     slots: Semaphore,
     /// Of tools that have a limit of their own.
     tool_slots: BTreeMap<String, (Semaphore, u32)>,
+    /// Which reference stands for nothing, so that it cannot be used.
+    unresolved: Option<String>,
+    /// It is to be looked for.
+    not_yet: bool,
 }
 
 /// Where an upstream stands.
@@ -81,16 +86,22 @@ impl Upstream {
     /// a tokio runtime; ends with `shutdown`'s cancellation or by [`Upstream::close`].
     #[must_use]
     pub fn start(name: &str, toolset: Toolset, shutdown: &Shutdown) -> Arc<Self> {
-        let resolved = crate::secret::resolve(name, &toolset, &|name| std::env::var(name).ok());
+        let environment = Environment::default();
+        let resolved = crate::secret::resolve(name, &toolset, &|name| environment.look(name));
         Self::start_with(name, toolset, shutdown, resolved)
     }
 
     /// The same toolset with other settings. Until its own list of tools is there it has that of `old`, if it is the
     /// same server, so that its tools do not vanish for the moment of a change.
     #[must_use]
-    pub(crate) fn in_place_of(old: &Self, toolset: Toolset, shutdown: &Shutdown) -> Arc<Self> {
+    pub(crate) fn in_place_of(
+        old: &Self,
+        toolset: Toolset,
+        shutdown: &Shutdown,
+        resolved: Result<Resolved, Error>,
+    ) -> Arc<Self> {
         let known = old.toolset().is_same_server(&toolset).then(|| old.tools());
-        let new = Self::start(old.name(), toolset, shutdown);
+        let new = Self::start_with(old.name(), toolset, shutdown, resolved);
         new.link.status.send_modify(|status| {
             if status.tools.is_none() {
                 status.tools = known;
@@ -123,13 +134,15 @@ impl Upstream {
         name: &str,
         toolset: Toolset,
         shutdown: &Shutdown,
-        resolved: Result<Resolved, crate::config::Error>,
+        resolved: Result<Resolved, Error>,
     ) -> Arc<Self> {
         install_tls();
         let (resolved, missing) = match resolved {
             Ok(resolved) => (resolved, None),
-            Err(error) => (Resolved::default(), Some(error.to_string())),
+            Err(error) => (Resolved::default(), Some(error)),
         };
+        let unresolved = missing.as_ref().map(ToString::to_string);
+        let not_yet = matches!(missing, Some(Error::SecretNotYet { .. }));
         let slots = Semaphore::new(toolset.max_in_flight);
         let limited = toolset.tools.iter().filter_map(|(name, tool)| {
             let most = tool.max_in_flight?;
@@ -145,12 +158,16 @@ impl Upstream {
             }
             // Every call fails with this; other toolsets go on.
             Some(error) => {
-                tracing::error!(mcp.toolset = %name, "Toolset {name} cannot be used: {error}");
-                link.status.send_modify(|status| status.error = Some(error));
+                if not_yet {
+                    tracing::debug!(mcp.toolset = %name, "Toolset {name} cannot be used yet: {error}");
+                } else {
+                    tracing::error!(mcp.toolset = %name, "Toolset {name} cannot be used: {error}");
+                }
+                link.status.send_modify(|status| status.error = Some(error.to_string()));
                 link.stop.cancel();
             }
         }
-        Arc::new(Self { link, slots, tool_slots })
+        Arc::new(Self { link, slots, tool_slots, unresolved, not_yet })
     }
 
     /// The toolset's name.
@@ -163,6 +180,20 @@ impl Upstream {
     #[must_use]
     pub fn toolset(&self) -> &Toolset {
         &self.link.toolset
+    }
+
+    /// Whether one of its references was not looked for yet.
+    pub(crate) fn waits_for_secret(&self) -> bool {
+        self.not_yet
+    }
+
+    /// Whether its references stood for the same when it was started.
+    pub(crate) fn has(&self, resolved: &Result<Resolved, Error>) -> bool {
+        match (&self.unresolved, resolved) {
+            (None, Ok(resolved)) => self.link.resolved == *resolved,
+            (Some(unresolved), Err(error)) => *unresolved == error.to_string(),
+            _ => false,
+        }
     }
 
     /// The secrets that were loaded for it.

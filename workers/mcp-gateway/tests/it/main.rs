@@ -11,6 +11,7 @@ mod mesh;
 mod platform;
 mod policies;
 mod real;
+mod remote_env;
 mod sick;
 mod support;
 mod tls;

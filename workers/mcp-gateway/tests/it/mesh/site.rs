@@ -99,6 +99,7 @@ impl Site {
             options: options.clone(),
             token: AdminToken::new(TOKEN).expect("a token"),
             keys: keys.clone(),
+            env_keys: Err(cogo::remote_env::KeyError::Missing),
             callers: db.pool().clone(),
             realtime,
             metrics: Arc::new(String::new),
