@@ -4,7 +4,7 @@
 //! says that there is; both reads stay below the oldest transaction that runs, so nothing comes up behind the cursor.
 //! The cursor is each event's `id`, and a browser that was cut off says the last one in `Last-Event-ID`: any hub goes
 //! on from there, since the log is what they share. Nothing is kept for a stream that its client does not take: it reads
-//! the next batch when the last one has gone.
+//! the next batch when the last one has gone. The time limit of a request holds until the stream begins, and not for it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -33,8 +33,6 @@ use crate::hub::lists::{after, label, name};
 use crate::hub::{Hub, tools};
 use crate::message::TraceId;
 
-/// Where it is; it lasts, so no time limit holds there.
-pub(crate) const PATH: &str = "/api/events/stream";
 /// How often something is said when nothing happens, so that proxies keep the connection and a dead one is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long to wait until the log is read again when the database did not answer.
