@@ -56,7 +56,6 @@ async fn cut_anywhere_it_goes_on_without_gap_or_repeat() -> Result<()> {
     const WRITERS: usize = 4;
     const EACH: usize = 120;
     let seed: u64 = rand::rng().random();
-    eprintln!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let (db, first) = hub_with_rights().await?;
     let second = another_hub(&db, Options::default())?;
@@ -205,6 +204,46 @@ async fn what_retention_took_is_told_as_a_gap_once() -> Result<()> {
         stream.until(|text| text.contains("\ndata: ")).await?;
         let events = stream.events()?;
         assert_eq!((&events[0].id, events[0].name.as_str()), (first, "old_progress"), "{from}");
+    }
+    Ok(())
+}
+
+/// What one stream has read is given to others that are as far. None may take that for all there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_stream_hears_of_the_last_event() -> Result<()> {
+    let (db, hub) = hub_with_rights().await?;
+    let site = Site::serve(hub).await?;
+    let mut streams = Vec::new();
+    for _ in 0..6 {
+        let mut stream = Sse::open(site.address, "/api/events/stream", None).await?;
+        stream.until(|text| text.contains("retry: ")).await?;
+        streams.push(stream);
+    }
+    let ended = tokio_util::sync::CancellationToken::new();
+    // Others come all the while, and read what has just been read, or not quite.
+    let comers = async {
+        while !ended.is_cancelled() {
+            let mut stream = Sse::open(site.address, "/api/events/stream?after=0.0", None).await?;
+            stream.read_bytes(2000, Duration::from_millis(5)).await?;
+        }
+        anyhow::Ok(())
+    };
+    let rounds = async {
+        for round in 1..=40 {
+            // Two by two, so that a reader may find the one and not the other.
+            tokio::try_join!(say(&site.hub, "a_progress"), say(&site.hub, "b_progress"))?;
+            for stream in &mut streams {
+                stream.until(|text| text.matches("\ndata: ").count() >= 2 * round).await?;
+            }
+        }
+        ended.cancel();
+        anyhow::Ok(())
+    };
+    tokio::try_join!(comers, rounds)?;
+    let log = logged(&db).await?;
+    for stream in &streams {
+        let read: Vec<_> = stream.events()?.into_iter().map(|event| event.id).collect();
+        assert_eq!(read, log);
     }
     Ok(())
 }
