@@ -38,6 +38,7 @@
 //! | `realtime.queue_bytes` | 4 MiB | bytes that may |
 //! | `realtime.queue_bytes_all` | 256 MiB | bytes that may for all sockets together |
 //! | `realtime.silence_s` | 60 | after how long a silent socket is closed |
+//! | `events.max_streams` | 256 | streams of events at once |
 //! | `mcp.max_body_bytes` | 4 MiB | the largest request body below `/mcp`, and the largest frame of a socket there |
 //! | `mcp.max_calls_per_key` | 1000 | requests of one key that are waited for at once |
 //! | `mcp.max_sessions` | 10000 | sessions of clients that still have them |
@@ -65,6 +66,7 @@ mod connections;
 mod dead_letters;
 mod env;
 mod error;
+mod events;
 mod extract;
 mod failures;
 mod gauges;
@@ -73,8 +75,10 @@ mod headers;
 mod health;
 mod host;
 mod limits;
+mod lists;
 pub mod maintenance;
 mod messages;
+mod metrics;
 mod minimal;
 mod network;
 mod options;
@@ -93,6 +97,7 @@ mod shape;
 mod shares;
 mod stall;
 mod status;
+mod tools;
 mod wait;
 
 use std::fmt;
@@ -117,7 +122,9 @@ pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
 pub use minimal::minimal_router;
-pub use options::{InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention};
+pub use options::{
+    Events, InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention,
+};
 pub use policies::{Policies, Policy, UnknownWho, Verb, Who};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
@@ -130,9 +137,11 @@ use crate::identity;
 use crate::remote_env::{KeyError, Keyring};
 use cached::Cached;
 use client::Clients;
+use events::Live;
 use gauges::Gauges;
 use guard::Guard;
 use host::Hosts;
+use metrics::Summaries;
 use origins::Origins;
 use realtime::Realtime;
 
@@ -230,6 +239,10 @@ struct Hub {
     counted: Cached<()>,
     /// What waits for workers, of all tenants; none where the database did not say.
     pending: Cached<Option<Vec<Pending>>>,
+    /// Figures that were found out lately.
+    summaries: Summaries,
+    /// What streams of events share.
+    live: Live,
 }
 
 impl Hub {
@@ -248,6 +261,8 @@ impl Hub {
             schema: Cached::default(),
             counted: Cached::default(),
             pending: Cached::default(),
+            summaries: Summaries::default(),
+            live: Live::new(state.bus.clone(), state.options.events.max_streams),
             state,
         }
     }
@@ -308,8 +323,18 @@ pub fn assemble(
         .get("/api/pending-tasks", pending::pending_tasks)
         .get("/api/session", session::session)
         .get("/api/status", status::status)
+        .get("/api/messages", lists::messages)
         .get("/api/messages/{id}", messages::message)
+        .post("/api/messages/{id}/cancel", lists::cancel)
+        .get("/api/traces", lists::traces)
         .get("/api/traces/{trace_id}", messages::trace)
+        .get("/api/workers", lists::workers)
+        .get("/api/events", events::list)
+        .get("/api/events/stream", events::stream)
+        .get("/api/metrics/summary", metrics::summary)
+        .get("/api/metrics/mcp/summary", metrics::mcp_summary)
+        .get("/api/metrics/mcp/events", events::of_calls)
+        .post("/api/metrics/snapshot", metrics::snapshot)
         .get("/api/circuits", circuits::list)
         .post("/api/circuits/{action}", circuits::set)
         .get("/api/dead-letters", dead_letters::list)

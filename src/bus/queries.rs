@@ -94,9 +94,15 @@ macro_rules! message_columns {
 }
 
 // After the macro that they use.
+#[cfg(feature = "hub")]
+pub(crate) mod activity;
 pub(crate) mod backlog;
 pub(crate) mod dead_letters;
 pub(crate) mod env;
+#[cfg(feature = "hub")]
+pub(crate) mod lists;
+#[cfg(feature = "hub")]
+pub(crate) mod log;
 pub(crate) mod offers;
 #[cfg(feature = "hub")]
 pub(crate) mod pending;

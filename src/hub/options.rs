@@ -39,6 +39,8 @@ pub struct Options {
     pub rest: Rest,
     /// How `/realtime/v1` is served.
     pub realtime: realtime::Options,
+    /// How `/api/events/stream` is served.
+    pub events: Events,
     /// How `/mcp` is served.
     pub mcp: Mcp,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
@@ -56,6 +58,14 @@ pub struct Options {
     /// Whether everything but reads needs the admin token, whatever route_policies.json says, but for `/rest/v1`,
     /// `/realtime/v1` and `/mcp`, which keys are for. The variable REQUIRE_ADMIN_FOR_NON_GET says the same.
     pub require_admin_for_non_get: bool,
+}
+
+/// How `/api/events/stream` is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// How many streams of events there may be at once, from 1 to 1900; more are answered 429.
+    pub max_streams: usize,
 }
 
 /// How `/mcp` is served.
@@ -164,6 +174,7 @@ impl Default for Options {
             allowed_origins: Vec::new(),
             rest: Rest::default(),
             realtime: realtime::Options::default(),
+            events: Events::default(),
             mcp: Mcp::default(),
             open_reads: None,
             api_origins: Vec::new(),
@@ -173,6 +184,13 @@ impl Default for Options {
             max_connections_per_address: 500,
             require_admin_for_non_get: true,
         }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        // Each holds at most two megabytes, and that only for a client that does not take them.
+        Self { max_streams: 256 }
     }
 }
 
@@ -304,6 +322,7 @@ impl Options {
         let Rest { statement_timeout_ms, max_connections, .. } = self.rest;
         within("rest.statement_timeout_ms", statement_timeout_ms.into(), 100, 600_000)?;
         within("rest.max_connections", max_connections.into(), 1, 1000)?;
+        within("events.max_streams", self.events.max_streams as u64, 1, 1900)?;
         let mcp = &self.mcp;
         within("mcp.max_body_bytes", mcp.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
         within("mcp.max_calls_per_key", mcp.max_calls_per_key as u64, 1, 100_000)?;

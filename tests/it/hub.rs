@@ -6,6 +6,8 @@ mod circuits;
 mod connections;
 mod dead_letters;
 mod env;
+mod events;
+mod figures;
 mod guard;
 mod health;
 mod messages;
@@ -13,6 +15,7 @@ mod pending;
 mod principals;
 mod realtime;
 mod rest;
+mod stream;
 mod waiting;
 
 use std::net::SocketAddr;
