@@ -61,6 +61,7 @@ mod host;
 mod limits;
 pub mod maintenance;
 mod messages;
+pub mod openapi;
 mod options;
 mod origins;
 mod principal;
@@ -227,7 +228,7 @@ impl Hub {
 /// calls; nobody else does, so each of them must. No time limit holds there.
 ///
 /// # Panics
-/// When a role's route is one of the hub's own.
+/// When a role's route is one of the hub's own, or the descriptions of the routes do not fit together.
 pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::Router {
     let limits = state.options.body_limits();
     let hub = Arc::new(Hub::new(state));
@@ -248,7 +249,7 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(DefaultBodyLimit::disable())
         .layer(RequestBodyLimitLayer::new(limits.artifact))
         .layer(admit_origins(origins::OPEN));
-    Routes::new()
+    let routes = Routes::new()
         .get("/healthz", health::alive)
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)
@@ -269,7 +270,8 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(RequestBodyLimitLayer::new(limits.own))
         .merge(remote)
         .merge(open)
-        .merge(blobs)
+        .merge(blobs);
+    openapi::described(routes, hub.open_reads)
         .into_router()
         .layer(from_fn_with_state(Arc::clone(&hub), guard::limit_time))
         .layer(from_fn_with_state(hub, guard::admit))

@@ -11,8 +11,11 @@ use crate::hub::error::ApiError;
 
 /// The header that carries the token.
 pub(crate) const HEADER: &str = "x-admin-token";
-/// What answers without a token wherever the hub listens: for load balancers and monitoring.
-const OPEN: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+/// What answers without a token wherever the hub listens: for load balancers and monitoring, and what the program
+/// would tell anybody who has it.
+const OPEN: [&str; 5] = ["/healthz", "/readyz", "/metrics", "/api/openapi.json", "/api/docs"];
+/// The files of that documentation.
+const OPEN_BELOW: &str = "/api/docs/";
 
 /// The secret that every writing call carries. Never printed; compared in constant time.
 #[derive(Clone)]
@@ -90,7 +93,8 @@ pub(crate) fn check(
     headers: &HeaderMap,
 ) -> Result<(), ApiError> {
     let reads = method == Method::GET || method == Method::HEAD;
-    if reads && (open_reads || OPEN.contains(&path)) || token.is_in(headers) {
+    let is_open = || OPEN.contains(&path) || path.starts_with(OPEN_BELOW);
+    if reads && (open_reads || is_open()) || token.is_in(headers) {
         return Ok(());
     }
     let given = headers.contains_key(HEADER) || headers.contains_key(header::AUTHORIZATION);
