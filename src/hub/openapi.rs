@@ -10,7 +10,6 @@
 
 mod merge;
 
-
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderValue, header};

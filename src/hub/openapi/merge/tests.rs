@@ -29,15 +29,9 @@ fn what_is_served_is_described_and_what_is_not_described_is_told() {
         let responses = document["paths"]["/a/{rest}"][method]["responses"].as_object();
         responses.expect("responses").keys().cloned().collect()
     };
-    assert_eq!(
-        statuses("get"),
-        ["200", "400", "401", "403", "429", "431", "500", "503", "504"]
-    );
+    assert_eq!(statuses("get"), ["200", "400", "401", "403", "429", "431", "500", "503", "504"]);
     // Public, and with a body.
-    assert_eq!(
-        statuses("put"),
-        ["400", "403", "413", "415", "429", "431", "500", "503", "504"]
-    );
+    assert_eq!(statuses("put"), ["400", "403", "413", "415", "429", "431", "500", "503", "504"]);
     let own = &document["paths"]["/a/{rest}"]["get"]["responses"]["503"];
     assert_eq!(own["description"], "ours");
 }
@@ -71,4 +65,19 @@ fn what_does_not_fit_together_is_told_by_name() {
         let problems = merged(fragments).expect_err(said);
         assert!(problems.iter().any(|problem| problem.contains(said)), "{said}: {problems:?}");
     }
+}
+
+#[test]
+fn every_fragment_beside_the_module_is_in_the_document() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/hub/openapi");
+    let files =
+        std::fs::read_dir(dir).expect("the directory").map(|entry| entry.expect("one").path());
+    let mut names: Vec<_> = files
+        .filter(|path| path.extension().is_some_and(|end| end == "json"))
+        .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
+        .collect();
+    names.sort();
+    let mut listed: Vec<_> = crate::hub::openapi::FRAGMENTS.iter().map(|f| f.name).collect();
+    listed.sort_unstable();
+    assert_eq!(listed, names, "FRAGMENTS of src/hub/openapi.rs is to have each of them once");
 }
