@@ -69,6 +69,14 @@ field:
 strangers:
     cargo test --locked -p cogo-cli --test mesh
 
+# The API beside its description: schemathesis, the routes, and the page in a browser (needs chromium), alone.
+api:
+    cargo test --locked -p cogo-cli --test api -- --nocapture
+
+# Writes the table of routes in docs/api.md anew.
+docs-api:
+    COGO_REGENERATE=1 cargo test --locked -p cogo-cli --test api table
+
 # A thousand idle workers and two hundred busy ones on one hub; minutes. The figures are for docs/remote-scale.md.
 remote-scale:
     cargo test --release --locked -p cogo-cli --test scale -- --ignored --nocapture

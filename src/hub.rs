@@ -81,6 +81,7 @@ mod messages;
 mod metrics;
 mod minimal;
 mod network;
+pub mod openapi;
 mod options;
 mod origins;
 mod pending;
@@ -283,7 +284,7 @@ impl Hub {
 /// holds there.
 ///
 /// # Panics
-/// When a role's route is one of the hub's own.
+/// When a role's route is one of the hub's own, or the descriptions of the routes do not fit together.
 pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::Router {
     assemble(state, role_routes, open_routes).0
 }
@@ -353,6 +354,7 @@ pub fn assemble(
         .merge(remote)
         .merge(open)
         .merge(blobs);
+    let routes = openapi::described(routes, hub.open_reads);
     let list = routes.list().to_vec();
     (dress(routes, hub, limits), list)
 }

@@ -13,7 +13,7 @@ use crate::bus::Error;
 use crate::bus::dead_letter::{Change, Filter, NewPayload, Operated, Swept};
 use crate::hub::Hub;
 use crate::hub::error::ApiError;
-use crate::hub::extract::{PathParams, StrictJson, StrictQuery};
+use crate::hub::extract::{Object, PathParams, StrictJson, StrictQuery};
 use crate::hub::messages::NoQuery;
 use crate::message::{InvalidName, MessageId};
 
@@ -82,7 +82,7 @@ pub(crate) async fn show(
 #[serde(deny_unknown_fields)]
 pub(crate) struct Requeue {
     ids: Option<Vec<Uuid>>,
-    filter: Option<Filter>,
+    filter: Option<Object<Filter>>,
     max: Option<u32>,
     params: Option<Map<String, Value>>,
     /// `null` is a payload as well.
@@ -96,7 +96,7 @@ pub(crate) struct Requeue {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Drop {
     ids: Option<Vec<Uuid>>,
-    filter: Option<Filter>,
+    filter: Option<Object<Filter>>,
     max: Option<u32>,
     #[serde(default)]
     confirm: bool,
@@ -160,7 +160,7 @@ pub(crate) async fn drop(
 
 fn targets(
     ids: Option<Vec<Uuid>>,
-    filter: Option<Filter>,
+    filter: Option<Object<Filter>>,
     max: Option<u32>,
 ) -> Result<Targets, ApiError> {
     match (ids, filter) {
@@ -179,7 +179,7 @@ fn targets(
             }
             Ok(Targets::Ids(ids.into_iter().map(MessageId).collect()))
         }
-        (None, Some(filter)) => {
+        (None, Some(Object(filter))) => {
             filter.validate().map_err(|error| refused("filter.", error))?;
             let max = max.unwrap_or(SWEEP.0);
             if !(1..=SWEEP.1).contains(&max) {

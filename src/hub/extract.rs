@@ -3,12 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::marker::PhantomData;
 
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, RawPathParams, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode, header};
 use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use uuid::Uuid;
 
@@ -133,6 +135,30 @@ impl<'de> Visitor<'de> for FormVisitor {
     }
 }
 
+/// A struct within a body, from an object alone: serde would take an array of its fields as well.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Object<T>(pub(crate) T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, fields: A) -> Result<Object<T>, A::Error> {
+        T::deserialize(MapAccessDeserializer::new(fields)).map(Object)
+    }
+}
+
 /// Query parameters. Answers 400 with the parameter's name to what does not fit `T`; give `T`
 /// `deny_unknown_fields`, so that a misspelt parameter is no silent default.
 #[derive(Debug, Clone, Copy)]
@@ -206,6 +232,21 @@ mod tests {
 
     fn refused(json: &str) -> String {
         read_json::<Call>(json.as_bytes()).expect_err(json).message().to_owned()
+    }
+
+    #[test]
+    fn a_struct_within_a_body_is_an_object_or_refused() {
+        #[derive(Debug, Deserialize)]
+        struct Body {
+            at: Option<Object<Params>>,
+        }
+        let read = |json: &str| read_json::<Body>(json.as_bytes());
+        let x = |json| read(json).expect(json).at.map(|at| at.0.x);
+        assert_eq!(x(r#"{"at": {"x": 1}}"#), Some(1));
+        assert_eq!((x(r#"{"at": null}"#), x("{}")), (None, None));
+        let refused = |json| read(json).expect_err(json).message().to_owned();
+        assert!(refused(r#"{"at": [1]}"#).contains("expected an object"));
+        assert!(refused(r#"{"at": {"y": 1}}"#).starts_with("at.y: "), "the path is kept");
     }
 
     #[test]

@@ -11,6 +11,8 @@ use axum::routing::{self, MethodRouter};
 use axum::{Extension, Router};
 use tower::{Layer, Service};
 
+use crate::hub::openapi::Fragment;
+
 /// One route: a method on a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Route {
@@ -30,6 +32,7 @@ impl fmt::Display for Route {
 pub struct Routes<S = ()> {
     router: Router<S>,
     list: Vec<Route>,
+    fragments: Vec<Fragment>,
 }
 
 impl<S> fmt::Debug for Routes<S> {
@@ -48,7 +51,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// None yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { router: Router::new(), list: Vec::new() }
+        Self { router: Router::new(), list: Vec::new(), fragments: Vec::new() }
     }
 
     /// Answers `GET` and `HEAD`.
@@ -111,6 +114,7 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     #[must_use]
     pub fn merge(mut self, other: Self) -> Self {
         self.list.extend(other.list);
+        self.fragments.extend(other.fragments);
         Self { router: self.router.merge(other.router), ..self }
     }
 
@@ -136,7 +140,21 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     /// Gives the handlers their state.
     #[must_use]
     pub fn with_state<S2: Clone + Send + Sync + 'static>(self, state: S) -> Routes<S2> {
-        Routes { router: self.router.with_state(state), list: self.list }
+        let Self { router, list, fragments } = self;
+        Routes { router: router.with_state(state), list, fragments }
+    }
+
+    /// Adds the description of these routes to what `GET /api/openapi.json` tells: see [`Fragment`].
+    #[must_use]
+    pub fn describe(mut self, fragment: Fragment) -> Self {
+        self.fragments.push(fragment);
+        self
+    }
+
+    /// The descriptions that were added.
+    #[must_use]
+    pub fn fragments(&self) -> &[Fragment] {
+        &self.fragments
     }
 
     /// What there is, in the order in which it was added.

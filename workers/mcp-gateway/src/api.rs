@@ -24,6 +24,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Json};
 use cogo::bus::{self, Bus, Receipt};
 use cogo::error::Code;
+use cogo::hub::openapi::Fragment;
 use cogo::hub::{ApiError, PathParams, Routes};
 use cogo::live::Live;
 use cogo::message::{NewMessage, valid_name};
@@ -37,6 +38,15 @@ use crate::upstream::{CallError, Upstream};
 
 pub use self::call::routes as call_routes;
 pub use self::catalogue::routes as catalogue_routes;
+
+/// What all the routes of this module take and give, for [`Routes::describe`].
+const DESCRIPTIONS: [Fragment; 2] = [
+    Fragment { name: "mcp-gateway/src/api/openapi.json", json: include_str!("api/openapi.json") },
+    Fragment {
+        name: "mcp-gateway/src/api/openapi_toolsets.json",
+        json: include_str!("api/openapi_toolsets.json"),
+    },
+];
 
 /// What the routes need of a bus: [`Bus`], or something that stands for it in a test.
 pub trait Publish: Send + Sync + 'static {
@@ -79,6 +89,8 @@ impl Gateway {
             .get("/api/mcp/ping/{toolset}/{tool}", ping::<B>)
             .with_state(Arc::new(api))
             .merge(toolsets::routes(Arc::clone(self.toolsets()), self.config_dir()))
+            .describe(DESCRIPTIONS[0])
+            .describe(DESCRIPTIONS[1])
     }
 }
 

@@ -14,7 +14,7 @@ use cogo::error::Code;
 use cogo::hub::{
     self, ApiError, PathParams, Principal, Principals, Routes, StrictJson, StrictQuery,
 };
-use cogo::message::TraceId;
+use cogo::message::{DEADLINE_MS_MAX, TraceId};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::Semaphore;
@@ -66,6 +66,10 @@ async fn call(
     StrictJson(arguments): StrictJson<Map<String, Value>>,
 ) -> Result<Response, ApiError> {
     let who = calls.principals.of(&headers)?;
+    if query.deadline_ms.is_some_and(|ms| !(1..=DEADLINE_MS_MAX).contains(&ms)) {
+        let rule = format_args!("must be from 1 to {DEADLINE_MS_MAX} (a year)");
+        return Err(ApiError::invalid("deadline_ms", rule));
+    }
     if path.text("toolset") == platform::TOOLSET {
         return operate(&calls, &who, path.text("tool"), arguments).await;
     }

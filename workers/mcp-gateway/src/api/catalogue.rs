@@ -139,7 +139,9 @@ async fn change(
     }
     let (bus, tenant) = (catalogue.bus(), who.tenant());
     let views = pins::read(bus, tenant, &catalogue.mesh()).await?;
-    let pins = choose(&views).map_err(|why| ApiError::invalid("tools", why))?;
+    // The names are well formed; it is what the machines offer and what is approved that does not go with them.
+    let pins =
+        choose(&views).map_err(|why| ApiError::new(Code::Conflict, format!("tools: {why}")))?;
     let changed = bus.pin(tenant, &pins, Some(by.unwrap_or(WHO))).await?;
     // Whoever asks next is to see it.
     catalogue.refresh(tenant).await?;

@@ -75,7 +75,7 @@ async fn tools_are_held_shown_approved_and_revoked() {
     let which = site.post("/api/mcp/pins/approve", body.clone(), &[]).await;
     let said = which.json["error"]["message"].as_str().unwrap_or_default().to_owned()
         + &which.json.to_string();
-    assert!(which.status == 400 && said.contains("machines differ"), "{which:?}");
+    assert!(which.status == 409 && said.contains("machines differ"), "{which:?}");
     let this = json!({"tools": ["browser__click"], "hash": &second[..10]});
     assert_eq!(site.post("/api/mcp/pins/approve", this, &[]).await.status, 200);
     assert_eq!(site.get("/api/mcp/tools", &[]).await.json["tools"][0]["hash"], second);
