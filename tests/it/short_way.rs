@@ -40,11 +40,11 @@ async fn what_is_inserted_as_claimed_is_what_an_insert_and_a_claim_make() {
         for short in [true, false] {
             match short {
                 true => {
-                    let outcome = outcome(&db, &both(&[message.clone()], 1)).await;
+                    let outcome = outcome(&db, &both(std::slice::from_ref(&message), 1)).await;
                     assert_eq!(outcome, [(Some(1), Some(false), true)]);
                 }
                 false => {
-                    enqueue(&db, &[message.clone()]).await;
+                    enqueue(&db, std::slice::from_ref(&message)).await;
                     let claim =
                         "select * from bus_claim('w', '{echo/default}', 1, 30000, 'default')";
                     assert_eq!(rows(&db, claim).await.len(), 1);
