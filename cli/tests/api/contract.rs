@@ -60,7 +60,7 @@ fn every_route_is_described_and_everything_described_is_a_route() {
         let below = |root: &&str| {
             path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         };
-        PROTOCOLS.iter().any(|root| below(&root))
+        PROTOCOLS.iter().any(below)
     };
     let undescribed = document["x-undescribed"].as_array().expect("a list").iter();
     let undescribed: Vec<&str> =
