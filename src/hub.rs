@@ -51,6 +51,7 @@ mod blobs;
 mod cached;
 mod caller;
 mod circuits;
+mod conditional;
 mod dead_letters;
 mod error;
 mod extract;
@@ -138,6 +139,8 @@ pub struct State {
     pub listen: SocketAddr,
     /// The folder behind `/artifacts`.
     pub artifacts_dir: PathBuf,
+    /// The store behind `/mcp/artifacts`.
+    pub artifacts: artifact::Store,
 }
 
 impl State {
@@ -146,12 +149,6 @@ impl State {
     #[must_use]
     pub fn principals(&self) -> Principals {
         Principals::new(self.token.clone(), self.keys.clone(), self.bus.clone(), self.database())
-    }
-
-    /// The store of artifacts, below [`State::artifacts_dir`].
-    #[must_use]
-    pub fn artifacts(&self) -> artifact::Store {
-        artifact::Store::folder(&self.artifacts_dir, self.options.artifact_limits())
     }
 
     /// The database, for remote callers.
@@ -187,6 +184,7 @@ struct Hub {
     waiters: Semaphore,
     /// Keeps what workers send that do not have this machine's disk.
     artifacts: artifact::Store,
+    artifacts_summary: Cached<Result<serde_json::Value, ApiError>>,
     uploads: Semaphore,
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
@@ -203,7 +201,8 @@ impl Hub {
             callers: state.database(),
             open_reads: state.options.open_reads.unwrap_or_else(|| ip.is_loopback()),
             waiters: Semaphore::new(state.options.max_waiters),
-            artifacts: state.artifacts(),
+            artifacts: state.artifacts.clone(),
+            artifacts_summary: Cached::default(),
             uploads: Semaphore::new(blobs::UPLOADS),
             gauges: Gauges::default(),
             schema: Cached::default(),
@@ -261,6 +260,8 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .post("/api/dead-letters/requeue", dead_letters::requeue)
         .post("/api/dead-letters/drop", dead_letters::drop)
         .get("/api/dead-letters/{id}", dead_letters::show)
+        .get("/api/artifacts", artifacts::list)
+        .get("/api/metrics/mcp/artifacts/summary", artifacts::summary)
         .get("/artifacts/{*path}", artifacts::artifact)
         .with_state(Arc::clone(&hub))
         .merge(role_routes)

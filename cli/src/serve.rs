@@ -236,7 +236,13 @@ async fn run(
         .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
-    hub::maintenance::sweep_artifacts(artifacts.clone(), &plan.hub.retention, &tasks, &shutdown);
+    hub::maintenance::sweep_artifacts(
+        Some(artifacts.clone()),
+        plan.artifacts_dir.clone(),
+        &plan.hub.retention,
+        &tasks,
+        &shutdown,
+    );
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
     let realtime = Realtime::start(
         parts.hub_bus.clone(),
@@ -259,6 +265,7 @@ async fn run(
         metrics,
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
+        artifacts: artifacts.clone(),
     };
     let retry = plan.policies.retry.clone();
     // The tools of all machines, wherever their gateways run.

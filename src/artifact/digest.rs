@@ -16,6 +16,11 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// That of what was hashed piece by piece.
+    pub(super) fn from_hash(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
     /// The digest that `text` writes, if it is exactly one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

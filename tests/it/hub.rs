@@ -1,5 +1,6 @@
 //! The hub: what it answers, and to whom.
 
+mod artifacts;
 mod blobs;
 mod boundary;
 mod circuits;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result};
 use axum::body::Body;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request, StatusCode};
+use cogo::artifact::Store;
 use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
 use cogo::db;
 use cogo::hub::realtime::Realtime;
@@ -86,6 +88,8 @@ struct Setup {
     routes: hub::Routes,
     /// The routes that find out themselves who calls.
     open_routes: fn(Principals) -> hub::Routes,
+    /// Where artifacts are kept; else in a folder.
+    store: Option<Store>,
 }
 
 impl Default for Setup {
@@ -96,6 +100,7 @@ impl Default for Setup {
             listen,
             routes: hub::Routes::new(),
             open_routes: |_| hub::Routes::new(),
+            store: None,
         }
     }
 }
@@ -130,6 +135,8 @@ impl TestHub {
         metrics_handle(); // before anything is measured
         let artifacts = tempfile::tempdir()?;
         setup.options.validate()?;
+        let limits = setup.options.artifact_limits();
+        let store = setup.store.unwrap_or_else(|| Store::folder(artifacts.path(), limits));
         let feed = Feed::start(bus.clone(), &tasks, &shutdown);
         let keys = Keys::new(&[SECRET])?;
         let realtime = Realtime::start(
@@ -153,6 +160,7 @@ impl TestHub {
             metrics: Arc::new(|| metrics_handle().render()),
             listen: setup.listen,
             artifacts_dir: artifacts.path().to_owned(),
+            artifacts: store,
         };
         let principals = state.principals();
         let open = (setup.open_routes)(principals.clone());
