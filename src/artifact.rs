@@ -14,6 +14,9 @@ mod error;
 pub mod files;
 mod folder;
 mod limits;
+pub mod options;
+#[cfg(feature = "s3")]
+pub mod s3;
 mod store;
 
 use std::fmt::Debug;
@@ -27,6 +30,7 @@ pub use backend::{Backend, Body, Listed, Name, Opened, Page, Range, Stat, Usage}
 pub use digest::Digest;
 pub use error::Error;
 pub use limits::Limits;
+pub use options::Options;
 pub use store::{Store, Swept};
 
 /// What stands before `<tenant>/<sha256>` in an artifact's URI.

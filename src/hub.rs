@@ -37,6 +37,8 @@
 //! | `mcp.max_sessions_per_key` | 1000 | those of one key |
 //! | `mcp.session_idle_s` | 1800 | after how long a session that nobody uses ends |
 //! | `mcp.max_sockets` | 1000 | WebSockets at `/mcp/ws`; of one key at most half as many |
+//! | `artifacts.store` | `folder` | where artifacts are kept: `folder`, or `s3` |
+//! | `artifacts.s3` | | `endpoint`, `region`, `bucket`, `prefix`, `path_style` of the bucket |
 //!
 //! From the environment come secrets alone, which the caller reads: the admin token, `COGO_ADMIN_TOKEN`, and
 //! those that sign the keys of remote callers, `COGO_JWT_SECRET`.
@@ -88,6 +90,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
+pub use artifacts::{Query as ArtifactQuery, list_in as list_artifacts};
 pub use auth::{AdminToken, InvalidToken};
 pub use bind::{BindError, bind};
 pub use caller::check as check_callers;

@@ -140,6 +140,17 @@ impl Store {
         }
     }
 
+    /// Asks for one artifact, whichever, to see that the store can be asked at all.
+    ///
+    /// # Errors
+    /// What is wrong with how it is set up, or that it does not answer.
+    pub async fn check(&self) -> Result<(), Error> {
+        match &self.0 {
+            Way::Own(own) => own.backend.list("", None, 1).await.map(drop),
+            Way::Hub(_) => Ok(()),
+        }
+    }
+
     /// What is known of an artifact.
     ///
     /// # Errors

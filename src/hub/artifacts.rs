@@ -24,6 +24,7 @@ use crate::hub::conditional::{Validators, Wanted};
 use crate::hub::error::ApiError;
 use crate::hub::extract::PathParams;
 
+pub use list::{Query, list_in};
 pub(crate) use list::{list, summary};
 
 pub(crate) async fn artifact(

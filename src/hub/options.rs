@@ -37,6 +37,8 @@ pub struct Options {
     pub realtime: realtime::Options,
     /// How `/mcp` is served.
     pub mcp: Mcp,
+    /// How artifacts are kept.
+    pub artifacts: artifact::Options,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
 }
@@ -148,6 +150,7 @@ impl Default for Options {
             rest: Rest::default(),
             realtime: realtime::Options::default(),
             mcp: Mcp::default(),
+            artifacts: artifact::Options::default(),
             open_reads: None,
         }
     }
@@ -292,6 +295,10 @@ impl Options {
         within("mcp.max_artifact_bytes", max_artifact_bytes as u64, 1024, 1 << 30)?;
         within("mcp.artifact_tenant_bytes", artifact_tenant_bytes, 1 << 20, 16 << 40)?;
         self.realtime.validate()?;
+        self.artifacts.validate().map_err(|broken| InvalidOptions {
+            field: broken.field.to_owned(),
+            rule: broken.rule.to_owned(),
+        })?;
         for (at, origin) in self.allowed_origins.iter().enumerate() {
             if !origins::is_origin(origin) {
                 return Err(InvalidOptions {

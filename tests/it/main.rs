@@ -34,6 +34,7 @@ mod replay;
 mod replay_trace;
 mod rights;
 mod runner;
+mod stores;
 mod support;
 mod tenancy;
 mod testing;

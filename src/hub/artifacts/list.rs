@@ -1,5 +1,6 @@
 //! `GET /api/artifacts` and what all of them come to.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,14 +33,19 @@ const LIST_AT_ONCE: usize = 1000;
 /// How old a summary may be: it costs a look at each file.
 const SUMMARY_AGE: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Deserialize)]
+/// What to list.
+#[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Query {
-    tenant: Option<String>,
+pub struct Query {
+    /// Only this tenant's.
+    pub tenant: Option<String>,
+    /// What names begin with.
     #[serde(default)]
-    prefix: String,
-    after: Option<String>,
-    limit: Option<usize>,
+    pub prefix: String,
+    /// The `next` of the page before.
+    pub after: Option<String>,
+    /// How many at most; by default 100.
+    pub limit: Option<usize>,
 }
 
 /// Where a list goes on: those of the store come first, and then the files that runs left.
@@ -78,6 +84,14 @@ pub(crate) async fn list(
     State(hub): State<Arc<Hub>>,
     StrictQuery(query): StrictQuery<Query>,
 ) -> Result<Json<Value>, ApiError> {
+    list_in(&hub.artifacts, &hub.state.artifacts_dir, &query).await.map(Json)
+}
+
+/// What `GET /api/artifacts` answers, of a store and a folder of files: for whoever has both at hand.
+///
+/// # Errors
+/// Names the parameter that breaks its rule; or what the store or the disk refused.
+pub async fn list_in(store: &Store, dir: &Path, query: &Query) -> Result<Value, ApiError> {
     let limit = query.limit.unwrap_or(LIMIT.0);
     if !(1..=LIMIT.1).contains(&limit) {
         return Err(ApiError::invalid("limit", format_args!("must be from 1 to {}", LIMIT.1)));
@@ -97,13 +111,14 @@ pub(crate) async fn list(
         Some(after) => Cursor::parse(after)
             .ok_or_else(|| ApiError::invalid("after", "must be the `next` of a page before"))?,
     };
-    let (listed, next) = page(&hub, &query, start, limit).await?;
+    let (listed, next) = page(store, dir, query, start, limit).await?;
     let next = next.map(|cursor| cursor.text());
-    Ok(Json(json!({"ok": true, "artifacts": listed, "next": next})))
+    Ok(json!({"ok": true, "artifacts": listed, "next": next}))
 }
 
 async fn page(
-    hub: &Hub,
+    store: &Store,
+    dir: &Path,
     query: &Query,
     start: Cursor,
     limit: usize,
@@ -112,7 +127,7 @@ async fn page(
     let after = match start {
         Cursor::Files(after) => after,
         Cursor::Store(after) => {
-            let next = kept(&hub.artifacts, query, after.as_ref(), limit, &mut listed).await?;
+            let next = kept(store, query, after.as_ref(), limit, &mut listed).await?;
             if next.is_some() {
                 return Ok((listed, Some(Cursor::Store(next))));
             }
@@ -129,7 +144,7 @@ async fn page(
         limit: limit - listed.len(),
         looks: LOOKS,
     };
-    let dir = hub.state.artifacts_dir.clone();
+    let dir = dir.to_owned();
     let (found, next) = looked(move || files::list(&dir, &wanted)).await?;
     listed.extend(found.iter().map(file));
     Ok((listed, next.map(|path| Cursor::Files(Some(path)))))

@@ -342,3 +342,33 @@ async fn blobs_are_given_in_part_with_their_digest_as_the_tag() -> Result<()> {
     assert_eq!((head.status.as_u16(), head.header("content-length")), (200, "10"));
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_is_served_and_listed_as_a_folder_is() -> Result<()> {
+    let s = crate::stores::Setting::bucket().await;
+    let hub =
+        TestHub::without_database(Setup { store: Some(s.store.clone()), ..Setup::default() })?;
+    let bytes: Vec<u8> = (0_u32..300_000).flat_map(u32::to_le_bytes).collect();
+    let text: String = bytes.iter().map(|byte| char::from(b'a' + byte % 26)).collect();
+    let kept = s.store.put("acme", text.clone().into_bytes(), "text/plain").await?;
+    let (path, token) =
+        (format!("/mcp/artifacts/acme/{}", kept.sha256), ("x-admin-token", super::TOKEN));
+    let whole = get(&hub, &path, "GET", &[token]).await?;
+    assert_eq!((whole.status.as_u16(), whole.header("content-length")), (200, "1200000"));
+    assert!(whole.text == text, "what came is not what was put");
+    let part = get(&hub, &path, "GET", &[token, ("range", "bytes=1199990-")]).await?;
+    assert_eq!((part.status.as_u16(), part.text.as_str()), (206, &text[1_199_990..]));
+    let known = get(&hub, &path, "GET", &[token, ("if-none-match", whole.header("etag"))]).await?;
+    assert_eq!(known.status, 304);
+    let put = request("PUT", &format!("/mcp/artifacts/b/{}", Digest::of(b"x")));
+    let put = put.header("x-admin-token", super::TOKEN).header("content-type", "image/png");
+    assert_eq!(hub.send(put.body(Body::from("x"))?).await?.status, 201);
+    let listed = list(&hub, "").await?;
+    let blob = |tenant, digest: &Digest| format!("blobs/{tenant}/{digest}");
+    assert_eq!(names(&listed), [blob("acme", &kept.sha256), blob("b", &Digest::of(b"x"))]);
+    assert_eq!(listed["artifacts"][1]["mime"], "image/png");
+    assert_eq!(all(&hub, "prefix=blobs/", 1).await?, names(&listed));
+    let summary = hub.get("/api/metrics/mcp/artifacts/summary").await?.json()?;
+    assert_eq!((&summary["files"], &summary["bytes"]), (&json!(2), &json!(1_200_001)));
+    Ok(())
+}
