@@ -33,7 +33,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, recorder};
+use crate::{jwt_secret, recorder, store};
 
 /// How long what stands by may take to end after the work has.
 const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -71,6 +71,7 @@ struct Plan {
     mcp: Live<cogo_worker_mcp_gateway::config::Config>,
     data_dir: PathBuf,
     artifacts_dir: PathBuf,
+    artifacts: Store,
     database: Option<PgConnectOptions>,
 }
 
@@ -82,16 +83,19 @@ impl Plan {
         let (policies, mut reload) = Policies::load(&source)?;
         let bus_limits = reload.watch()?;
         let mcp = reload.watch()?;
+        let hub: hub::Options = source.load()?;
+        let artifacts_dir = global.artifacts_dir()?;
         Ok(Self {
+            artifacts: store::of(&hub, &artifacts_dir, global)?,
             worker: limits.load(&source)?,
             policies,
             reload,
-            hub: source.load()?,
+            hub,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
             mcp,
             data_dir: global.data_dir()?,
-            artifacts_dir: global.artifacts_dir()?,
+            artifacts_dir,
             database,
             source,
         })
@@ -107,6 +111,7 @@ pub(crate) async fn serve(
 ) -> Result<Exit> {
     let mut signals = Signals::serving().context("hearing signals")?;
     let plan = Plan::new(global, limits, what)?;
+    store::check(&plan.artifacts).await?;
     // Before Postgres, which takes longer to say that it cannot.
     let listener = hub::bind(listen.listen, listen.auto_port)
         .await
@@ -210,7 +215,7 @@ async fn run(
     if let Some(dir) = plan.source.dir() {
         gateway = gateway.with_config_dir(dir);
     }
-    let artifacts = Store::folder(&plan.artifacts_dir, plan.hub.artifact_limits());
+    let artifacts = plan.artifacts.clone();
     let readiness = Readiness::new();
     let serving = readiness.register("hub");
     let worker = parts.worker_bus.map(|bus| {

@@ -83,7 +83,7 @@ impl Options {
             })
         };
         // Also where it is not used: what stands there is meant.
-        if !prefix.is_empty() && !(parts(prefix) && prefix.len() <= 256) {
+        if !prefix.is_empty() && (!parts(prefix) || prefix.len() > 256) {
             return broken(
                 "artifacts.s3.prefix",
                 "must be names of letters, digits, `-`, `_` and `.` with `/` between them, without one at either end",

@@ -68,12 +68,18 @@ pub fn sweep_artifacts(
     if let Some(artifacts) = artifacts {
         tasks.spawn(again(SWEEP_PERIOD, stop.clone(), move || {
             let artifacts = artifacts.clone();
-            async move { Ok(sweep_store(&artifacts, keep).await) }
+            async move {
+                sweep_store(&artifacts, keep).await;
+                Ok(())
+            }
         }));
     }
     tasks.spawn(again(SWEEP_PERIOD, stop, move || {
         let dir = dir.clone();
-        async move { Ok(sweep_attempts(&dir, keep).await) }
+        async move {
+            sweep_attempts(&dir, keep).await;
+            Ok(())
+        }
     }));
 }
 
