@@ -45,6 +45,8 @@
 //! | `mcp.max_sessions_per_key` | 1000 | those of one key |
 //! | `mcp.session_idle_s` | 1800 | after how long a session that nobody uses ends |
 //! | `mcp.max_sockets` | 1000 | WebSockets at `/mcp/ws`; of one key at most half as many |
+//! | `artifacts.store` | `folder` | where artifacts are kept: `folder`, or `s3` |
+//! | `artifacts.s3` | | `endpoint`, `region`, `bucket`, `prefix`, `path_style` of the bucket |
 //!
 //! From the environment come secrets alone, which the caller reads: the admin token, `COGO_ADMIN_TOKEN`, and
 //! those that sign the keys of remote callers, `COGO_JWT_SECRET`, and seal what is set over the API, `COGO_ENV_KEY`.
@@ -62,6 +64,7 @@ mod cached;
 mod caller;
 mod circuits;
 mod client;
+mod conditional;
 mod connections;
 mod dead_letters;
 mod env;
@@ -114,6 +117,7 @@ use tokio::sync::Semaphore;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::limit::RequestBodyLimitLayer;
 
+pub use artifacts::{Query as ArtifactQuery, list_in as list_artifacts};
 pub use auth::{AdminToken, InvalidToken};
 pub use bind::{BindError, bind};
 pub use caller::check as check_callers;
@@ -179,6 +183,8 @@ pub struct State {
     pub listen: SocketAddr,
     /// The folder behind `/artifacts`.
     pub artifacts_dir: PathBuf,
+    /// The store behind `/mcp/artifacts`.
+    pub artifacts: artifact::Store,
 }
 
 impl State {
@@ -193,12 +199,6 @@ impl State {
     #[must_use]
     pub fn connections(&self) -> Connections {
         Connections::new(&self.options)
-    }
-
-    /// The store of artifacts, below [`State::artifacts_dir`].
-    #[must_use]
-    pub fn artifacts(&self) -> artifact::Store {
-        artifact::Store::folder(&self.artifacts_dir, self.options.artifact_limits())
     }
 
     /// The database, for remote callers.
@@ -234,6 +234,7 @@ struct Hub {
     waiters: Semaphore,
     /// Keeps what workers send that do not have this machine's disk.
     artifacts: artifact::Store,
+    artifacts_summary: Cached<Result<serde_json::Value, ApiError>>,
     uploads: Semaphore,
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
@@ -256,7 +257,8 @@ impl Hub {
             callers: state.database(),
             open_reads: state.options.open_reads.unwrap_or_else(|| ip.is_loopback()),
             waiters: Semaphore::new(state.options.max_waiters),
-            artifacts: state.artifacts(),
+            artifacts: state.artifacts.clone(),
+            artifacts_summary: Cached::default(),
             uploads: Semaphore::new(blobs::UPLOADS),
             gauges: Gauges::default(),
             schema: Cached::default(),
@@ -345,6 +347,8 @@ pub fn assemble(
         .get("/api/env", env::list)
         .put("/api/env/{name}", env::put)
         .delete("/api/env/{name}", env::delete)
+        .get("/api/artifacts", artifacts::list)
+        .get("/api/metrics/mcp/artifacts/summary", artifacts::summary)
         .get("/artifacts/{*path}", artifacts::artifact)
         .with_state(Arc::clone(&hub))
         .merge(role_routes)

@@ -32,7 +32,7 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    fn of(code: Code) -> Self {
+    pub(crate) fn of(code: Code) -> Self {
         match code {
             Code::InvalidArgument | Code::PayloadTooLarge => Self::Usage,
             Code::NotFound => Self::NotFound,

@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod artifact;
 mod circuit;
 mod config;
 mod connect;
@@ -31,6 +32,7 @@ mod remote;
 mod replay;
 mod serve;
 mod status;
+mod store;
 mod tail;
 mod telemetry;
 mod text;
@@ -94,6 +96,7 @@ enum Command {
     Dlq(dlq::Dlq),
     Limits(limits::Limits),
     Circuit(circuit::Circuit),
+    Artifact(artifact::Artifact),
     Replay(replay::Replay),
     Mcp(mcp::Mcp),
     Env(env::Env),
@@ -142,6 +145,7 @@ impl Command {
             Self::Dlq(command) => command.run(global, output).await,
             Self::Limits(command) => command.run(global, output).await,
             Self::Circuit(command) => command.run(global, output).await,
+            Self::Artifact(command) => command.run(global, output).await,
             Self::Replay(command) => command.run(global, output).await,
             Self::Mcp(command) => command.run(global, output).await,
             Self::Env(command) => command.run(global, output).await,

@@ -18,7 +18,7 @@ use crate::lifecycle::{Signals, supervise};
 use crate::output::note;
 use crate::serve::{CLOSE_WITHIN, Listen, make_dir};
 use crate::worker::Limits;
-use crate::{jwt_secret, recorder, token};
+use crate::{jwt_secret, recorder, store, token};
 
 /// Connections to the database: one for what is asked, one for whether it is there.
 const CONNECTIONS: u32 = 2;
@@ -37,6 +37,8 @@ pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> 
         .await
         .map_err(|error| Failed::new(Exit::Failed, format!("{:#}", anyhow!(error))))?;
     let (data_dir, artifacts_dir) = (global.data_dir()?, global.artifacts_dir()?);
+    let artifacts = store::of(&options, &artifacts_dir, global)?;
+    store::check(&artifacts).await?;
     make_dir(&data_dir)?;
     let (token, _) = token::load(&data_dir)?;
     let (keys, _) = jwt_secret::load(&data_dir)?;
@@ -71,6 +73,7 @@ pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> 
         realtime,
         metrics,
         listen,
+        artifacts,
         artifacts_dir,
     };
     let connections = state.connections();

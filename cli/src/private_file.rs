@@ -7,9 +7,9 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 /// Writes a file, over what may be there.
-pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn replace(path: &Path, text: impl AsRef<[u8]>) -> Result<()> {
     let fresh = path.with_extension(format!("new.{}", std::process::id()));
-    let written = write(&fresh, text).and_then(|()| fs::rename(&fresh, path));
+    let written = write(&fresh, text.as_ref()).and_then(|()| fs::rename(&fresh, path));
     if written.is_err() {
         let _best_effort = fs::remove_file(&fresh);
     }
@@ -19,7 +19,7 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
 /// Writes a file unless there is one; whether it was written.
 pub(crate) fn create(path: &Path, text: &str) -> Result<bool> {
     let fresh = path.with_extension(format!("new.{}", std::process::id()));
-    let linked = write(&fresh, text).and_then(|()| match fs::hard_link(&fresh, path) {
+    let linked = write(&fresh, text.as_bytes()).and_then(|()| match fs::hard_link(&fresh, path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(error),
@@ -28,7 +28,7 @@ pub(crate) fn create(path: &Path, text: &str) -> Result<bool> {
     linked.with_context(|| format!("writing {}", path.display()))
 }
 
-fn write(path: &Path, text: &str) -> io::Result<()> {
+fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let _left_behind = fs::remove_file(path); // by an earlier process of our number
     let mut options = OpenOptions::new();
     options.write(true).create_new(true);
@@ -38,6 +38,6 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         options.mode(0o600);
     }
     let mut file: File = options.open(path)?;
-    file.write_all(text.as_bytes())?;
+    file.write_all(text)?;
     file.sync_all()
 }

@@ -118,6 +118,11 @@ impl Remote {
         }
     }
 
+    /// How to reach the outside.
+    pub(crate) fn net(&self) -> net::Options {
+        net::Options { ca_file: self.ca_file.clone(), ..net::Options::default() }
+    }
+
     /// The bus at `url`; nothing is asked there yet.
     fn open(&self, url: &str) -> Result<Bus> {
         if let Some(rest) = url.strip_prefix("http://")
@@ -127,7 +132,7 @@ impl Remote {
                 "--url is http://, so that the key can be read on the way; use https://"
             );
         }
-        let net = net::Options { ca_file: self.ca_file.clone(), ..net::Options::default() };
+        let net = self.net();
         let api_key = self.api_key.as_deref().filter(|key| !key.is_empty()).map(Into::into);
         Ok(Bus::remote(rest::Options { url: url.to_owned(), key: self.key()?, api_key, net })?)
     }

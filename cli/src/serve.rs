@@ -34,7 +34,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, recorder};
+use crate::{jwt_secret, recorder, store};
 
 /// How long what stands by may take to end after the work has.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -73,6 +73,7 @@ struct Plan {
     mcp: Live<cogo_worker_mcp_gateway::config::Config>,
     data_dir: PathBuf,
     artifacts_dir: PathBuf,
+    artifacts: Store,
     database: Option<PgConnectOptions>,
 }
 
@@ -84,17 +85,20 @@ impl Plan {
         let (policies, mut reload) = Policies::load(&source)?;
         let bus_limits = reload.watch()?;
         let mcp = reload.watch()?;
+        let hub: hub::Options = source.load()?;
+        let artifacts_dir = global.artifacts_dir()?;
         Ok(Self {
+            artifacts: store::of(&hub, &artifacts_dir, global)?,
             worker: limits.load(&source)?,
             policies,
             reload,
-            hub: source.load()?,
+            hub,
             route_policies: source.load()?,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
             mcp,
             data_dir: global.data_dir()?,
-            artifacts_dir: global.artifacts_dir()?,
+            artifacts_dir,
             database,
             source,
         })
@@ -110,6 +114,7 @@ pub(crate) async fn serve(
 ) -> Result<Exit> {
     let mut signals = Signals::serving().context("hearing signals")?;
     let plan = Plan::new(global, limits, what)?;
+    store::check(&plan.artifacts).await?;
     // Before Postgres, which takes longer to say that it cannot.
     let listener = hub::bind(listen.listen, listen.auto_port)
         .await
@@ -233,7 +238,7 @@ async fn run(
     if let Some(dir) = plan.source.dir() {
         gateway = gateway.with_config_dir(dir);
     }
-    let artifacts = Store::folder(&plan.artifacts_dir, plan.hub.artifact_limits());
+    let artifacts = plan.artifacts.clone();
     let readiness = Readiness::new();
     let serving = readiness.register("hub");
     let worker = parts.worker_bus.map(|bus| {
@@ -259,7 +264,13 @@ async fn run(
         .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
-    hub::maintenance::sweep_artifacts(artifacts.clone(), &plan.hub.retention, &tasks, &shutdown);
+    hub::maintenance::sweep_artifacts(
+        Some(artifacts.clone()),
+        plan.artifacts_dir.clone(),
+        &plan.hub.retention,
+        &tasks,
+        &shutdown,
+    );
     hub::maintenance::start(parts.hub_bus.clone(), plan.hub.retention.clone(), &tasks, &shutdown);
     let realtime = Realtime::start(
         parts.hub_bus.clone(),
@@ -284,6 +295,7 @@ async fn run(
         metrics,
         listen: address,
         artifacts_dir: plan.artifacts_dir.clone(),
+        artifacts: artifacts.clone(),
     };
     let retry = plan.policies.retry.clone();
     // The tools of all machines, wherever their gateways run.

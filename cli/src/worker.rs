@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use cogo::artifact::Store;
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
+use cogo::hub::maintenance::sweep_artifacts;
 use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role};
@@ -24,6 +25,7 @@ use crate::output::{Cell, Ink, Output, note};
 use crate::probe::Probe;
 use crate::reload::{self, Policies};
 use crate::remote;
+use crate::store;
 
 /// The roles that this binary has.
 const ROLES: &[Role] = &[cogo_worker_echo::ROLE, cogo_worker_mcp_gateway::ROLE];
@@ -154,11 +156,16 @@ impl Worker {
         let options = cogo::config::Worker { tenant, ..options };
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let artifacts_dir = global.artifacts_dir()?;
+        let hub_options = source.load::<cogo::hub::Options>()?;
+        // A hub lets go of what is in the store; the files of attempts lie on this machine.
+        let dir = artifacts_dir.clone();
+        sweep_artifacts(None, dir, &hub_options.retention, &tasks, &shutdown);
         let artifacts = match bus.artifacts() {
             Some(store) => store,
             None => {
-                let limits = source.load::<cogo::hub::Options>()?.artifact_limits();
-                Store::folder(&artifacts_dir, limits)
+                let store = store::of(&hub_options, &artifacts_dir, global)?;
+                store::check(&store).await?;
+                store
             }
         };
         let reread = signals.hung_up();

@@ -16,6 +16,18 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
+    /// That of what was hashed piece by piece.
+    pub(super) fn from_hash(hash: Sha256) -> Self {
+        Self(hash.finalize().into())
+    }
+
+    /// As S3 writes it.
+    #[cfg(feature = "s3")]
+    pub(super) fn base64(&self) -> String {
+        use base64::Engine as _;
+        base64::engine::general_purpose::STANDARD.encode(self.0)
+    }
+
     /// The digest that `text` writes, if it is exactly one.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

@@ -2,50 +2,42 @@
 //!
 //! A file appears as a whole: it is written under a name that begins with `.tmp-`, flushed, and renamed; its type
 //! goes first. Files are their owner's alone. Several processes may share a folder: the same name is always the
-//! same bytes. What a tenant has is counted from the disk, anew each minute, and carried on in between.
+//! same bytes.
 
-use std::collections::HashMap;
+mod list;
+
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{self, ErrorKind, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use chrono::{DateTime, Utc};
+use futures_util::future::{BoxFuture, FutureExt as _};
+use futures_util::stream::{self, StreamExt as _};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::artifact::{Artifact, Digest, Error, Kept, Limits, OCTETS};
-use crate::clock::{Stopwatch, utc_now};
+use crate::artifact::backend::{Backend, Body, Name, Opened, Page, Range, Stat};
+use crate::artifact::{Error, OCTETS};
+use crate::clock::utc_now;
 
-/// How long a count is carried on before the disk is counted again.
-const COUNT_AGAIN: Duration = Duration::from_secs(60);
 /// How long what was never finished stays: nobody writes for an hour.
 const UNFINISHED: Duration = Duration::from_secs(3600);
 /// What begins the name of a file that is not finished.
 const TEMPORARY: &str = ".tmp-";
+/// How much is read at once; so much of each artifact under way is in memory.
+const PIECE: usize = 256 << 10;
 
 /// A folder of artifacts.
+#[derive(Debug, Clone)]
+pub(super) struct Folder(Arc<Inner>);
+
 #[derive(Debug)]
-pub(super) struct Folder {
+struct Inner {
     root: PathBuf,
-    limits: Limits,
-    /// What each tenant has. Held while a file is found or taken away, so that nothing goes that was just put again.
-    used: Mutex<HashMap<String, Used>>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Used {
-    bytes: u64,
-    counted: Stopwatch,
-}
-
-/// What a sweep let go of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Swept {
-    /// How many artifacts.
-    pub artifacts: u64,
-    /// How large they were together.
-    pub bytes: u64,
+    /// Held while a file is made new or taken away, so that nothing goes that was just put again.
+    renewing: Mutex<()>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -55,200 +47,169 @@ struct Sidecar {
 }
 
 impl Folder {
-    pub(super) fn new(root: PathBuf, limits: Limits) -> Self {
-        Self { root, limits, used: Mutex::default() }
+    pub(super) fn new(root: PathBuf) -> Self {
+        Self(Arc::new(Inner { root, renewing: Mutex::default() }))
     }
 
-    pub(super) async fn put(
-        self: &Arc<Self>,
-        tenant: &str,
-        sha256: Digest,
-        bytes: Vec<u8>,
-        mime: &str,
-    ) -> Result<(), Error> {
-        let (len, most) = (bytes.len() as u64, self.limits.max_bytes);
-        if len > most {
-            return Err(Error::TooLarge { bytes: len, most });
-        }
-        let (tenant, mime) = (tenant.to_owned(), mime.to_owned());
-        self.blocking(move |this| this.put_now(&tenant, sha256, &bytes, mime)).await
-    }
-
-    pub(super) async fn get(
-        self: &Arc<Self>,
-        tenant: &str,
-        sha256: Digest,
-    ) -> Result<Artifact, Error> {
-        let (tenant, most) = (tenant.to_owned(), self.limits.max_bytes);
-        self.blocking(move |this| {
-            let Kept { path, mime } = this.find_now(&tenant, sha256)?;
-            let bytes = path.metadata()?.len();
-            // Once it was allowed; not everybody who reads has the memory for it.
-            if bytes > most {
-                return Err(Error::TooLarge { bytes, most });
-            }
-            Ok(Artifact { mime, bytes: std::fs::read(path)? })
-        })
-        .await
-    }
-
-    pub(super) async fn find(
-        self: &Arc<Self>,
-        tenant: &str,
-        sha256: Digest,
-    ) -> Result<Kept, Error> {
-        let tenant = tenant.to_owned();
-        self.blocking(move |this| this.find_now(&tenant, sha256)).await
-    }
-
-    pub(super) async fn sweep(self: &Arc<Self>, keep: Duration) -> Result<Swept, Error> {
-        self.blocking(move |this| this.sweep_now(keep)).await
-    }
-
-    async fn blocking<T: Send + 'static>(
-        self: &Arc<Self>,
-        work: impl FnOnce(&Self) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let this = Arc::clone(self);
-        let worked = tokio::task::spawn_blocking(move || work(&this)).await;
-        worked.map_err(|error| io::Error::other(error).into()).and_then(|worked| worked)
-    }
-
-    /// Where a tenant's artifacts are. Some file systems take `A` and `a` for the same, and tenants are not.
-    fn dir(&self, tenant: &str) -> PathBuf {
-        let name: String = tenant
-            .chars()
-            .flat_map(|c| [c.is_ascii_uppercase().then_some('.'), Some(c.to_ascii_lowercase())])
-            .flatten()
-            .collect();
-        self.root.join(name)
-    }
-
-    fn used(&self) -> MutexGuard<'_, HashMap<String, Used>> {
-        // A count that is off is put right at the next counting.
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn put_now(
+    fn blocking<T: Send + 'static>(
         &self,
-        tenant: &str,
-        sha256: Digest,
-        bytes: &[u8],
-        mime: String,
-    ) -> Result<(), Error> {
-        let (dir, len) = (self.dir(tenant), bytes.len() as u64);
-        make_dir(&dir)?;
-        let (path, name) = (dir.join(sha256.to_string()), format!("{sha256}.json"));
-        {
-            let mut used = self.used();
-            if is_there(&path, len) {
-                // It is new again: retention counts from the last time that anybody put it.
-                File::options().append(true).open(&path)?.set_modified(now())?;
-                return Ok(());
-            }
-            let most = self.limits.tenant_bytes;
-            let known = used.get(tenant).filter(|used| used.counted.elapsed() < COUNT_AGAIN);
-            let mut has = match known {
-                Some(known) => *known,
-                None => Used { bytes: count(&dir)?, counted: Stopwatch::start() },
-            };
-            let full = has.bytes.saturating_add(len) > most;
-            if !full {
-                has.bytes += len;
-            }
-            used.insert(tenant.to_owned(), has);
-            if full {
-                return Err(Error::Full { tenant: tenant.to_owned(), most });
-            }
+        work: impl FnOnce(&Inner) -> Result<T, Error> + Send + 'static,
+    ) -> BoxFuture<'static, Result<T, Error>> {
+        let this = Arc::clone(&self.0);
+        async move {
+            let worked = tokio::task::spawn_blocking(move || work(&this)).await;
+            worked.map_err(|error| io::Error::other(error).into()).and_then(|worked| worked)
         }
-        let sidecar = serde_json::to_vec(&Sidecar { mime, bytes: len }).map_err(io::Error::from)?;
-        let written = write(&dir, &name, &sidecar)
-            .and_then(|()| write(&dir, &sha256.to_string(), bytes))
-            .and_then(|()| flush_dir(&dir));
-        if written.is_err()
-            && let Some(used) = self.used().get_mut(tenant)
-        {
-            used.bytes = used.bytes.saturating_sub(len);
-        }
-        Ok(written?)
+        .boxed()
+    }
+}
+
+impl Backend for Folder {
+    fn put<'a>(
+        &'a self,
+        name: &'a Name,
+        bytes: Vec<u8>,
+        mime: &'a str,
+    ) -> BoxFuture<'a, Result<(), Error>> {
+        let (name, mime) = (name.clone(), mime.to_owned());
+        self.blocking(move |this| Ok(this.put(&name, &bytes, mime)?))
     }
 
-    fn find_now(&self, tenant: &str, sha256: Digest) -> Result<Kept, Error> {
-        let dir = self.dir(tenant);
-        let path = dir.join(sha256.to_string());
-        match path.symlink_metadata() {
-            Ok(found) if found.is_file() => {}
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
-            _ => return Err(Error::Missing { tenant: tenant.to_owned(), sha256 }),
+    fn renew<'a>(&'a self, name: &'a Name, bytes: u64) -> BoxFuture<'a, Result<bool, Error>> {
+        let name = name.clone();
+        self.blocking(move |this| Ok(this.renew(&name, bytes)?))
+    }
+
+    fn stat<'a>(&'a self, name: &'a Name) -> BoxFuture<'a, Result<Stat, Error>> {
+        let name = name.clone();
+        self.blocking(move |this| this.stat(&name))
+    }
+
+    fn open<'a>(
+        &'a self,
+        name: &'a Name,
+        range: Option<Range>,
+    ) -> BoxFuture<'a, Result<Opened, Error>> {
+        let name = name.clone();
+        self.blocking(move |this| this.open(&name, range))
+    }
+
+    fn list<'a>(
+        &'a self,
+        prefix: &'a str,
+        after: Option<&'a Name>,
+        limit: usize,
+    ) -> BoxFuture<'a, Result<Page, Error>> {
+        let (prefix, after) = (prefix.to_owned(), after.cloned());
+        self.blocking(move |this| Ok(list::list(&this.root, &prefix, after.as_ref(), limit)?))
+    }
+
+    fn delete<'a>(
+        &'a self,
+        name: &'a Name,
+        unless_after: Option<DateTime<Utc>>,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        let name = name.clone();
+        self.blocking(move |this| Ok(this.delete(&name, unless_after)?))
+    }
+
+    fn tidy(&self) -> BoxFuture<'_, Result<(), Error>> {
+        self.blocking(|this| Ok(list::tidy(&this.root, UNFINISHED)?))
+    }
+}
+
+impl Inner {
+    fn path(&self, name: &Name) -> PathBuf {
+        self.root.join(list::dir_name(&name.tenant)).join(name.sha256.to_string())
+    }
+
+    fn put(&self, name: &Name, bytes: &[u8], mime: String) -> io::Result<()> {
+        let path = self.path(name);
+        let dir = path.parent().unwrap_or(&self.root);
+        make_dir(dir)?;
+        let sidecar = serde_json::to_vec(&Sidecar { mime, bytes: bytes.len() as u64 })?;
+        write(dir, &format!("{}.json", name.sha256), &sidecar)?;
+        write(dir, &name.sha256.to_string(), bytes)?;
+        flush_dir(dir)
+    }
+
+    fn renew(&self, name: &Name, bytes: u64) -> io::Result<bool> {
+        let path = self.path(name);
+        let _nobody_sweeps = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == bytes) {
+            return Ok(false);
         }
+        // Retention counts from the last time that anybody put it.
+        File::options().append(true).open(&path)?.set_modified(now())?;
+        Ok(true)
+    }
+
+    fn stat(&self, name: &Name) -> Result<Stat, Error> {
+        let path = self.path(name);
+        let found = match path.symlink_metadata() {
+            Ok(found) if found.is_file() => found,
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => return Err(Error::missing(name)),
+        };
         // Without its type it is still what it is.
-        let sidecar = std::fs::read(dir.join(format!("{sha256}.json"))).ok();
+        let sidecar = std::fs::read(path.with_extension("json")).ok();
         let sidecar = sidecar.and_then(|text| serde_json::from_slice::<Sidecar>(&text).ok());
         let mime = sidecar.map_or_else(|| OCTETS.to_owned(), |sidecar| super::clean(&sidecar.mime));
-        Ok(Kept { path, mime })
+        Ok(Stat { bytes: found.len(), mime, modified: found.modified()?.into() })
     }
 
-    fn sweep_now(&self, keep: Duration) -> Result<Swept, Error> {
-        let mut swept = Swept::default();
-        let tenants = match std::fs::read_dir(&self.root) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(swept),
-            tenants => tenants?,
+    fn open(&self, name: &Name, range: Option<Range>) -> Result<Opened, Error> {
+        let stat = self.stat(name)?;
+        let mut file = match File::open(self.path(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Err(Error::missing(name)),
+            file => file?,
         };
-        for tenant in tenants {
-            let tenant = tenant?.path();
-            if !tenant.is_dir() {
-                continue;
-            }
-            for file in std::fs::read_dir(&tenant)? {
-                let file = file?;
-                let name = file.file_name();
-                let Some(name) = name.to_str() else { continue };
-                if name.starts_with(TEMPORARY) {
-                    if is_older(&file.path(), UNFINISHED) {
-                        let _gone_already = std::fs::remove_file(file.path());
-                    }
-                } else if Digest::parse(name).is_some() && is_older(&file.path(), keep) {
-                    let _nobody_puts = self.used();
-                    // Somebody may have put it again since.
-                    if !is_older(&file.path(), keep) {
-                        continue;
-                    }
-                    let bytes = file.metadata().map_or(0, |found| found.len());
-                    std::fs::remove_file(file.path())?;
-                    let _gone_already = std::fs::remove_file(tenant.join(format!("{name}.json")));
-                    swept.artifacts += 1;
-                    swept.bytes += bytes;
-                }
-            }
-        }
-        if swept.artifacts > 0 {
-            self.used().clear();
-        }
-        Ok(swept)
+        let (first, len) = range.map_or((0, stat.bytes), |range| (range.first, range.len()));
+        file.seek(SeekFrom::Start(first))?;
+        Ok(Opened { stat, body: pieces(file, len) })
     }
+
+    fn delete(&self, name: &Name, unless_after: Option<DateTime<Utc>>) -> io::Result<bool> {
+        let path = self.path(name);
+        let _nobody_renews = self.renewing.lock().unwrap_or_else(PoisonError::into_inner);
+        let modified = path.symlink_metadata().and_then(|found| found.modified());
+        let is_new = |modified: SystemTime| {
+            unless_after.is_some_and(|after| DateTime::<Utc>::from(modified) > after)
+        };
+        match modified {
+            Ok(modified) if is_new(modified) => return Ok(false),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            _ => std::fs::remove_file(&path)?,
+        }
+        let _gone_already = std::fs::remove_file(path.with_extension("json"));
+        Ok(true)
+    }
+}
+
+/// `left` bytes of a file from where it stands.
+fn pieces(file: File, left: u64) -> Body {
+    stream::try_unfold((file, left), |(mut file, left)| async move {
+        if left == 0 {
+            return Ok(None);
+        }
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut piece = vec![0; usize::try_from(left).unwrap_or(PIECE).min(PIECE)];
+            let read = file.read(&mut piece)?;
+            piece.truncate(read);
+            Ok::<_, io::Error>((file, piece))
+        });
+        let (file, piece) = reading.await.map_err(io::Error::other)??;
+        if piece.is_empty() {
+            return Err(io::Error::from(ErrorKind::UnexpectedEof).into());
+        }
+        let left = left.saturating_sub(piece.len() as u64);
+        Ok(Some((piece, (file, left))))
+    })
+    .boxed()
 }
 
 fn now() -> SystemTime {
     utc_now().into()
-}
-
-fn is_there(path: &Path, len: u64) -> bool {
-    path.symlink_metadata().is_ok_and(|found| found.is_file() && found.len() == len)
-}
-
-fn is_older(path: &Path, than: Duration) -> bool {
-    let modified = path.symlink_metadata().and_then(|found| found.modified());
-    modified.is_ok_and(|at| now().duration_since(at).is_ok_and(|age| age > than))
-}
-
-/// How much lies in a tenant's folder.
-fn count(dir: &Path) -> io::Result<u64> {
-    let mut bytes = 0;
-    for file in std::fs::read_dir(dir)? {
-        // What has just gone is nothing.
-        bytes += file?.metadata().map_or(0, |found| found.len());
-    }
-    Ok(bytes)
 }
 
 /// Writes a file that appears as a whole.

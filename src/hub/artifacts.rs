@@ -4,34 +4,83 @@
 //! apart here before the file system sees it, and what it leads to must lie in the folder once every
 //! link is followed. Someone who can replace a file between the two could already write anything there.
 
+mod list;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use chrono::{DateTime, Utc};
 use tower::ServiceExt as _;
 use tower_http::services::ServeFile;
 
 use crate::artifact::FOLDER;
+use crate::artifact::files::{is_plain, mime_of};
 use crate::error::Code;
 use crate::hub::Hub;
+use crate::hub::conditional::{Validators, Wanted};
 use crate::hub::error::ApiError;
 use crate::hub::extract::PathParams;
+
+pub use list::{Query, list_in};
+pub(crate) use list::{list, summary};
 
 pub(crate) async fn artifact(
     State(hub): State<Arc<Hub>>,
     path: PathParams,
-    request: Request,
+    mut request: Request,
 ) -> Result<Response, ApiError> {
     let path = path.text("path").to_owned();
     // One answer whether it is not there or not to be seen.
-    let Some(file) = find(&hub.state.artifacts_dir, &path).await else {
-        return Err(ApiError::new(Code::NotFound, format!("there is no artifact {path:?}")));
+    let absent = || ApiError::new(Code::NotFound, format!("there is no artifact {path:?}"));
+    let file = find(&hub.state.artifacts_dir, &path).await.ok_or_else(absent)?;
+    let is = validators(&file).await.ok_or_else(absent)?;
+    let method = request.method().clone();
+    let mut response = match is.judge(&method, request.headers_mut())? {
+        Wanted::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+        wanted => {
+            if let Wanted::Part(range) = wanted {
+                let range = format!("bytes={}-{}", range.first, range.last);
+                let range = HeaderValue::from_str(&range).expect("digits make a header");
+                request.headers_mut().insert(header::RANGE, range);
+            }
+            match ServeFile::new(&file).oneshot(request).await {
+                Ok(response) => response.into_response(),
+                Err(never) => match never {},
+            }
+        }
     };
-    match ServeFile::new(file).oneshot(request).await {
-        Ok(response) => Ok(response.into_response()),
-        Err(never) => match never {},
+    if response.status().is_success() {
+        let mime = HeaderValue::from_static(mime_of(&path));
+        response.headers_mut().insert(header::CONTENT_TYPE, mime);
     }
+    let headers = response.headers_mut();
+    is.tell(headers);
+    let name = path.rsplit('/').next().unwrap_or_default();
+    headers.insert(header::CONTENT_DISPOSITION, disposition(mime_of(&path), name));
+    Ok(response)
+}
+
+/// What tells one state of a file from another: files of attempts are written once, under their names as a whole.
+async fn validators(file: &Path) -> Option<Validators> {
+    let found = tokio::fs::metadata(file).await.ok()?;
+    let (bytes, modified) = (found.len(), DateTime::<Utc>::from(found.modified().ok()?));
+    let nanos = modified.timestamp_nanos_opt().unwrap_or_default();
+    Some(Validators { etag: format!("\"{bytes:x}-{nanos:x}\""), modified, bytes })
+}
+
+/// JSON is shown and pictures are displayed, but for those that can act; everything else is to be saved.
+pub(crate) fn disposition(mime: &str, name: &str) -> HeaderValue {
+    const SHOWN: [&str; 6] =
+        ["application/json", "image/png", "image/jpeg", "image/gif", "image/webp", "image/avif"];
+    let kind = mime.split(';').next().unwrap_or_default().trim();
+    let shown = SHOWN.iter().any(|shown| kind.eq_ignore_ascii_case(shown));
+    let how = if shown { "inline" } else { "attachment" };
+    // RFC 8187: what is no plain letter is encoded.
+    let text = format!("{how}; filename*=UTF-8''{}", list::encoded(name));
+    HeaderValue::from_str(&text).expect("what is encoded makes a header")
 }
 
 /// The file that `path` names inside `dir`, with no link left in it.
@@ -56,14 +105,6 @@ async fn find(dir: &Path, path: &str) -> Option<PathBuf> {
     }
     // Opening a pipe would wait for its writer.
     tokio::fs::metadata(&file).await.ok()?.is_file().then_some(file)
-}
-
-/// Whether a part of a path is a name and nothing else, on every system: not empty, not hidden, no
-/// separator, no drive or stream.
-fn is_plain(part: &str) -> bool {
-    !part.is_empty()
-        && !part.starts_with('.')
-        && !part.contains(|c: char| matches!(c, '/' | '\\' | ':') || c.is_control())
 }
 
 #[cfg(test)]

@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest as _, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
-use tower::ServiceExt as _;
-use tower_http::services::ServeFile;
 
-use crate::artifact::{Digest, Error, OCTETS};
+use crate::artifact::{Digest, Error, OCTETS, Opened};
 use crate::error::Code;
+use crate::hub::artifacts::disposition;
+use crate::hub::conditional::{Validators, Wanted};
 use crate::hub::error::ApiError;
 use crate::hub::extract::PathParams;
 use crate::hub::principal::Principal;
@@ -77,25 +77,48 @@ async fn give(
 ) -> Result<Response, ApiError> {
     let who = hub.state.principals().of(request.headers())?;
     let (tenant, sha256) = named(&who, &path)?;
-    let kept = hub.artifacts.find(&tenant, sha256).await.map_err(|error| refused(&error))?;
-    let mut response = match ServeFile::new(&kept.path).oneshot(request).await {
-        Ok(response) => response.into_response(),
-        Err(never) => match never {},
+    let method = request.method().clone();
+    let mut headers = request.headers().clone();
+    let stat = hub.artifacts.stat(&tenant, sha256).await.map_err(|error| refused(&error))?;
+    let (bytes, modified) = (stat.bytes, stat.modified);
+    let is = Validators { etag: format!("\"{sha256}\""), modified, bytes };
+    let wanted = is.judge(&method, &mut headers)?;
+    let mut response = match wanted {
+        Wanted::NotModified => StatusCode::NOT_MODIFIED.into_response(),
+        Wanted::Whole if method == Method::HEAD => StatusCode::OK.into_response(),
+        Wanted::Whole | Wanted::Part(_) => {
+            let range = if let Wanted::Part(range) = wanted { Some(range) } else { None };
+            let opened = hub.artifacts.open(&tenant, sha256, range).await;
+            let Opened { body, .. } = opened.map_err(|error| refused(&error))?;
+            Body::from_stream(body).into_response()
+        }
     };
     let headers = response.headers_mut();
-    let mime = HeaderValue::from_str(&kept.mime);
+    is.tell(headers);
+    guard(headers, &sha256, &stat.mime);
+    let length = match wanted {
+        Wanted::NotModified => return Ok(response),
+        Wanted::Whole => bytes,
+        Wanted::Part(range) => {
+            let of = format!("bytes {}-{}/{bytes}", range.first, range.last);
+            let of = HeaderValue::from_str(&of).expect("digits make a header");
+            headers.insert(header::CONTENT_RANGE, of);
+            *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+            range.len()
+        }
+    };
+    let mime = HeaderValue::from_str(&stat.mime);
+    let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, mime.unwrap_or(HeaderValue::from_static(OCTETS)));
-    guard(headers, &sha256);
+    headers.insert(header::CONTENT_LENGTH, length.into());
     Ok(response)
 }
 
 /// A page must not come out of it, whatever type it says it has. What else every answer has forbids it as well.
-fn guard(headers: &mut HeaderMap, sha256: &Digest) {
+fn guard(headers: &mut HeaderMap, sha256: &Digest, mime: &str) {
     let fixed = "private, max-age=31536000, immutable";
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(fixed));
-    let name = format!("attachment; filename=\"{sha256}\"");
-    let name = HeaderValue::from_str(&name).expect("hexadecimal digits make a header");
-    headers.insert(header::CONTENT_DISPOSITION, name);
+    headers.insert(header::CONTENT_DISPOSITION, disposition(mime, &sha256.to_string()));
 }
 
 /// What the path names, if it is this caller's. Whether another tenant has something is not said.
@@ -112,9 +135,18 @@ fn named(who: &Principal, path: &PathParams) -> Result<(String, Digest), ApiErro
 }
 
 /// What a store refused, as its caller sees it.
-fn refused(error: &Error) -> ApiError {
+pub(crate) fn refused(error: &Error) -> ApiError {
     match error {
-        Error::Io(_) => ApiError::internal("keeping an artifact", error),
+        Error::Io(_) | Error::Unsupported(_) => ApiError::internal("keeping an artifact", error),
+        Error::Bucket { code: Code::Unavailable | Code::Timeout, message } => {
+            tracing::warn!("The bucket of artifacts does not answer: {message}");
+            let message = "the store of artifacts does not answer; try again";
+            ApiError::new(Code::Unavailable, message)
+        }
+        // How the hub is set up is nothing that a caller could change.
+        Error::Bucket { .. } | Error::Setting { .. } => {
+            ApiError::internal("asking the bucket of artifacts", error)
+        }
         _ => ApiError::new(error.code(), error.to_string()),
     }
 }

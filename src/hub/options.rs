@@ -43,6 +43,8 @@ pub struct Options {
     pub events: Events,
     /// How `/mcp` is served.
     pub mcp: Mcp,
+    /// How artifacts are kept.
+    pub artifacts: artifact::Options,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
     /// Pages on the web that may call everything else as well, as `https://name` or `https://name:port`; `*` is not
@@ -176,6 +178,7 @@ impl Default for Options {
             realtime: realtime::Options::default(),
             events: Events::default(),
             mcp: Mcp::default(),
+            artifacts: artifact::Options::default(),
             open_reads: None,
             api_origins: Vec::new(),
             tls_terminated: false,
@@ -334,6 +337,10 @@ impl Options {
         within("mcp.max_artifact_bytes", max_artifact_bytes as u64, 1024, 1 << 30)?;
         within("mcp.artifact_tenant_bytes", artifact_tenant_bytes, 1 << 20, 16 << 40)?;
         self.realtime.validate()?;
+        self.artifacts.validate().map_err(|broken| InvalidOptions {
+            field: broken.field.to_owned(),
+            rule: broken.rule.to_owned(),
+        })?;
         self.rate_limit.validate()?;
         within("max_connections_per_address", self.max_connections_per_address as u64, 1, 2000)?;
         let all = "`*`, or as `https://name:port` without a path";

@@ -1,5 +1,6 @@
 //! The hub: what it answers, and to whom.
 
+mod artifacts;
 mod blobs;
 mod boundary;
 mod circuits;
@@ -26,6 +27,7 @@ use anyhow::{Context, Result};
 use axum::body::Body;
 use axum::http::request::Builder;
 use axum::http::{HeaderMap, Request, StatusCode};
+use cogo::artifact::Store;
 use cogo::bus::{Bus, Claim, ClaimRequest, Feed};
 use cogo::db;
 use cogo::hub::realtime::Realtime;
@@ -99,6 +101,8 @@ struct Setup {
     open_routes: fn(Principals) -> hub::Routes,
     /// Without any, the shipped ones and what a test's own routes need.
     policies: Option<Policies>,
+    /// Where artifacts are kept; else in a folder.
+    store: Option<Store>,
 }
 
 impl Default for Setup {
@@ -111,6 +115,7 @@ impl Default for Setup {
             env_keys: Err(KeyError::Missing),
             open_routes: |_| hub::Routes::new(),
             policies: None,
+            store: None,
         }
     }
 }
@@ -162,6 +167,8 @@ impl TestHub {
         metrics_handle(); // before anything is measured
         let artifacts = tempfile::tempdir()?;
         setup.options.validate()?;
+        let limits = setup.options.artifact_limits();
+        let store = setup.store.unwrap_or_else(|| Store::folder(artifacts.path(), limits));
         let feed = Feed::start(bus.clone(), &tasks, &shutdown);
         let keys = Keys::new(&[SECRET])?;
         let realtime = Realtime::start(
@@ -187,6 +194,7 @@ impl TestHub {
             metrics: Arc::new(|| metrics_handle().render()),
             listen: setup.listen,
             artifacts_dir: artifacts.path().to_owned(),
+            artifacts: store,
         };
         let principals = state.principals();
         let open = (setup.open_routes)(principals.clone());

@@ -36,6 +36,7 @@ mod replay_trace;
 mod rights;
 mod runner;
 mod short_way;
+mod stores;
 mod support;
 mod tenancy;
 mod testing;

@@ -1,5 +1,6 @@
 //! The tests of the binary: the real `cogo`, run as a person or a script runs it.
 
+mod artifacts;
 mod circuits;
 mod config;
 mod dead_letters;

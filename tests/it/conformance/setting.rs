@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cogo::artifact::Store;
 use cogo::bus::rest::{self, Key};
 use cogo::bus::{Bus, Feed};
 use cogo::clock::utc_now;
@@ -75,6 +76,7 @@ impl Hub {
             &tasks,
             &shutdown,
         );
+        let store = Store::folder(artifacts.path(), options.artifact_limits());
         let state = hub::State {
             bus: bus.clone(),
             feed,
@@ -89,6 +91,7 @@ impl Hub {
             metrics: Arc::new(String::new),
             listen: address,
             artifacts_dir: artifacts.path().to_owned(),
+            artifacts: store,
         };
         let router = hub::router(state, hub::Routes::new(), hub::Routes::new());
         let stop = shutdown.clone();

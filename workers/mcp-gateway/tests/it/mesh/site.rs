@@ -91,6 +91,7 @@ impl Site {
         );
         hub::maintenance::start(bus.clone(), options.retention.clone(), &tasks, &shutdown);
         let artifacts = tempfile::tempdir().expect("a folder");
+        let store = Store::folder(artifacts.path(), options.artifact_limits());
         let state = hub::State {
             bus: bus.clone(),
             feed: feed.clone(),
@@ -105,6 +106,7 @@ impl Site {
             metrics: Arc::new(String::new),
             listen: SocketAddr::from(([127, 0, 0, 1], 8787)),
             artifacts_dir: artifacts.path().to_owned(),
+            artifacts: store,
         };
         let config = Live::from(config);
         let live = Live::from(Policies::default());
