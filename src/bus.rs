@@ -4,6 +4,8 @@
 //! sender chooses a message's id, and settles name the claim that they end. Concurrent publishes and
 //! settles are grouped (`group.rs`); wake-ups carry nothing (`wake.rs`).
 
+#[cfg(feature = "hub")]
+pub(crate) mod activity;
 pub mod circuit;
 mod claim;
 mod core;
@@ -13,6 +15,10 @@ mod feed;
 mod group;
 mod json;
 mod limits;
+#[cfg(feature = "hub")]
+pub(crate) mod lists;
+#[cfg(feature = "hub")]
+pub(crate) mod log;
 pub mod offer;
 mod patience;
 mod postgres;
@@ -31,6 +37,8 @@ use sqlx::postgres::PgPool;
 
 pub use claim::{Claim, ClaimRequest, Settle, Settled};
 pub use error::Error;
+#[cfg(feature = "hub")]
+pub(crate) use feed::Heads;
 pub use feed::{Agents, Changed, Feed, Update, Watch};
 pub use json::MAX_PAYLOAD_BYTES;
 #[cfg(feature = "hub")]

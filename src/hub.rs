@@ -31,6 +31,7 @@
 //! | `realtime.queue_bytes` | 4 MiB | bytes that may |
 //! | `realtime.queue_bytes_all` | 256 MiB | bytes that may for all sockets together |
 //! | `realtime.silence_s` | 60 | after how long a silent socket is closed |
+//! | `events.max_streams` | 256 | streams of events at once |
 //! | `mcp.max_body_bytes` | 4 MiB | the largest request body below `/mcp`, and the largest frame of a socket there |
 //! | `mcp.max_calls_per_key` | 1000 | requests of one key that are waited for at once |
 //! | `mcp.max_sessions` | 10000 | sessions of clients that still have them |
@@ -53,14 +54,17 @@ mod caller;
 mod circuits;
 mod dead_letters;
 mod error;
+mod events;
 mod extract;
 mod gauges;
 mod guard;
 mod health;
 mod host;
 mod limits;
+mod lists;
 pub mod maintenance;
 mod messages;
+mod metrics;
 mod options;
 mod origins;
 mod principal;
@@ -72,6 +76,7 @@ mod shape;
 mod shares;
 mod stall;
 mod status;
+mod tools;
 mod wait;
 
 use std::fmt;
@@ -94,7 +99,7 @@ pub use error::ApiError;
 pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
-pub use options::{InvalidOptions, Mcp, Options, Rest, Retention};
+pub use options::{Events, InvalidOptions, Mcp, Options, Rest, Retention};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
 pub use serve::serve;
@@ -104,8 +109,10 @@ use crate::artifact;
 use crate::bus::{Bus, Feed};
 use crate::identity;
 use cached::Cached;
+use events::Live;
 use gauges::Gauges;
 use host::Hosts;
+use metrics::Summaries;
 use origins::Origins;
 use realtime::Realtime;
 
@@ -191,6 +198,10 @@ struct Hub {
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
     counted: Cached<()>,
+    /// Figures that were found out lately.
+    summaries: Summaries,
+    /// What streams of events share.
+    live: Live,
 }
 
 impl Hub {
@@ -208,6 +219,8 @@ impl Hub {
             gauges: Gauges::default(),
             schema: Cached::default(),
             counted: Cached::default(),
+            summaries: Summaries::default(),
+            live: Live::new(state.bus.clone(), state.options.events.max_streams),
             state,
         }
     }
@@ -253,8 +266,18 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)
         .get("/api/status", status::status)
+        .get("/api/messages", lists::messages)
         .get("/api/messages/{id}", messages::message)
+        .post("/api/messages/{id}/cancel", lists::cancel)
+        .get("/api/traces", lists::traces)
         .get("/api/traces/{trace_id}", messages::trace)
+        .get("/api/workers", lists::workers)
+        .get("/api/events", events::list)
+        .get(events::STREAM, events::stream)
+        .get("/api/metrics/summary", metrics::summary)
+        .get("/api/metrics/mcp/summary", metrics::mcp_summary)
+        .get("/api/metrics/mcp/events", events::of_calls)
+        .post("/api/metrics/snapshot", metrics::snapshot)
         .get("/api/circuits", circuits::list)
         .post("/api/circuits/{action}", circuits::set)
         .get("/api/dead-letters", dead_letters::list)

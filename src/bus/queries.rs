@@ -94,8 +94,14 @@ macro_rules! message_columns {
 }
 
 // After the macro that they use.
+#[cfg(feature = "hub")]
+pub(crate) mod activity;
 pub(crate) mod backlog;
 pub(crate) mod dead_letters;
+#[cfg(feature = "hub")]
+pub(crate) mod lists;
+#[cfg(feature = "hub")]
+pub(crate) mod log;
 pub(crate) mod offers;
 
 /// One row of `bus_step`: the outcome of a settle, or a claimed message.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::breaker;
-use crate::bus::circuit::CircuitAction;
+use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::hub::Hub;
 use crate::hub::error::ApiError;
 use crate::hub::extract::{PathParams, StrictJson, StrictQuery};
@@ -43,7 +43,28 @@ pub(crate) async fn list(
     }
     let mut circuits = hub.state.bus.circuits(&tenant).await?;
     circuits.retain(|circuit| query.state.is_none_or(|state| circuit.state == state));
+    let circuits: Vec<Value> = circuits.iter().map(told).collect();
     Ok(Json(json!({"ok": true, "circuits": circuits})))
+}
+
+/// A breaker, with the window of the worker that opened it as that was then: what workers count now only they know.
+fn told(circuit: &Circuit) -> Value {
+    let mut told = json!(circuit);
+    let calls = circuit.evidence.get("calls").and_then(Value::as_u64);
+    told["window"] = calls.map_or(Value::Null, |calls| {
+        let of = |rate: &str| {
+            let share = circuit.evidence.get(rate).and_then(Value::as_f64).unwrap_or_default();
+            #[allow(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss
+            )]
+            let count = (share.clamp(0.0, 1.0) * calls as f64).round() as u64;
+            count
+        };
+        json!({"calls": calls, "failures": of("failure_rate"), "slow": of("slow_rate")})
+    });
+    told
 }
 
 #[derive(Debug, Deserialize)]

@@ -35,10 +35,20 @@ pub struct Options {
     pub rest: Rest,
     /// How `/realtime/v1` is served.
     pub realtime: realtime::Options,
+    /// How `/api/events/stream` is served.
+    pub events: Events,
     /// How `/mcp` is served.
     pub mcp: Mcp,
     /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
     pub open_reads: Option<bool>,
+}
+
+/// How `/api/events/stream` is served.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Events {
+    /// How many streams of events there may be at once, from 1 to 1900; more are answered 429.
+    pub max_streams: usize,
 }
 
 /// How `/mcp` is served.
@@ -147,9 +157,17 @@ impl Default for Options {
             allowed_origins: Vec::new(),
             rest: Rest::default(),
             realtime: realtime::Options::default(),
+            events: Events::default(),
             mcp: Mcp::default(),
             open_reads: None,
         }
+    }
+}
+
+impl Default for Events {
+    fn default() -> Self {
+        // Each holds at most two megabytes, and that only for a client that does not take them.
+        Self { max_streams: 256 }
     }
 }
 
@@ -281,6 +299,7 @@ impl Options {
         let Rest { statement_timeout_ms, max_connections, .. } = self.rest;
         within("rest.statement_timeout_ms", statement_timeout_ms.into(), 100, 600_000)?;
         within("rest.max_connections", max_connections.into(), 1, 1000)?;
+        within("events.max_streams", self.events.max_streams as u64, 1, 1900)?;
         let mcp = &self.mcp;
         within("mcp.max_body_bytes", mcp.max_body_bytes as u64, 1024, 64 * 1024 * 1024)?;
         within("mcp.max_calls_per_key", mcp.max_calls_per_key as u64, 1, 100_000)?;

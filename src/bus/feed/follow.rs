@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
 
 use super::{BATCH, Feed};
 use crate::bus::error::Error;
@@ -28,6 +29,16 @@ impl Feed {
         let batches = self.followed.subscribe();
         let cursor = *self.position.borrow();
         Follower { feed: self.clone(), batches, cursor, ahead: None }
+    }
+
+    /// Hears of what is read from now on: for who reads the log by himself, and wants to know when.
+    pub(crate) fn hear(&self) -> broadcast::Receiver<Arc<super::Heads>> {
+        self.followed.subscribe()
+    }
+
+    /// Cancelled when the process drains and nothing more is read.
+    pub(crate) fn stopped(&self) -> &CancellationToken {
+        &self.stopped
     }
 
     /// Waits until the feed knows its place in the log: from then on nothing that is committed is missed, since

@@ -1,0 +1,146 @@
+//! The SQL of figures: what happened lately, from the log, and what is so, from the tables.
+
+use chrono::{DateTime, Utc};
+use sqlx::postgres::PgExecutor;
+
+use crate::bus::activity::{Backlog, Fleet, Row, Window};
+
+/// How many calls, how they ended and how long they took, of one intent: in all, by service and tool, and by step of
+/// time; the newest `max` events alone. A call's tool and its beginning are found in the event that it began with:
+/// within the window by joining, and before it by the message's own index.
+pub(crate) async fn window(
+    db: impl PgExecutor<'_>,
+    window: &Window,
+    max: i64,
+) -> sqlx::Result<Vec<Row>> {
+    sqlx::query_as(
+        "with newest as materialized (
+            select e.created_at, e.message_id, e.service, e.seq, e.event_type,
+                case when starts_with(e.event_type, $4) then substr(e.event_type, length($4) + 1) end as what,
+                case when e.event_type = $4 || 'scheduled' then e.payload #>> array['payload', $5] end as tool,
+                case when e.event_type = $4 || 'succeeded' and e.payload ->> 'duration_ms' ~ '^[0-9]{1,15}$'
+                    then (e.payload ->> 'duration_ms')::bigint end as handler_ms,
+                case when e.event_type in ($4 || 'failed', $4 || 'lease_expired', $4 || 'dead_lettered')
+                    then jsonb_build_object(
+                        'class', coalesce(e.payload #>> '{error,class}', e.payload ->> 'class'),
+                        'message', left(e.payload #>> '{error,message}', 500)) end as error
+            from bus_events e
+            where e.xid >= $1::xid8
+            order by e.xid desc, e.seq desc limit $3
+        ), whole as (
+            select count(*) as n, count(*) filter (where created_at >= $2 and event_type like '%\\_succeeded') as done
+            from newest
+        ), calls as materialized (
+            select * from newest where created_at >= $2
+                and what in ('scheduled', 'succeeded', 'failed', 'lease_expired', 'retry_scheduled', 'dead_lettered')
+        ), begun as materialized (
+            select message_id, min(created_at) as at, min(tool) as tool
+            from newest where what = 'scheduled' group by message_id
+        ), told as materialized (
+            select c.what, c.service, c.created_at, c.seq, c.handler_ms, c.error, c.message_id,
+                floor(extract(epoch from c.created_at - $2) / $6)::integer as step,
+                coalesce(b.tool, o.tool) as tool,
+                case when c.what = 'succeeded'
+                    then (extract(epoch from c.created_at - coalesce(b.at, o.at)) * 1000)::bigint end as wait_ms
+            from calls c
+            left join begun b using (message_id)
+            left join lateral (
+                select e.created_at as at, e.payload #>> array['payload', $5] as tool from bus_events e
+                where b.message_id is null and e.message_id = c.message_id and e.event_type = $4 || 'scheduled'
+                order by e.seq limit 1
+            ) o on true
+        ), counted as (
+            select grouping(step) = 0 as by_step, grouping(service) = 0 as by_tool, step, service, tool,
+                count(*) filter (where what = 'scheduled') as calls,
+                count(*) filter (where what = 'succeeded') as succeeded,
+                count(*) filter (where what in ('failed', 'lease_expired')) as fails,
+                count(*) filter (where what = 'retry_scheduled') as retries,
+                count(*) filter (where what = 'dead_lettered') as dead_lettered,
+                percentile_disc(array[0.5, 0.95]) within group (order by wait_ms) as waits,
+                percentile_disc(array[0.5, 0.95]) within group (order by handler_ms) as handled,
+                max(created_at) as last_at,
+                max(seq) filter (where what in ('failed', 'lease_expired')
+                    or what = 'dead_lettered' and error ->> 'message' is not null) as erred
+            from told group by grouping sets ((), (service, tool), (step))
+        )
+        select k.by_step, k.by_tool, k.step, k.service, k.tool, k.calls, k.succeeded, k.fails, k.retries,
+            k.dead_lettered, k.waits[1] as p50_ms, k.waits[2] as p95_ms, k.handled[1] as handler_p50_ms,
+            k.handled[2] as handler_p95_ms, k.last_at, t.error ->> 'class' as class, t.error ->> 'message' as message,
+            t.created_at as error_at, t.message_id as error_of, w.n as read, w.done
+        from counted k
+        cross join whole w
+        left join told t on k.by_tool and t.seq = k.erred
+        order by k.by_step, k.by_tool, k.step, k.calls desc, k.service, k.tool",
+    )
+    .bind(window.from_xid.to_string())
+    .bind(window.since)
+    .bind(max)
+    .bind(&window.prefix)
+    .bind(window.tool_key)
+    .bind(f64::from(window.step_s))
+    .fetch_all(db)
+    .await
+}
+
+/// What waits, is held or is dead, by tenant, role and service. One branch a status, so that each reads its own partial
+/// index, which holds all that is asked for.
+pub(crate) async fn backlog(
+    db: impl PgExecutor<'_>,
+    now: DateTime<Utc>,
+) -> sqlx::Result<Vec<Backlog>> {
+    sqlx::query_as(
+        "select tenant, role, service, sum(queued)::bigint as queued, sum(delayed)::bigint as delayed,
+            sum(claimed)::bigint as claimed, sum(parked)::bigint as parked, sum(failed)::bigint as failed,
+            greatest((extract(epoch from $1 - min(oldest)) * 1000)::bigint, 0) as oldest_ms
+        from (
+            select tenant, role, service, count(*) as queued, 0 as delayed, 0 as claimed, 0 as parked, 0 as failed,
+                min(run_at) as oldest
+            from agent_messages where status = 'queued' and parked_for is null group by 1, 2, 3
+            union all
+            select tenant, role, service, 0, 0, 0, count(*), 0, min(run_at)
+            from agent_messages where status = 'queued' and parked_for = 'ordering' group by 1, 2, 3
+            union all
+            select tenant, role, service, 0, 0, 0, count(*), 0, min(run_at)
+            from agent_messages
+            where status = 'queued' and parked_for is not null and parked_for <> 'ordering' group by 1, 2, 3
+            union all
+            select tenant, role, service, 0, count(*), 0, 0, 0, null
+            from agent_messages where status = 'delayed' group by 1, 2, 3
+            union all
+            select tenant, role, service, 0, 0, count(*), 0, 0, null
+            from agent_messages where status = 'claimed' group by 1, 2, 3
+            union all
+            select tenant, role, service, 0, 0, 0, 0, count(*), null
+            from agent_messages where status = 'failed' group by 1, 2, 3
+        ) counted
+        group by tenant, role, service
+        order by sum(queued + delayed + claimed + parked) desc, tenant, role, service",
+    )
+    .bind(now)
+    .fetch_all(db)
+    .await
+}
+
+/// The messages of an intent that are held by workers: as many as these have hands.
+pub(crate) async fn in_flight(db: impl PgExecutor<'_>, intent: &str) -> sqlx::Result<i64> {
+    sqlx::query_scalar(
+        "select count(*) from agent_messages where status = 'claimed' and intent = $1",
+    )
+    .bind(intent)
+    .fetch_one(db)
+    .await
+}
+
+/// The workers, counted. How many messages one takes at once is known of those that say so.
+pub(crate) async fn fleet(db: impl PgExecutor<'_>) -> sqlx::Result<Fleet> {
+    sqlx::query_as(
+        "select count(*) filter (where status = 'online') as online,
+            count(*) filter (where status = 'offline') as offline,
+            coalesce(sum(in_flight) filter (where status = 'online'), 0)::bigint as in_flight,
+            sum(case when info ->> 'capacity' ~ '^[0-9]{1,6}$' then (info ->> 'capacity')::bigint end)
+                filter (where status = 'online')::bigint as capacity
+        from workers",
+    )
+    .fetch_one(db)
+    .await
+}
