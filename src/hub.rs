@@ -52,6 +52,7 @@ mod blobs;
 mod cached;
 mod caller;
 mod circuits;
+mod console;
 mod dead_letters;
 mod error;
 mod events;
@@ -262,6 +263,9 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .layer(RequestBodyLimitLayer::new(limits.artifact))
         .layer(admit_origins(origins::OPEN));
     Routes::new()
+        .get("/", console::page)
+        .get("/favicon.ico", console::icon)
+        .get("/console/{*file}", console::part)
         .get("/healthz", health::alive)
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)
