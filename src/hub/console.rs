@@ -26,11 +26,7 @@ const CACHING: &str = "no-cache";
 
 /// The files. A debug build reads them from the source instead, so that an edit is seen on reload.
 #[derive(RustEmbed)]
-#[folder = "$CARGO_MANIFEST_DIR/src/hub/console"]
-#[include = "*.html"]
-#[include = "*.svg"]
-#[include = "*.css"]
-#[include = "*.js"]
+#[folder = "src/hub/console"]
 struct Files;
 
 /// `GET /`: the page.

@@ -339,11 +339,18 @@ export default {
   'workers.topics': 'Serves',
   'workers.tools.one': '{n} tool',
   'workers.tools.other': '{n} tools',
+  'workers.none_yet': 'not reached yet',
   'workers.no_tools': 'Brings no tools.',
   'workers.none': 'No workers have joined',
   'workers.none_says': 'A worker needs a URL and a key; no open port, no database. Mint a key here, and start the worker on any machine:',
   'workers.none_fit': 'No worker fits',
   'workers.none_fit_says': 'The search looks at ids, machines, tenants, toolsets and tools.',
+
+  'circuit.failure_rate': 'Too large a part of the counted calls failed.',
+  'circuit.slow_call_rate': 'Too large a part of the counted calls was slow.',
+  'circuit.probe_failed': 'The call by which it was tried failed.',
+  'circuit.probe_succeeded': 'The calls by which it was tried went well.',
+  'circuit.prober_lost': 'The worker that tried it vanished; another one may.',
 
   'circuits.says': 'Which tools are stopped, what was counted, and when they are tried again.',
   'circuits.teach': 'A tool that fails too often opens its circuit for all workers at once. Calls to it are then parked and keep their attempts; after a while one worker tries one call, and if that goes well the circuit closes.',

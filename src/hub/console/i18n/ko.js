@@ -339,11 +339,18 @@ export default {
   'workers.topics': '맡은 토픽',
   'workers.tools.one': '도구 {n}개',
   'workers.tools.other': '도구 {n}개',
+  'workers.none_yet': '아직 연결되지 않음',
   'workers.no_tools': '가져온 도구가 없습니다.',
   'workers.none': '참여한 워커가 없습니다',
   'workers.none_says': '워커에는 URL과 키만 있으면 됩니다. 열린 포트도 데이터베이스도 필요 없습니다. 여기에서 키를 만들고 아무 컴퓨터에서나 워커를 시작하세요:',
   'workers.none_fit': '조건에 맞는 워커가 없습니다',
   'workers.none_fit_says': 'ID, 컴퓨터, 테넌트, 도구 모음, 도구에서 찾습니다.',
+
+  'circuit.failure_rate': '집계한 호출 중 실패한 비율이 너무 높습니다.',
+  'circuit.slow_call_rate': '집계한 호출 중 느린 비율이 너무 높습니다.',
+  'circuit.probe_failed': '시험 호출이 실패했습니다.',
+  'circuit.probe_succeeded': '시험 호출이 잘되었습니다.',
+  'circuit.prober_lost': '시험하던 워커가 사라졌습니다. 다른 워커가 시험할 수 있습니다.',
 
   'circuits.says': '막힌 도구와 집계한 내용, 다시 시도할 시각입니다.',
   'circuits.teach': '너무 자주 실패하는 도구는 모든 워커에서 한꺼번에 서킷이 열립니다. 그 호출은 시도 횟수를 유지한 채 보류되고, 잠시 뒤 워커 하나가 한 번 호출해 보아 잘되면 서킷이 닫힙니다.',

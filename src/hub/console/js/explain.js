@@ -68,7 +68,7 @@ function breaker(work, circuits) {
   if (!circuit) return h('p', {}, t('why.no_circuit'));
   return [
     h('p', {}, status(circuit.state), ' ', h('a', { href: to('circuits', [], { q: circuit.key }), translate: 'no' }, circuit.key)),
-    circuit.reason ? h('p', { class: 'dim', translate: 'no' }, circuit.reason) : null,
+    circuit.reason ? h('p', { class: 'dim' }, has(`circuit.${circuit.reason}`) ? t(`circuit.${circuit.reason}`) : raw(circuit.reason)) : null,
     circuit.state === 'closed' ? h('p', {}, t('why.circuit_closed')) : [h('p', {}, t('why.circuit_stops')), h('div', { class: 'row' }, circuitActions(circuit))],
   ];
 }

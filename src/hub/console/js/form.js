@@ -42,7 +42,9 @@ export function schemaForm(schema, given) {
 
 function objectFields(schema, root, path, depth, given) {
   const required = new Set(schema.required ?? []);
-  const parts = Object.entries(schema.properties ?? {}).map(([name, of]) => {
+  // The database orders names as it likes, so the order says nothing: what must be given comes first.
+  const ranked = Object.entries(schema.properties ?? {}).sort(([a], [b]) => required.has(b) - required.has(a));
+  const parts = ranked.map(([name, of]) => {
     const at = path ? `${path}.${name}` : name;
     return [name, property(resolve(of, root), root, name, at, depth, required.has(name), given?.[name])];
   });

@@ -112,8 +112,8 @@ export function snippet(text) {
   return h('div', { class: 'snippet' }, h('pre', { translate: 'no', tabindex: '0' }, text), copyButton(() => text));
 }
 
-export function copyButton(text, label = t('action.copy')) {
-  const live = h('button', { type: 'button', class: 'button button-plain button-small copy', 'aria-label': label, title: label }, icon('copy'));
+export function copyButton(text, label = t('action.copy'), shown) {
+  const live = h('button', { type: 'button', class: ['button', 'button-plain', shown ? 'button-copy' : 'button-small copy'], 'aria-label': label, title: label }, icon('copy'), shown ? h('span', {}, shown) : null);
   live.addEventListener('click', async () => {
     try {
       await navigator.clipboard.writeText(text());

@@ -69,7 +69,7 @@ export function shell({ again }) {
       live,
       tools,
     ),
-    h('nav', { class: 'nav', 'aria-label': t('nav.label') }, nav, h('p', { class: 'nav-foot' }, session.version ? raw(`cogo ${session.version}`, 'num') : null)),
+    h('nav', { class: 'nav', 'aria-label': t('nav.label') }, h('div', { class: 'nav-in' }, nav, h('p', { class: 'nav-foot' }, session.version ? raw(`cogo ${session.version}`, 'num') : null))),
     h('div', { class: 'body' }, banner, main),
     h('div', { id: 'toasts', class: 'toasts', role: 'status', 'aria-live': 'polite' }),
   );
@@ -79,6 +79,8 @@ export function shell({ again }) {
     chose(page) {
       chosen = page;
       drawNav();
+      // On a phone the way about is wider than the screen.
+      nav.querySelector('[aria-current]')?.scrollIntoView({ block: 'nearest', inline: 'nearest' });
     },
     redraw() {
       fill(element.querySelector('.nav-foot'), session.version ? raw(`cogo ${session.version}`, 'num') : []);

@@ -2,9 +2,9 @@
 
 import { circuitActions } from '../act.js';
 import { get } from '../api.js';
-import { h, raw, s } from '../dom.js';
+import { code, h, raw, s } from '../dom.js';
 import { number, percent, span } from '../format.js';
-import { t } from '../i18n.js';
+import { has, t } from '../i18n.js';
 import { choiceFilter, filters, listing, textFilter, title } from '../listing.js';
 import { empty, note, status, table, when } from '../parts.js';
 import { to } from '../router.js';
@@ -41,6 +41,12 @@ export default {
   },
 };
 
+/** Its reason: the breaker's own words are explained, an operator's are as they were written. */
+export function whyOf({ reason }) {
+  if (!reason) return raw('–', 'dim');
+  return has(`circuit.${reason}`) ? [code(reason), h('p', { class: 'dim' }, t(`circuit.${reason}`))] : raw(reason);
+}
+
 /** `mcp.call.shop.crash.0` leads to what was called. */
 function tracesOf(key) {
   const [, call, toolset, tool] = key.split('.');
@@ -49,11 +55,11 @@ function tracesOf(key) {
 
 function columns(refresh) {
   return [
-    { head: t('col.key'), cell: (row) => h('a', { href: tracesOf(row.key), translate: 'no', class: 'mono' }, row.key) },
+    { head: t('col.key'), class: 'own', cell: (row) => h('a', { href: tracesOf(row.key), translate: 'no', class: 'mono' }, row.key) },
     { head: t('col.status'), cell: (row) => [status(row.state), row.forced ? h('p', { class: 'dim' }, t('circuits.forced')) : null] },
     { head: t('col.window'), cell: windowOf },
-    { head: t('col.why'), class: 'wide', cell: (row) => raw(row.reason ?? '–', row.reason ? '' : 'dim') },
-    { head: t('col.next'), cell: (row) => nextOf(row) },
+    { head: t('col.why'), class: 'wide', cell: (row) => whyOf(row) },
+    { head: t('col.next'), class: 'nowrap', cell: (row) => nextOf(row) },
     { head: t('col.changed'), class: 'right', cell: (row) => when(row.updated_at) },
     { head: t('col.tenant'), cell: (row) => raw(row.tenant, 'dim') },
     { head: h('span', { class: 'unseen' }, t('col.actions')), class: 'right', cell: (row) => h('div', { class: 'row row-end' }, circuitActions(row, refresh)) },

@@ -88,7 +88,7 @@ function columns(chosen, list) {
           cell: (row) => h('input', { type: 'checkbox', 'aria-label': t('dead.choose_one', { id: row.id.slice(-8) }), checked: chosen.has(row.id), on: { change: (event) => (event.target.checked ? chosen.add(row.id) : chosen.delete(row.id), list.redraw()) } }),
         }
       : null,
-    { head: t('col.tool'), cell: (row) => h('a', { href: to('trace', [row.trace_id], { message: row.id }) }, toolOf(row)) },
+    { head: t('col.tool'), class: 'own', cell: (row) => h('a', { href: to('trace', [row.trace_id], { message: row.id }) }, toolOf(row)) },
     { head: t('col.why'), class: 'wide', cell: (row) => h('div', { class: 'cause' }, h('p', {}, classBadge(row.class), ' ', raw(row.error?.message ?? '', 'clip-2')), h('p', { class: 'dim' }, has(`class.${row.class}.do`) ? t(`class.${row.class}.do`) : t('class.unknown.do'))) },
     { head: t('col.reason'), cell: (row) => code(row.reason ?? '–') },
     { head: t('col.attempts'), class: 'right num', cell: (row) => raw(`${row.attempts}/${row.max_attempts}`) },

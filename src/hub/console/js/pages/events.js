@@ -1,6 +1,7 @@
 // The log as it is written. Pausing lets go of the stream; going on takes it up at the very event.
 
 import { get } from '../api.js';
+import { short } from '../format.js';
 import { code, fill, h, raw } from '../dom.js';
 import { count, t } from '../i18n.js';
 import { json } from '../json.js';
@@ -25,6 +26,8 @@ export default {
     let trouble = null;
     let begun = false;
     const place = {};
+    /** The tool of each message, which only its beginning names. */
+    const tools = new Map();
     const rows = [];
     const seen = new Set();
     const notes = h('div', {});
@@ -74,15 +77,20 @@ export default {
         drawBar();
         fill(notes, trouble ? failure(trouble, begin) : []);
         if (!begun) return;
-        fill(body, rows.length ? h('ol', { class: 'log', 'data-walk': '' }, rows.map((row) => (row.gap ? gap(row) : line(row)))) : empty(t('events.none'), t('events.none_says'), firstCall()));
+        fill(body, rows.length ? h('ol', { class: 'log', 'data-walk': '' }, rows.map((row) => (row.gap ? gap(row) : line(row, tools)))) : empty(t('events.none'), t('events.none_says'), firstCall()));
       });
     };
     const take = (event) => {
       // The list and the stream meet: what both have is shown once.
       if (seen.has(event.id)) return;
       seen.add(event.id);
+      if (event.payload?.payload?.tool) tools.set(event.message_id, event.payload.payload.tool);
       rows.unshift(event);
-      while (rows.length > KEPT) seen.delete(rows.pop().id);
+      while (rows.length > KEPT) {
+        const gone = rows.pop();
+        seen.delete(gone.id);
+        if (gone.payload?.payload) tools.delete(gone.message_id);
+      }
       draw();
     };
     const listen = () => {
@@ -151,9 +159,18 @@ function gap({ id, from, to: until }) {
   return h('li', { 'data-key': id }, note('warn', 'alert', t('events.gap'), ' ', code(`${from} – ${until}`)));
 }
 
-function line(event) {
+function progressOf(payload) {
+  const told = payload?.progress;
+  if (told === undefined || told === null) return '';
+  const { progress, total, message } = told;
+  return [progress, total && `/ ${total}`, message].filter((part) => part !== undefined && part !== null).join(' ');
+}
+
+function line(event, tools) {
   const { payload } = event;
-  const says = payload?.error?.message ?? event.reason ?? '';
+  const says = payload?.error?.message ?? (event.reason === payload?.class ? null : event.reason) ?? progressOf(payload);
+  const tool = payload?.payload?.tool ?? tools.get(event.message_id);
+  const name = tool ? toolName(payload?.payload?.toolset ?? event.service, tool) : raw(event.service, 'tool-name');
   const details = h('details', { class: 'fold' }, h('summary', {}, h('span', { class: 'unseen' }, t('trace.details'))));
   // Made only when it is opened: five hundred trees are many.
   details.addEventListener('toggle', () => details.open && details.children.length === 1 && details.append(json(event)));
@@ -163,7 +180,7 @@ function line(event) {
     { class: ['log-line', `log-${tone(event.event_type)}`], 'data-key': event.id, data: { event: event.id, cursor: event.cursor } },
     clock(event.created_at),
     h('span', { class: 'log-type', translate: 'no' }, icon({ ok: 'check', bad: 'cross', warn: 'retry', info: 'plus', mute: 'dot' }[tone(event.event_type)]), event.event_type),
-    h('span', { class: 'log-what' }, event.message_id ? [h('a', { href: to('trace', [event.trace_id], { message: event.message_id }) }, toolName(payload?.payload?.toolset ?? event.service, payload?.payload?.tool ?? event.message_id.slice(-8))), ' '] : [raw(event.worker_id ?? event.role, 'dim'), ' '], payload?.class ? [classBadge(payload.class), ' '] : null, raw(says, 'clip dim')),
+    h('span', { class: 'log-what' }, event.message_id ? [h('a', { href: to('trace', [event.trace_id], { message: event.message_id }) }, name), ' ', raw(short(event.message_id), 'dim mono'), ' '] : [raw(event.worker_id ?? event.role, 'dim'), ' '], payload?.class ? [classBadge(payload.class), ' '] : null, raw(says, 'clip dim')),
     details,
   );
 }

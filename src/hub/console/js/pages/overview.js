@@ -16,6 +16,8 @@ const SPARKS = 24;
 /** How the queue stood while this console is open; the hub keeps no such history. */
 const depths = [];
 const DEPTHS_MAX = 180;
+const DEPTHS_LEAST = 60;
+const EVERY_MS = 5000;
 
 export default {
   show(main, { query, signal }) {
@@ -35,7 +37,7 @@ export default {
 
     const refresh = keepFresh({
       signal,
-      every: 5000,
+      every: EVERY_MS,
       least: 1200,
       look: async (within) => {
         const [summary, dead, calls, circuits] = await Promise.all([
@@ -58,6 +60,13 @@ export default {
 function remembered({ at, queue }) {
   depths.push({ at, waits: queue.queued + queue.delayed + queue.parked, claimed: queue.claimed });
   if (depths.length > DEPTHS_MAX) depths.shift();
+}
+
+/** A line that begins at the right, and does not stretch over the plot as long as it is short. */
+function padded(points) {
+  const missing = Math.max(0, DEPTHS_LEAST - points.length);
+  const first = new Date(points[0]?.at ?? Date.now()).getTime();
+  return [...Array.from({ length: missing }, (_, index) => ({ at: new Date(first - (missing - index) * EVERY_MS).toISOString() })), ...points];
 }
 
 function tile(name, value, says, { tone, href } = {}) {
@@ -84,7 +93,7 @@ function drawTiles({ mcp, queue, workers, circuits, truncated }) {
 function drawPlots() {
   const outcomes = [
     { key: 'succeeded', name: t('plot.succeeded'), tone: 'ok' },
-    { key: 'failed', name: t('plot.failed'), tone: 'warn' },
+    { key: 'retried', name: t('plot.failed'), tone: 'warn' },
     { key: 'dead_lettered', name: t('plot.dead_lettered'), tone: 'bad' },
   ];
   const latency = [
@@ -108,9 +117,10 @@ function drawPlots() {
       panel(t('plot.queue'), [queue.element, legend(depth)], { note: t('plot.queue_note') }),
     ),
     update({ series }) {
-      throughput.update(series.points);
+      // A try after which there was no other is a dead letter, and counted as that.
+      throughput.update(series.points.map((at) => ({ ...at, retried: Math.max(0, at.failed - at.dead_lettered) })));
       spans.update(series.points);
-      queue.update(depths);
+      queue.update(padded(depths));
       fill(rate, t('plot.each', { span: span(series.step_s * 1000) }));
     },
   };
@@ -144,14 +154,14 @@ function toolsPanel({ mcp }, events, windowS) {
   const small = sparks(events, windowS);
   const rows = [...mcp.tools].sort((a, b) => b.dead_lettered - a.dead_lettered || b.fails - a.fails || b.calls - a.calls).slice(0, 20);
   const columns = [
-    { head: t('col.tool'), cell: (row) => link(toolName(row.toolset, row.tool), to('traces', [], { toolset: row.toolset, tool: row.tool })) },
+    { head: t('col.tool'), class: 'own', cell: (row) => link(toolName(row.toolset, row.tool), to('traces', [], { toolset: row.toolset, tool: row.tool })) },
     { head: t('col.calls'), class: 'right num', cell: (row) => raw(compact(row.calls)) },
     { head: t('col.course'), class: 'spark-cell', cell: (row) => sparkline(small.get(`${row.toolset}/${row.tool}`) ?? [], t('overview.spark', { tool: `${row.toolset}/${row.tool}` })) },
     { head: t('col.dead'), class: 'right num', cell: (row) => raw(number(row.dead_lettered), row.dead_lettered ? 'bad' : 'dim') },
     { head: t('col.fails'), class: 'right num', cell: (row) => raw(number(row.fails), row.fails ? 'warn' : 'dim') },
     { head: 'p50', class: 'right', cell: (row) => took(row.p50_ms) },
     { head: 'p95', class: 'right', cell: (row) => took(row.p95_ms) },
-    { head: t('col.last_error'), class: 'wide', cell: (row) => (row.last_error ? h('a', { class: 'error-link', href: to('message', [row.last_error.message_id]) }, classBadge(row.last_error.class), ' ', raw(row.last_error.message, 'clip')) : raw('–', 'dim')) },
+    { head: t('col.last_error'), class: 'rest', cell: (row) => (row.last_error ? h('a', { class: 'cut', href: to('message', [row.last_error.message_id]) }, classBadge(row.last_error.class), raw(row.last_error.message, 'clip')) : raw('–', 'dim nil')) },
   ];
   return panel(t('overview.tools'), table(columns, rows, { key: (row) => `${row.toolset}/${row.tool}`, caption: t('overview.tools') }), { note: t('overview.tools_note'), className: 'grow' });
 }
@@ -176,7 +186,7 @@ function failuresPanel(messages) {
 function queuePanel({ queue }) {
   if (!queue.roles.length) return panel(t('overview.queue'), empty(t('overview.queue_empty'), t('overview.queue_empty_says')));
   const columns = [
-    { head: t('col.topic'), cell: (row) => raw(`${row.role}/${row.service}`) },
+    { head: t('col.topic'), class: 'own', cell: (row) => raw(`${row.role}/${row.service}`) },
     { head: t('col.tenant'), cell: (row) => raw(row.tenant, 'dim') },
     ...['queued', 'delayed', 'claimed', 'parked', 'failed'].map((word) => ({ head: t(`status.${word}`), class: 'right num', cell: (row) => raw(number(row[word]), row[word] ? (word === 'failed' ? 'bad' : '') : 'dim') })),
     { head: t('col.oldest'), class: 'right', cell: (row) => took(row.oldest_ms) },

@@ -98,7 +98,7 @@ function toolPage(of, signal) {
       },
     },
     editor.element,
-    mayAct() ? h('div', { class: 'row' }, run, copyButton(() => curl(of, editor), t('tools.copy_curl')), h('span', { class: 'dim' }, t('tools.copy_curl'))) : note('plain', 'eye', t('tools.read_only')),
+    mayAct() ? h('div', { class: 'row' }, run, copyButton(() => curl(of, editor), t('tools.copy_curl'), t('tools.copy_curl'))) : note('plain', 'eye', t('tools.read_only')),
   );
   return [
     h('p', { class: 'back-link' }, h('a', { href: to('tools') }, t('tools.back'))),

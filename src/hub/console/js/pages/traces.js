@@ -56,10 +56,10 @@ function opener() {
 
 function columns() {
   return [
-    { head: t('col.trace'), cell: (row) => h('a', { href: to('trace', [row.trace_id]), translate: 'no', class: 'mono', title: row.trace_id }, short(row.trace_id)) },
+    { head: t('col.trace'), cell: (row) => h('a', { href: to('trace', [row.trace_id]), translate: 'no', class: 'mono nowrap', title: row.trace_id }, short(row.trace_id)) },
     { head: t('col.tool'), cell: (row) => toolName(row.toolset, row.tool) },
     { head: t('col.status'), cell: (row) => status(row.status) },
-    { head: t('col.error'), class: 'wide', cell: (row) => (row.error ? [classBadge(row.error.class), ' ', raw(row.error.message, 'clip')] : raw('–', 'dim')) },
+    { head: t('col.error'), class: 'rest', cell: (row) => (row.error ? h('div', { class: 'cut' }, classBadge(row.error.class), raw(row.error.message, 'clip')) : raw('–', 'dim nil')) },
     { head: t('col.attempts'), class: 'right num', cell: (row) => raw(number(row.attempts)) },
     { head: t('col.messages'), class: 'right num', cell: (row) => raw(number(row.messages), row.messages > 1 ? '' : 'dim') },
     { head: t('col.took'), class: 'right', cell: (row) => took(row.status === 'waiting' ? Date.now() - new Date(row.first_at) : new Date(row.last_at) - new Date(row.first_at)) },

@@ -82,7 +82,7 @@ function card(worker) {
           'details',
           { class: 'fold' },
           h('summary', {}, count('workers.tools', tools)),
-          h('ul', { class: 'toolsets' }, toolsets.map(([name, all]) => h('li', {}, raw(name, 'toolset-name'), h('ul', { class: 'tags' }, all.map((tool) => h('li', {}, h('a', { class: 'tag', translate: 'no', href: to('tools', [name, tool]) }, tool))))))),
+          h('ul', { class: 'toolsets' }, toolsets.map(([name, all]) => h('li', {}, raw(name, 'toolset-name'), all.length ? null : h('span', { class: 'dim' }, ' ', t('workers.none_yet')), h('ul', { class: 'tags' }, all.map((tool) => h('li', {}, h('a', { class: 'tag', translate: 'no', href: to('tools', [name, tool]) }, tool))))))),
         )
       : h('p', { class: 'dim' }, t('workers.no_tools')),
   );
