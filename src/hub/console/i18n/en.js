@@ -431,7 +431,7 @@ export default {
   'artifacts.size': 'Size',
   'artifacts.files': 'Files',
   'artifacts.oldest': 'Oldest',
-  'artifacts.one': 'Artifact',
+  'artifacts.dialog': 'Artifact',
   'artifacts.to_trace': 'its trace',
   'artifacts.none': 'No artifacts yet',
   'artifacts.none_says': 'Every attempt of a call leaves its request, its response and, if it failed, its error. Make a call:',

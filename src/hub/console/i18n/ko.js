@@ -431,7 +431,7 @@ export default {
   'artifacts.size': '크기',
   'artifacts.files': '파일',
   'artifacts.oldest': '가장 오래된 것',
-  'artifacts.one': '아티팩트',
+  'artifacts.dialog': '아티팩트',
   'artifacts.to_trace': '추적 보기',
   'artifacts.none': '아직 아티팩트가 없습니다',
   'artifacts.none_says': '호출의 모든 시도는 요청과 응답을, 실패하면 오류도 남깁니다. 호출을 해 보세요:',

@@ -53,7 +53,7 @@ function messageOf(name) {
 
 function open(row) {
   const ended = new AbortController();
-  show(t('artifacts.one'), [h('p', { class: 'row' }, code(row.name, 'break'), copyButton(() => row.name)), contents(row.href, ended.signal)], { wide: true, onClose: () => ended.abort() });
+  show(t('artifacts.dialog'), [h('p', { class: 'row' }, code(row.name, 'break'), copyButton(() => row.name)), contents(row.href, ended.signal)], { wide: true, onClose: () => ended.abort() });
 }
 
 function columns() {
