@@ -65,6 +65,9 @@ impl Options {
                 if let Err(error) = connection.execute(set).await {
                     tracing::debug!(error = %chain(&error), "Connections are not checked by the server");
                 }
+                // No statement of ours runs for long enough to be worth compiling, and the planner thinks
+                // otherwise wherever it cannot know how few rows a page takes.
+                connection.execute("set jit = off").await?;
                 Ok(())
             }))
             .connect_lazy_with(self.connect.clone())

@@ -277,7 +277,7 @@ pub fn router(state: State, role_routes: Routes, open_routes: Routes) -> axum::R
         .get("/api/traces/{trace_id}", messages::trace)
         .get("/api/workers", lists::workers)
         .get("/api/events", events::list)
-        .get(events::STREAM, events::stream)
+        .get("/api/events/stream", events::stream)
         .get("/api/metrics/summary", metrics::summary)
         .get("/api/metrics/mcp/summary", metrics::mcp_summary)
         .get("/api/metrics/mcp/events", events::of_calls)

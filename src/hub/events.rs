@@ -19,7 +19,7 @@ use crate::hub::lists::{after, label, limit, name};
 use crate::hub::{Hub, tools};
 use crate::message::{ALL_TENANTS, MessageId, NAME_RULE, TraceId, valid_name};
 pub(crate) use live::Live;
-pub(crate) use stream::{PATH as STREAM, stream};
+pub(crate) use stream::stream;
 
 /// How many types may be asked for at once.
 const TYPES_MAX: usize = 50;

@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use crate::error::Code;
 use crate::hub::error::ApiError;
 use crate::hub::extract::BodyLimit;
-use crate::hub::{Hub, auth, events};
+use crate::hub::{Hub, auth};
 
 /// The largest sum of all headers; as much as common proxies pass on.
 const HEADER_BYTES_MAX: usize = 16 * 1024;
@@ -83,7 +83,7 @@ pub(crate) async fn limit_time(
     next: Next,
 ) -> Response {
     // A stream lasts as long as its client wants it; a call that waits has a deadline of its own.
-    if is_open(request.uri().path()) || request.uri().path() == events::STREAM {
+    if is_open(request.uri().path()) {
         return next.run(request).await;
     }
     let query = request.uri().query().unwrap_or_default();

@@ -254,7 +254,9 @@ fn toolsets(info: &Value) -> BTreeMap<&str, Vec<&str>> {
     for (toolset, its) in info.get(tools::TOOLSETS).and_then(Value::as_object).into_iter().flatten()
     {
         let offered = its.get("tools").and_then(Value::as_object);
-        let names = offered.into_iter().flatten().map(|(tool, _)| tool.as_str()).collect();
+        let mut names: Vec<&str> =
+            offered.into_iter().flatten().map(|(tool, _)| tool.as_str()).collect();
+        names.sort_unstable();
         named.insert(toolset.as_str(), names);
     }
     named

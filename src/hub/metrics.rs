@@ -5,6 +5,7 @@ mod snapshot;
 mod summary;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::clock::Stopwatch;
 use crate::hub::Hub;
 use crate::hub::cached::Cached;
 use crate::hub::error::ApiError;
@@ -22,6 +24,10 @@ use summary::Summary;
 
 /// How old figures may be: a page that shows them asks every second or two, and several may.
 const AGE: Duration = Duration::from_secs(1);
+/// The longer it takes the older they may be, so that those who watch cost the database a fifth of its time at most.
+const SHARE: u32 = 4;
+/// But not older than that.
+const AGE_MAX: Duration = Duration::from_secs(30);
 /// The window in seconds unless asked otherwise, and its bounds.
 const WINDOW_S: u32 = 900;
 const WINDOWS_S: (u32, u32) = (60, 86_400);
@@ -35,6 +41,8 @@ type Found = Result<Arc<Summary>, ApiError>;
 #[derive(Default)]
 pub(crate) struct Summaries {
     by_window: Mutex<HashMap<u32, Arc<Cached<Found>>>>,
+    /// How long it took the last time, in milliseconds.
+    took_ms: AtomicU64,
 }
 
 impl Summaries {
@@ -46,7 +54,14 @@ impl Summaries {
             }
             Arc::clone(kept.entry(window_s).or_default())
         };
-        cached.get(AGE, async { Ok(Arc::new(Summary::of(&hub.state.bus, window_s).await?)) }).await
+        let age = AGE.max(SHARE * Duration::from_millis(self.took_ms.load(Ordering::Relaxed)));
+        let find = async {
+            let began = Stopwatch::start();
+            let found = Summary::of(&hub.state.bus, window_s).await?;
+            self.took_ms.store(began.elapsed_ms(), Ordering::Relaxed);
+            Ok(Arc::new(found))
+        };
+        cached.get(age.min(AGE_MAX), find).await
     }
 }
 

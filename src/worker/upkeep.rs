@@ -76,7 +76,12 @@ pub(crate) async fn show<H: Handler>(
     let lease = options.lease.max(SHOW_MIN * 3);
     let mut told = None;
     loop {
-        let says = (topics.get(), handler.info());
+        let mut info = handler.info();
+        if let Some(fields) = info.as_object_mut() {
+            // How much a fleet can take is known to nobody else.
+            fields.entry("capacity").or_insert_with(|| json!(options.concurrency));
+        }
+        let says = (topics.get(), info);
         let worker = json!({
             "id": options.worker_id,
             "tenant": options.tenant,

@@ -5,11 +5,14 @@ mod boundary;
 mod circuits;
 mod connections;
 mod dead_letters;
+mod events;
+mod figures;
 mod health;
 mod messages;
 mod principals;
 mod realtime;
 mod rest;
+mod stream;
 mod waiting;
 
 use std::net::SocketAddr;

@@ -15,8 +15,11 @@ pub(crate) async fn window(
 ) -> sqlx::Result<Vec<Row>> {
     sqlx::query_as(
         "with newest as materialized (
-            select e.created_at, e.message_id, e.service, e.seq, e.event_type,
-                case when starts_with(e.event_type, $4) then substr(e.event_type, length($4) + 1) end as what,
+            select e.created_at, e.message_id, e.service, e.seq,
+                case when e.created_at < $2 then null else case e.event_type when $4 || 'scheduled' then 1
+                    when $4 || 'succeeded' then 2 when $4 || 'failed' then 3 when $4 || 'lease_expired' then 3
+                    when $4 || 'retry_scheduled' then 4 when $4 || 'dead_lettered' then 5 end end as what,
+                e.created_at >= $2 and e.event_type like '%\\_succeeded' as done,
                 case when e.event_type = $4 || 'scheduled' then e.payload #>> array['payload', $5] end as tool,
                 case when e.event_type = $4 || 'succeeded' and e.payload ->> 'duration_ms' ~ '^[0-9]{1,15}$'
                     then (e.payload ->> 'duration_ms')::bigint end as handler_ms,
@@ -28,39 +31,42 @@ pub(crate) async fn window(
             where e.xid >= $1::xid8
             order by e.xid desc, e.seq desc limit $3
         ), whole as (
-            select count(*) as n, count(*) filter (where created_at >= $2 and event_type like '%\\_succeeded') as done
-            from newest
-        ), calls as materialized (
-            select * from newest where created_at >= $2
-                and what in ('scheduled', 'succeeded', 'failed', 'lease_expired', 'retry_scheduled', 'dead_lettered')
+            select count(*) as n, count(*) filter (where done) as done from newest
         ), begun as materialized (
-            select message_id, min(created_at) as at, min(tool) as tool
-            from newest where what = 'scheduled' group by message_id
-        ), told as materialized (
-            select c.what, c.service, c.created_at, c.seq, c.handler_ms, c.error, c.message_id,
-                floor(extract(epoch from c.created_at - $2) / $6)::integer as step,
-                coalesce(b.tool, o.tool) as tool,
-                case when c.what = 'succeeded'
-                    then (extract(epoch from c.created_at - coalesce(b.at, o.at)) * 1000)::bigint end as wait_ms
-            from calls c
-            left join begun b using (message_id)
-            left join lateral (
+            select message_id, min(created_at) as at, min(tool collate \"C\") as tool
+            from newest where tool is not null or what = 1 group by message_id
+        ), earlier as materialized (
+            select m.message_id, o.at, o.tool
+            from (
+                select distinct c.message_id from newest c
+                where c.what is not null and not exists (select from begun b where b.message_id = c.message_id)
+            ) m
+            cross join lateral (
                 select e.created_at as at, e.payload #>> array['payload', $5] as tool from bus_events e
-                where b.message_id is null and e.message_id = c.message_id and e.event_type = $4 || 'scheduled'
+                where e.message_id = m.message_id and e.event_type = $4 || 'scheduled'
                 order by e.seq limit 1
-            ) o on true
+            ) o
+        ), told as (
+            select c.what::smallint as what, c.service collate \"C\" as service, c.created_at, c.handler_ms,
+                case when c.what = 3 or c.what = 5 and c.error ->> 'message' is not null then c.seq end as erred,
+                floor(extract(epoch from c.created_at - $2) / $6)::integer as step,
+                coalesce(b.tool, o.tool) collate \"C\" as tool,
+                case when c.what = 2
+                    then (extract(epoch from c.created_at - coalesce(b.at, o.at)) * 1000)::bigint end as wait_ms
+            from newest c
+            left join begun b using (message_id)
+            left join earlier o using (message_id)
+            where c.what is not null
         ), counted as (
             select grouping(step) = 0 as by_step, grouping(service) = 0 as by_tool, step, service, tool,
-                count(*) filter (where what = 'scheduled') as calls,
-                count(*) filter (where what = 'succeeded') as succeeded,
-                count(*) filter (where what in ('failed', 'lease_expired')) as fails,
-                count(*) filter (where what = 'retry_scheduled') as retries,
-                count(*) filter (where what = 'dead_lettered') as dead_lettered,
-                percentile_disc(array[0.5, 0.95]) within group (order by wait_ms) as waits,
-                percentile_disc(array[0.5, 0.95]) within group (order by handler_ms) as handled,
-                max(created_at) as last_at,
-                max(seq) filter (where what in ('failed', 'lease_expired')
-                    or what = 'dead_lettered' and error ->> 'message' is not null) as erred
+                count(*) filter (where what = 1) as calls, count(*) filter (where what = 2) as succeeded,
+                count(*) filter (where what = 3) as fails, count(*) filter (where what = 4) as retries,
+                count(*) filter (where what = 5) as dead_lettered,
+                percentile_disc(array[0.5, 0.95]) within group (order by wait_ms)
+                    filter (where wait_ms is not null) as waits,
+                percentile_disc(array[0.5, 0.95]) within group (order by handler_ms)
+                    filter (where handler_ms is not null) as handled,
+                max(created_at) as last_at, max(erred) as erred
             from told group by grouping sets ((), (service, tool), (step))
         )
         select k.by_step, k.by_tool, k.step, k.service, k.tool, k.calls, k.succeeded, k.fails, k.retries,
@@ -69,7 +75,7 @@ pub(crate) async fn window(
             t.created_at as error_at, t.message_id as error_of, w.n as read, w.done
         from counted k
         cross join whole w
-        left join told t on k.by_tool and t.seq = k.erred
+        left join newest t on k.by_tool and t.seq = k.erred
         order by k.by_step, k.by_tool, k.step, k.calls desc, k.service, k.tool",
     )
     .bind(window.from_xid.to_string())

@@ -47,28 +47,28 @@ impl Live {
         Self { bus, recent: Mutex::default(), places }
     }
 
-    /// What comes after `cursor`, at most [`BATCH`]; nothing if that is the end.
-    pub(super) async fn next(&self, cursor: Cursor, shared: bool) -> Result<Arc<Batch>, Error> {
-        if shared {
-            // Whoever comes first reads, and the others wait for that.
-            let mut recent = self.recent.lock().await;
-            let holds = |batch: &&Arc<Batch>| batch.after <= cursor && cursor < batch.upto;
-            if let Some(batch) = recent.iter().find(holds) {
-                return Ok(Arc::clone(batch));
-            }
+    /// What comes after `cursor`, at most [`BATCH`], and whether it was read just now: then nothing else was there if
+    /// it is less than that.
+    pub(super) async fn next(&self, cursor: Cursor) -> Result<(Arc<Batch>, bool), Error> {
+        // Whoever comes first reads, and the others wait for that.
+        let mut recent = self.recent.lock().await;
+        let holds = |batch: &&Arc<Batch>| batch.after <= cursor && cursor < batch.upto;
+        if let Some(batch) = recent.iter().find(holds) {
+            return Ok((Arc::clone(batch), false));
+        }
+        if recent.back().is_some_and(|newest| cursor < newest.upto) {
             // One that is behind what is kept reads by itself, and keeps nobody waiting.
-            if recent.back().is_none_or(|newest| newest.upto <= cursor) {
-                let batch = self.read(cursor).await?;
-                if !batch.told.is_empty() {
-                    recent.push_back(Arc::clone(&batch));
-                    while recent.len() > KEPT {
-                        recent.pop_front();
-                    }
-                }
-                return Ok(batch);
+            drop(recent);
+            return Ok((self.read(cursor).await?, true));
+        }
+        let batch = self.read(cursor).await?;
+        if !batch.told.is_empty() {
+            recent.push_back(Arc::clone(&batch));
+            while recent.len() > KEPT {
+                recent.pop_front();
             }
         }
-        self.read(cursor).await
+        Ok((batch, true))
     }
 
     async fn read(&self, after: Cursor) -> Result<Arc<Batch>, Error> {

@@ -4,7 +4,7 @@
 //! says that there is; both reads stay below the oldest transaction that runs, so nothing comes up behind the cursor.
 //! The cursor is each event's `id`, and a browser that was cut off says the last one in `Last-Event-ID`: any hub goes
 //! on from there, since the log is what they share. Nothing is kept for a stream that its client does not take: it reads
-//! the next batch when the last one has gone.
+//! the next batch when the last one has gone. The time limit of a request holds until the stream begins, and not for it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{Instant, sleep_until};
 
-use super::live::{BATCH, Batch};
+use super::live::BATCH;
 use super::{tenant, types, uuid};
 use crate::bus::{Error, Heads};
 use crate::clock::Stopwatch;
@@ -33,8 +33,6 @@ use crate::hub::lists::{after, label, name};
 use crate::hub::{Hub, tools};
 use crate::message::TraceId;
 
-/// Where it is; it lasts, so no time limit holds there.
-pub(crate) const PATH: &str = "/api/events/stream";
 /// How often something is said when nothing happens, so that proxies keep the connection and a dead one is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long to wait until the log is read again when the database did not answer.
@@ -137,6 +135,8 @@ struct Reader {
     known: Cursor,
     /// What the feed has read.
     heard: Receiver<Arc<Heads>>,
+    /// How far the feed was by the last that was heard of it.
+    told: Option<Cursor>,
     /// Nothing was left to read when it last looked.
     caught_up: bool,
     /// What to say first.
@@ -181,6 +181,7 @@ impl Reader {
             cursor,
             known,
             heard,
+            told: None,
             caught_up,
             greeting,
             keep_alive,
@@ -213,7 +214,9 @@ impl Reader {
         loop {
             if self.caught_up {
                 tokio::select! {
-                    () = heard_beyond(&mut self.heard, self.cursor) => self.caught_up = false,
+                    told = heard_beyond(&mut self.heard, self.cursor) => {
+                        (self.caught_up, self.told) = (false, Some(told));
+                    }
                     () = sleep_until(self.keep_alive) => return self.keep_alive_text(),
                 }
             }
@@ -234,7 +237,7 @@ impl Reader {
     /// Reads a batch. What of it is wanted, if anything is.
     async fn read(&mut self) -> Result<Option<String>, Error> {
         let live = &self.hub.live;
-        let batch: Arc<Batch> = live.next(self.cursor, true).await?;
+        let (batch, is_fresh) = live.next(self.cursor).await?;
         let tools = match &self.wanted.tool {
             Some(tool) => Some((tool, live.tools(&batch).await?)),
             None => None,
@@ -249,9 +252,14 @@ impl Reader {
                 self.known = told.event.cursor;
             }
         }
-        // Less than fits: that was all there is. What came meanwhile the feed tells of.
-        self.caught_up = batch.told.len() < BATCH as usize;
         self.cursor = self.cursor.max(batch.upto);
+        // Less than fits: that was all there was, and what came meanwhile the feed tells of. Of what another stream read
+        // before, that is not known, unless it is as far as the feed was.
+        self.caught_up = if is_fresh {
+            batch.told.len() < BATCH as usize
+        } else {
+            self.told.is_some_and(|told| told <= self.cursor)
+        };
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
@@ -265,13 +273,19 @@ impl Reader {
     }
 }
 
-/// Waits until the feed has read beyond `cursor`. Cancel-safe.
-async fn heard_beyond(heard: &mut Receiver<Arc<Heads>>, cursor: Cursor) {
+/// Waits until the feed has read beyond `cursor`; how far. Cancel-safe.
+async fn heard_beyond(heard: &mut Receiver<Arc<Heads>>, cursor: Cursor) -> Cursor {
     loop {
         match heard.recv().await {
-            Ok(heads) if heads.events.last().is_some_and(|head| head.cursor > cursor) => return,
+            Ok(heads) => {
+                if let Some(head) = heads.events.last()
+                    && head.cursor > cursor
+                {
+                    return head.cursor;
+                }
+            }
             // What was missed was followed by what comes next.
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => std::future::pending().await,
         }
     }
