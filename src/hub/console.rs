@@ -85,7 +85,8 @@ fn tag(file: &EmbeddedFile) -> String {
 
 /// Whether the browser has what `tag` names.
 fn has(headers: &HeaderMap, tag: &str) -> bool {
-    let given = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    let given =
+        headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     given.flat_map(|value| value.split(',')).any(|one| {
         let one = one.trim();
         one == "*" || one.strip_prefix("W/").unwrap_or(one) == tag
@@ -115,7 +116,9 @@ mod tests {
 
     #[test]
     fn nothing_outside_of_it_is_served() {
-        for path in ["", "../console.rs", "js/../../console.rs", "/etc/passwd", "js", "js/main", "a.js"] {
+        for path in
+            ["", "../console.rs", "js/../../console.rs", "/etc/passwd", "js", "js/main", "a.js"]
+        {
             let error = file(path, &HeaderMap::new()).expect_err(path);
             assert_eq!(error.code(), Code::NotFound, "{path}");
         }

@@ -60,7 +60,8 @@ export async function settled(page) {
 
 export async function shoot(page, name) {
   mkdirSync(SHOTS, { recursive: true });
-  // What is in the middle of a movement would differ from run to run.
+  // What is in the middle of a movement would differ from run to run, and what sticks to the top is drawn where it stands.
+  await page.evaluate(() => window.scrollTo(0, 0));
   await page.screenshot({ path: join(SHOTS, `${name}.png`), fullPage: true, animations: 'disabled' });
 }
 

@@ -95,7 +95,7 @@ export async function literals(seeded) {
       const found = [];
       const letters = /\p{L}{2,}/u;
       const within = (words) => /⟦.*⟧/su.test(words);
-      const isData = (element) => element.closest('[translate="no"], script, style, datalist') !== null;
+      const isData = (element) => element.closest('[translate="no"], script, style, noscript, datalist') !== null;
       const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_ELEMENT | NodeFilter.SHOW_TEXT);
       for (let node = walker.nextNode(); node; node = walker.nextNode()) {
         if (node.nodeType === Node.TEXT_NODE) {

@@ -46,8 +46,7 @@ impl World {
             .with("COGO_CONFIG_DIR", configs.display().to_string())
             .with("COGO_ADMIN_TOKEN", TOKEN)
             .with("PATH", std::env::var("PATH").unwrap_or_default());
-        let mut world =
-            Self { db, cogo, hub: None, address: "127.0.0.1:0".to_owned(), _dir: dir };
+        let mut world = Self { db, cogo, hub: None, address: "127.0.0.1:0".to_owned(), _dir: dir };
         world.start();
         world
     }

@@ -163,7 +163,7 @@ export default {
   'tile.p50': '절반이 끝나는 시간',
   'tile.p95': '95%는',
   'tile.waiting': '대기',
-  'tile.oldest': '가장 오래된 것',
+  'tile.oldest': '최장',
   'tile.dead': '데드 레터',
   'tile.dead_some': '결정이 필요합니다',
   'tile.dead_none': '없음',

@@ -1,7 +1,6 @@
 // Puts the page together, and shows what the address asks for.
 
 import { watchConnection } from './api.js';
-import { fill, h } from './dom.js';
 import { current, t } from './i18n.js';
 import { keys } from './keys.js';
 import { connect, disconnect } from './live.js';
@@ -30,13 +29,13 @@ let frame = null;
 function draw() {
   document.documentElement.lang = current();
   frame = shell({ again: restart });
-  fill(document.getElementById('app'), frame.element);
+  // Not by a morph: the frame holds on to its own parts.
+  document.getElementById('app').replaceChildren(frame.element);
   show(true);
 }
 
 /** Everything anew: the language has changed. */
 function restart() {
-  document.getElementById('app').replaceChildren();
   draw();
 }
 
@@ -69,6 +68,8 @@ function show(force) {
 }
 
 window.addEventListener('hashchange', () => {
+  // Nothing stands yet; what is begun will show the new address.
+  if (!frame) return;
   show(true);
   frame.main.focus({ preventScroll: true });
 });
@@ -107,6 +108,4 @@ async function begin() {
   if (!frame) draw();
 }
 
-document.body.classList.add('is-ready');
-fill(document.getElementById('app'), h('div', {}));
 begin();
