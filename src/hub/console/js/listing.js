@@ -72,6 +72,7 @@ export function textFilter(name, label, list, { first, placeholder, list: sugges
     type: 'search',
     value: here().query[name] ?? '',
     placeholder,
+    translate: placeholder ? 'no' : null,
     autocomplete: 'off',
     spellcheck: 'false',
     'data-filter': first ? '' : null,

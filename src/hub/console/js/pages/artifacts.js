@@ -1,4 +1,4 @@
-// What runs left behind, the newest first, opened in place.
+// What runs left behind, in the order of their names, opened in place.
 
 import { contents } from '../artifact.js';
 import { get } from '../api.js';
