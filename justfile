@@ -78,6 +78,10 @@ api:
 docs-api:
     COGO_REGENERATE=1 cargo test --locked -p cogo-cli --test api table
 
+# The console in a real browser (needs chromium and Node.js 20), alone. Screenshots: target/console/screenshots.
+console:
+    cargo test --locked -p cogo-cli --test console
+
 # A thousand idle workers and two hundred busy ones on one hub; minutes. The figures are for docs/remote-scale.md.
 remote-scale:
     cargo test --release --locked -p cogo-cli --test scale -- --ignored --nocapture

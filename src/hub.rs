@@ -66,6 +66,7 @@ mod circuits;
 mod client;
 mod conditional;
 mod connections;
+mod console;
 mod dead_letters;
 mod env;
 mod error;
@@ -127,9 +128,7 @@ pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
 pub use minimal::minimal_router;
-pub use options::{
-    Events, InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention,
-};
+pub use options::{Events, InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention};
 pub use policies::{Policies, Policy, UnknownWho, Verb, Who};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
@@ -320,6 +319,9 @@ pub fn assemble(
         .layer(RequestBodyLimitLayer::new(limits.artifact))
         .layer(admit_origins(origins::OPEN));
     let routes = Routes::new()
+        .get("/", console::page)
+        .get("/favicon.ico", console::icon)
+        .get("/console/{*file}", console::part)
         .get("/healthz", health::alive)
         .get("/readyz", health::ready)
         .get("/metrics", gauges::render)

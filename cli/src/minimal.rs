@@ -80,7 +80,9 @@ pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> 
     let router = hub::minimal_router(state);
     note(&format!("The minimal hub is up at http://{listen}. Ctrl-C stops it."));
     serving.send_replace(true);
-    let hub = async { hub::serve_within(listener, router, connections, &shutdown).await.context("serving") };
+    let hub = async {
+        hub::serve_within(listener, router, connections, &shutdown).await.context("serving")
+    };
     let ended = supervise(&mut signals, &shutdown, drain, hub).await;
     shutdown.cancel();
     if !tasks.join(CLOSE_WITHIN).await {

@@ -29,6 +29,7 @@ pub const FRAGMENTS: &[Fragment] = &[
     Fragment { name: "dead_letters.json", json: include_str!("openapi/dead_letters.json") },
     Fragment { name: "docs.json", json: include_str!("openapi/docs.json") },
     Fragment { name: "artifacts.json", json: include_str!("openapi/artifacts.json") },
+    Fragment { name: "console.json", json: include_str!("openapi/console.json") },
     Fragment { name: "metrics.json", json: include_str!("openapi/metrics.json") },
     Fragment { name: "events.json", json: include_str!("openapi/events.json") },
     Fragment { name: "env.json", json: include_str!("openapi/env.json") },
