@@ -32,7 +32,7 @@ pub(crate) struct Written(PathBuf);
 impl UpFile {
     pub(crate) fn write(&self, data_dir: &Path) -> Result<Written> {
         let path = data_dir.join(NAME);
-        private_file::replace(&path, &format!("{}\n", serde_json::to_string(self)?))?;
+        private_file::replace(&path, format!("{}\n", serde_json::to_string(self)?))?;
         Ok(Written(path))
     }
 
