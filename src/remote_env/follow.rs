@@ -153,13 +153,18 @@ impl RemoteEnv {
 
     /// Waits until all that is wanted was looked for, or cannot be.
     pub async fn settled(&self) {
-        let mut known = self.known.clone();
+        let (mut known, mut wanted) = (self.known.clone(), self.wanted.subscribe());
         loop {
             let now = known.get();
-            if now.failure.is_some() || self.wanted.borrow().is_subset(&now.asked) {
+            if now.failure.is_some() || wanted.borrow_and_update().is_subset(&now.asked) {
                 return;
             }
-            known.changed().await;
+            // Also when less is wanted: of nothing nobody is asked, and so nothing becomes known.
+            tokio::select! {
+                () = known.changed() => {}
+                // The sender lives in `self`.
+                _ = wanted.changed() => {}
+            }
         }
     }
 }
@@ -317,5 +322,29 @@ impl Follower {
             self.set.set(next.clone());
         }
         self.known = next;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_for_values_waits_no_longer_once_nothing_is_wanted_any_more() {
+        let (_set, known) = Live::new(Known::default());
+        let env = RemoteEnv {
+            tenant: "default".into(),
+            wanted: watch::Sender::new(BTreeSet::new()),
+            known,
+        };
+        env.want(["FIGMA_TOKEN".to_owned()]);
+        let waiting = env.clone();
+        let settled = waiting.settled();
+        let changed = async {
+            tokio::task::yield_now().await;
+            env.want([]);
+        };
+        let both = async { tokio::join!(settled, changed) };
+        tokio::time::timeout(Duration::from_secs(60), both).await.expect("nothing is waited for");
     }
 }
