@@ -159,7 +159,12 @@ impl Reader {
         let bus = &hub.state.bus;
         let mut greeting = "retry: 1000\n\n".to_owned();
         let cursor = match from {
-            None => bus.log_end().await?,
+            None => {
+                let cursor = bus.log_end().await?;
+                // Where it began, or who is cut off before the first event would begin at a later end.
+                greeting += &format!("id: {cursor}\n\n");
+                cursor
+            }
             Some(from) => match bus.log_begin().await? {
                 Some(begin) if is_lost(from, begin) => {
                     // As if all that is gone had been told.

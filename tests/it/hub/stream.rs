@@ -122,6 +122,21 @@ async fn cut_anywhere_it_goes_on_without_gap_or_repeat() -> Result<()> {
 }
 
 #[tokio::test]
+async fn who_is_cut_off_before_the_first_event_goes_on_from_where_it_began() -> Result<()> {
+    let (_db, hub) = hub_with_rights().await?;
+    say(&hub, "before_progress").await?;
+    let site = Site::serve(hub).await?;
+    let mut stream = Sse::open(site.address, "/api/events/stream", None).await?;
+    stream.until(|text| text.contains("id: ") && text.ends_with("\n\n")).await?;
+    let last = stream.last_id().context("where it began")?;
+    drop(stream);
+    say(&site.hub, "meanwhile_progress").await?;
+    let mut stream = Sse::open(site.address, "/api/events/stream", Some(&last)).await?;
+    stream.until(|text| text.contains("event: meanwhile_progress")).await?;
+    site.stop().await
+}
+
+#[tokio::test]
 async fn it_begins_at_the_end_and_tells_what_happens_at_once() -> Result<()> {
     let (db, hub) = hub_with_rights().await?;
     say(&hub, "before_progress").await?;

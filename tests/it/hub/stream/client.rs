@@ -150,6 +150,13 @@ impl Sse {
         String::from_utf8_lossy(&self.body()).into_owned()
     }
 
+    /// What a browser would send as `Last-Event-ID`: the last `id` of what was read to its end, with an event or without.
+    pub(super) fn last_id(&self) -> Option<String> {
+        let text = self.text();
+        let (whole, _) = text.rsplit_once("\n\n")?;
+        whole.lines().filter_map(|line| line.strip_prefix("id: ")).next_back().map(str::to_owned)
+    }
+
     /// The events that were read to their ends.
     pub(super) fn events(&self) -> Result<Vec<Told>> {
         let body = self.text();
