@@ -20,6 +20,7 @@
 //! | `rate_limit.per_address` | 1000/s, 4000 at once | requests of one address |
 //! | `rate_limit.per_key` | 2000/s, 8000 at once | requests with one key |
 //! | `rate_limit.trusted_proxies` | `[]` | proxies that are believed for whom they speak |
+//! | `rate_limit.wrong_tokens_per_minute` | 10 | wrong admin tokens of one address before it is not heard for a while |
 //! | `max_connections_per_address` | 500 | connections of one address |
 //! | `allowed_origins` | `[]` | pages on the web that may call `/rest/v1`, `/realtime/v1` and `/mcp` |
 //! | `rest.max_body_bytes` | 16 MiB | the largest request body there |

@@ -109,5 +109,5 @@ pub(crate) async fn set(
     }
     let id = breaker::Id::new(tenant, key);
     let circuit = hub.state.bus.circuit_set(&id, action, Some(ACTOR), reason.as_deref()).await?;
-    Ok(Json(json!({"ok": true, "circuit": circuit})))
+    Ok(Json(json!({"ok": true, "circuit": told(&circuit)})))
 }

@@ -58,7 +58,7 @@ impl Guard {
             policies: Table::new(state.policies.clone(), routes),
             principals: state.principals(),
             rates: Rates::new(&state.options.rate_limit),
-            failures: Failures::default(),
+            failures: Failures::new(state.options.rate_limit.wrong_tokens_per_minute),
             origins: ApiOrigins::new(&state.options.api_origins),
             hub,
         }

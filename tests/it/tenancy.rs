@@ -234,7 +234,8 @@ fn foreign_calls() -> Vec<(String, &'static str)> {
 }
 
 /// Calls that are no token's, whatever it says.
-const FOR_OPERATORS: [&str; 17] = [
+const FOR_OPERATORS: [&str; 18] = [
+    "select bus_now()",
     "select bus_enqueue_and_claim('[]', 'w', '{r/s}')",
     "select bus_pin('[]')",
     "select bus_env_set('[]')",

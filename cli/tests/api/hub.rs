@@ -4,8 +4,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Cogo, Running, http, http_with, temp_dir, until, write};
 
-/// Reading needs the token as well, so that an answer without it shows.
-const HUB_JSON: &str = "{\"open_reads\": false}";
+/// Reading needs the token as well, so that an answer without it shows; and whoever tries out wrong ones, as
+/// schemathesis does, is heard all the same.
+const HUB_JSON: &str =
+    "{\"open_reads\": false, \"rate_limit\": {\"wrong_tokens_per_minute\": 1000000}}";
 
 /// A hub with a database of its own.
 pub(crate) struct Hub {

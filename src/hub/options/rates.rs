@@ -15,6 +15,9 @@ pub struct RateLimit {
     pub per_address: Option<Rate>,
     /// With one key, or with the admin token; null for any number.
     pub per_key: Option<Rate>,
+    /// How many wrong admin tokens one address may show in a minute before it is not heard for the rest of it, from 1
+    /// to 1000000.
+    pub wrong_tokens_per_minute: u32,
     /// Proxies whose word counts for whom they speak (`X-Forwarded-For`, `Forwarded`, `X-Forwarded-Proto`), as
     /// addresses or networks such as `10.0.0.0/8`.
     pub trusted_proxies: Vec<String>,
@@ -37,6 +40,8 @@ impl Default for RateLimit {
             per_address: Some(Rate { per_second: 1000, burst: 4000 }),
             // A key may be a whole fleet's, behind several addresses.
             per_key: Some(Rate { per_second: 2000, burst: 8000 }),
+            // A person's slips, or a program's that was told an old one.
+            wrong_tokens_per_minute: 10,
             trusted_proxies: Vec::new(),
         }
     }
@@ -49,6 +54,8 @@ impl RateLimit {
             within(&format!("rate_limit.{name}.per_second"), per_second.into(), 1, 1_000_000)?;
             within(&format!("rate_limit.{name}.burst"), burst.into(), 1, 1_000_000)?;
         }
+        let wrong = self.wrong_tokens_per_minute.into();
+        within("rate_limit.wrong_tokens_per_minute", wrong, 1, 1_000_000)?;
         for (at, proxy) in self.trusted_proxies.iter().enumerate() {
             if proxy.parse::<Network>().is_err() {
                 return Err(InvalidOptions {

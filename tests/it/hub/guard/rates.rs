@@ -10,7 +10,7 @@ use crate::hub::{Setup, TOKEN, TestHub};
 /// are asked for without a pause and counted generously.
 fn hub(per_address: Option<Rate>, per_key: Option<Rate>) -> Result<TestHub> {
     let trusted_proxies = vec!["192.0.2.0/24".to_owned()];
-    let rate_limit = RateLimit { per_address, per_key, trusted_proxies };
+    let rate_limit = RateLimit { per_address, per_key, trusted_proxies, ..RateLimit::default() };
     let options = Options { rate_limit, ..Options::default() };
     TestHub::without_database(Setup { options, ..Setup::default() })
 }

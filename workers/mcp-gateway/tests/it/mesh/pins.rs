@@ -85,18 +85,18 @@ async fn tools_are_held_shown_approved_and_revoked() {
 async fn what_is_asked_wrongly_or_by_others_is_refused() {
     let site = Site::with(strict()).await;
     says(&site, "one", "acme", &tool("click", "Clicks")).await;
-    for (path, body, named) in [
-        ("approve", json!({}), "tools"),
-        ("approve", json!({"tools": ["a__b"], "all": true}), "tools"),
-        ("approve", json!({"all": true, "hash": "1"}), "hash"),
-        ("approve", json!({"tools": ["browser__click"]}), "browser__click"),
-        ("approve", json!({"tool": "x"}), "tool"),
-        ("revoke", json!({"tools": ["browser__click"]}), "browser__click"),
-        ("revoke", json!({}), "tools"),
+    for (path, body, status, named) in [
+        ("approve", json!({}), 400, "tools"),
+        ("approve", json!({"tools": ["a__b"], "all": true}), 400, "tools"),
+        ("approve", json!({"all": true, "hash": "1"}), 400, "hash"),
+        ("approve", json!({"tools": ["browser__click"]}), 409, "browser__click"),
+        ("approve", json!({"tool": "x"}), 400, "tool"),
+        ("revoke", json!({"tools": ["browser__click"]}), 409, "browser__click"),
+        ("revoke", json!({}), 400, "tools"),
     ] {
         let refused = site.post(&format!("/api/mcp/pins/{path}"), body.clone(), &[]).await;
         assert!(
-            refused.status == 400 && refused.json.to_string().contains(named),
+            refused.status == status && refused.json.to_string().contains(named),
             "{body}: {refused:?}"
         );
     }
