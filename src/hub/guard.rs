@@ -104,7 +104,7 @@ impl Guard {
         if PROBED.contains(&request.uri().path()) {
             return Ok(());
         }
-        self.rates.check(client, request.headers()).inspect_err(|_| count("rate"))
+        self.rates.check(client, request.uri(), request.headers()).inspect_err(|_| count("rate"))
     }
 
     /// Lets a request pass by the policy of its route, before anything of its body is read.
