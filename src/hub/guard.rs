@@ -117,9 +117,10 @@ impl Guard {
     ) -> Result<Pass, ApiError> {
         let (method, path) = (request.method(), request.uri().path());
         let wanted = self.wanted(decision, method, path, is_preflight(request));
+        let open_reads = self.hub.opens_reads_to(client);
         let tells_of_the_token = match wanted {
             Wanted::Who(Who::Public) => path == SESSION,
-            Wanted::Who(Who::Reader) => !self.hub.open_reads,
+            Wanted::Who(Who::Reader) => !open_reads,
             Wanted::HandlerAsks => is_open(path),
             Wanted::Who(_) | Wanted::NoPolicy => true,
         };
@@ -129,11 +130,7 @@ impl Guard {
                 self.failures.count(client);
             }
         }
-        let gate = Gate {
-            keys: &self.hub.state.keys,
-            principals: &self.principals,
-            open_reads: self.hub.open_reads,
-        };
+        let gate = Gate { keys: &self.hub.state.keys, principals: &self.principals, open_reads };
         let passed = match wanted {
             Wanted::Who(who) => gate.check(who, shown, request.headers()),
             Wanted::HandlerAsks => Ok(Pass::Anybody),
