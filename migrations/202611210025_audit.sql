@@ -1,5 +1,6 @@
 -- What admins did is told by hubs alone, which are operators or own the schema: events `admin_*` (the hub's audit log)
--- are refused from workers, which hold cogo_bus, and from keys of every role, also service_role. Nothing changes for a
+-- are refused from workers, which hold cogo_bus, and from keys of every role, also service_role. So are those that tell
+-- who set a secret or approved a tool, which bus_env_set, bus_env_unset and bus_pin write themselves. Nothing changes for a
 -- hub or worker of the release before, which writes none. Only the beginning of the function is new; the rest is as in
 -- 202611210018_operate.sql. `create or replace` keeps its rights.
 
@@ -12,15 +13,15 @@ declare
     outside text;
 begin
     if jsonb_typeof(events) = 'array'
-        and exists (select from jsonb_array_elements(events) e where e ->> 'event_type' like 'admin\_%')
+        and exists (select from jsonb_array_elements(events) e where e ->> 'event_type' ~ '^(admin_.*|env_(set|unset)|tool_(un)?pinned)$')
         and (current_setting('role') in ('anon', 'authenticated', 'service_role')
             or not pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name,
                 'cogo_operator', 'member')
             and not pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name,
                 current_user, 'member'))
     then
-        raise exception 'events: admin_* is written by hubs only'
-            using errcode = 'CG403', hint = 'They tell what was done with the admin token.';
+        raise exception 'events: admin_*, env_set, env_unset, tool_pinned and tool_unpinned are written by hubs only'
+            using errcode = 'CG403', hint = 'They tell what operators did.';
     end if;
     if cogo.restricted() and jsonb_typeof(events) = 'array' then
         its := cogo.own_scope();

@@ -13,7 +13,7 @@
 //! | `wait_max_s` | 60 | the longest `?wait=` |
 //! | `max_waiters` | 1000 | how many may wait at once |
 //! | `request_timeout_s` | 30 | how long any other request may take |
-//! | `open_reads` | on loopback | whether reading needs no token |
+//! | `open_reads` | on loopback, but through a proxy | whether reading needs no token |
 //! | `require_admin_for_non_get` | true | whether all but reads needs the admin token, whatever the policies say |
 //! | `api_origins` | `[]` | pages on the web that may call everything else |
 //! | `tls_terminated` | false | whether all clients come through TLS that a proxy ends |
@@ -141,7 +141,7 @@ use crate::bus::{Bus, Feed, Pending};
 use crate::identity;
 use crate::remote_env::{KeyError, Keyring};
 use cached::Cached;
-use client::Clients;
+use client::{Client, Clients};
 use events::Live;
 use gauges::Gauges;
 use guard::Guard;
@@ -230,6 +230,7 @@ struct Hub {
     callers: caller::Database,
     /// What they can call and read there.
     catalogue: rest::Cache,
+    /// Whether reading needs no token, for those who come by themselves: see [`Hub::opens_reads_to`].
     open_reads: bool,
     waiters: Semaphore,
     /// Keeps what workers send that do not have this machine's disk.
@@ -268,6 +269,12 @@ impl Hub {
             live: Live::new(state.bus.clone(), state.options.events.max_streams),
             state,
         }
+    }
+
+    /// Whether this client may read without a token. That the hub listens on loopback says nothing of those for whom a
+    /// proxy on this machine speaks.
+    fn opens_reads_to(&self, client: &Client) -> bool {
+        self.state.options.open_reads.unwrap_or(self.open_reads && !client.forwarded)
     }
 
     fn request_timeout(&self) -> Duration {

@@ -70,7 +70,10 @@ impl Attempt {
         struct Whose {
             tenant: String,
         }
-        let file = std::fs::File::open(self.path.join(SUMMARY)).ok()?;
+        let path = self.path.join(SUMMARY);
+        // Opening a pipe would wait for its writer, and a link may lead to one.
+        path.symlink_metadata().ok().filter(std::fs::Metadata::is_file)?;
+        let file = std::fs::File::open(path).ok()?;
         let whose: Whose = serde_json::from_reader(std::io::BufReader::new(std::io::Read::take(
             file,
             SUMMARY_MAX,

@@ -309,7 +309,7 @@ pub async fn check(pool: &PgPool) {
 }
 
 /// The token of a request: the bearer's, unless that is a key that says nothing or is not there.
-fn token(headers: &HeaderMap, uri: &Uri) -> Result<String, Error> {
+pub(crate) fn token(headers: &HeaderMap, uri: &Uri) -> Result<String, Error> {
     let bearer = one(headers, header::AUTHORIZATION.as_str())?.and_then(|value| {
         let (scheme, token) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case("bearer ").then(|| token.trim())

@@ -22,6 +22,8 @@ pub(crate) struct Client {
     pub(crate) address: Option<IpAddr>,
     /// Whether it is a program of this machine that speaks for itself.
     pub(crate) local: bool,
+    /// Whether somebody says that they speak for another, true or not.
+    pub(crate) forwarded: bool,
     /// Whether it speaks TLS, to a proxy.
     pub(crate) tls: bool,
 }
@@ -42,16 +44,16 @@ impl Clients {
         let (peer, headers) = (peer(request.extensions()), request.headers());
         let forwarded = [FOR, PROTO, FORWARDED].iter().any(|name| headers.contains_key(*name));
         let Some(peer) = peer else {
-            return Client { tls: self.tls_terminated, ..Client::default() };
+            return Client { forwarded, tls: self.tls_terminated, ..Client::default() };
         };
         if !self.is_trusted(peer) {
             let local = peer.is_loopback() && !forwarded;
-            return Client { address: Some(peer), local, tls: self.tls_terminated };
+            return Client { address: Some(peer), local, forwarded, tls: self.tls_terminated };
         }
         let told = if forwarded { self.told(peer, headers) } else { peer };
         let secure = last(headers, PROTO).is_some_and(|proto| proto.eq_ignore_ascii_case("https"));
         let local = peer.is_loopback() && !forwarded;
-        Client { address: Some(told), local, tls: self.tls_terminated || secure }
+        Client { address: Some(told), local, forwarded, tls: self.tls_terminated || secure }
     }
 
     /// Whom a trusted proxy speaks for; itself where what it says cannot be read.

@@ -77,7 +77,8 @@ impl Guard {
         let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
         let decision = self.policies.decide(route, method);
         let shown = Shown::of(&self.hub.state.token, request.headers());
-        let passed = self.pass(decision, shown, &request, &client);
+        let wanted = self.wanted(decision, method, path, is_preflight(&request));
+        let passed = self.pass(wanted, shown, &request, &client);
         let pass = passed.as_ref().copied().unwrap_or(Pass::Anybody);
         // One who guesses is told nothing, and the log would fill with it.
         let looked_at = !matches!(&passed, Err(error) if error.code() == Code::RateLimited);
@@ -87,8 +88,21 @@ impl Guard {
             let log = (self.hub.state.bus.clone(), self.hub.state.realtime.tasks());
             Action::new(log, &request, route, &client, pass)
         });
+        // Anybody may come this far; but some handlers ask as well who calls, and tell of the token by that.
+        let asked_by_the_handler = shown == Shown::Wrong
+            && match wanted {
+                Wanted::Who(Who::Reader) => true,
+                Wanted::Who(Who::Public) => is_open(path),
+                _ => false,
+            };
         let response = match passed {
-            Ok(_) => next.run(request).await,
+            Ok(_) => {
+                let response = next.run(request).await;
+                if asked_by_the_handler && response.status() == StatusCode::UNAUTHORIZED {
+                    self.failures.count(&client);
+                }
+                response
+            }
             Err(error) => error.into_response(),
         };
         if let Some(action) = action {
@@ -104,36 +118,32 @@ impl Guard {
         if PROBED.contains(&request.uri().path()) {
             return Ok(());
         }
-        self.rates.check(client, request.headers()).inspect_err(|_| count("rate"))
+        self.rates.check(client, request.uri(), request.headers()).inspect_err(|_| count("rate"))
     }
 
     /// Lets a request pass by the policy of its route, before anything of its body is read.
     fn pass(
         &self,
-        decision: Decision,
+        wanted: Wanted,
         shown: Shown,
         request: &Request,
         client: &Client,
     ) -> Result<Pass, ApiError> {
         let (method, path) = (request.method(), request.uri().path());
-        let wanted = self.wanted(decision, method, path, is_preflight(request));
-        let tells_of_the_token = match wanted {
-            Wanted::Who(Who::Public) => path == SESSION,
-            Wanted::Who(Who::Reader) => !self.hub.open_reads,
-            Wanted::HandlerAsks => is_open(path),
-            Wanted::Who(_) | Wanted::NoPolicy => true,
+        let open_reads = self.hub.opens_reads_to(client);
+        let (tells_of_the_token, may_tell) = match wanted {
+            Wanted::Who(Who::Public) => (path == SESSION, is_open(path)),
+            Wanted::Who(Who::Reader) => (!open_reads, true),
+            Wanted::HandlerAsks => (is_open(path), false),
+            Wanted::Who(_) | Wanted::NoPolicy => (true, true),
         };
-        if tells_of_the_token && matches!(shown, Shown::Admin | Shown::Wrong) {
+        if (tells_of_the_token || may_tell) && matches!(shown, Shown::Admin | Shown::Wrong) {
             self.failures.check(client).inspect_err(|_| count("guessing"))?;
-            if shown == Shown::Wrong {
+            if tells_of_the_token && shown == Shown::Wrong {
                 self.failures.count(client);
             }
         }
-        let gate = Gate {
-            keys: &self.hub.state.keys,
-            principals: &self.principals,
-            open_reads: self.hub.open_reads,
-        };
+        let gate = Gate { keys: &self.hub.state.keys, principals: &self.principals, open_reads };
         let passed = match wanted {
             Wanted::Who(who) => gate.check(who, shown, request.headers()),
             Wanted::HandlerAsks => Ok(Pass::Anybody),

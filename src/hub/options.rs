@@ -45,7 +45,8 @@ pub struct Options {
     pub mcp: Mcp,
     /// How artifacts are kept.
     pub artifacts: artifact::Options,
-    /// Whether reading needs no token. Unset: only where the hub listens on a loopback address.
+    /// Whether reading needs no token. Unset: only where the hub listens on a loopback address, and not for those for
+    /// whom a proxy speaks (`X-Forwarded-For`, `X-Forwarded-Proto`, `Forwarded`).
     pub open_reads: Option<bool>,
     /// Pages on the web that may call everything else as well, as `https://name` or `https://name:port`; `*` is not
     /// taken.

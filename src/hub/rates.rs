@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, Request, header};
+use axum::http::{HeaderMap, HeaderValue, Request, Uri, header};
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tower_governor::GovernorError;
@@ -18,11 +18,11 @@ use tower_governor::governor::GovernorConfigBuilder;
 use tower_governor::key_extractor::KeyExtractor;
 
 use crate::error::Code;
-use crate::hub::auth;
 use crate::hub::client::Client;
 use crate::hub::error::ApiError;
 use crate::hub::network::Network;
 use crate::hub::options::{Rate, RateLimit};
+use crate::hub::{auth, caller, guard};
 
 /// How often addresses and keys that have been quiet are forgotten. Each costs a request and is kept for as long as
 /// its allowance takes to grow back, so that memory is bounded by what the hub can answer in about that time.
@@ -49,7 +49,12 @@ impl Rates {
     ///
     /// # Errors
     /// 429, with when to try again.
-    pub(crate) fn check(&self, client: &Client, headers: &HeaderMap) -> Result<(), ApiError> {
+    pub(crate) fn check(
+        &self,
+        client: &Client,
+        uri: &Uri,
+        headers: &HeaderMap,
+    ) -> Result<(), ApiError> {
         // What runs here could take the processor without asking the hub; and workers, gateways and a benchmark
         // of one machine would all be one address.
         if client.local {
@@ -58,7 +63,7 @@ impl Rates {
         if let (Some(limiter), Some(address)) = (&self.per_address, client.address) {
             limiter.take(&site(address)).map_err(|after| refused("address", after))?;
         }
-        if let (Some(limiter), Some(key)) = (&self.per_key, key(headers)) {
+        if let (Some(limiter), Some(key)) = (&self.per_key, key(uri, headers)) {
             limiter.take(&key).map_err(|after| refused("key", after))?;
         }
         Ok(())
@@ -80,11 +85,16 @@ pub(crate) fn site(address: IpAddr) -> IpAddr {
     }
 }
 
-/// What tells one credential from another, and leads to none.
-fn key(headers: &HeaderMap) -> Option<[u8; 16]> {
-    let names = [auth::HEADER, header::AUTHORIZATION.as_str(), "apikey"];
-    let shown = names.iter().find_map(|name| headers.get(*name))?;
-    let digest = Sha256::digest(shown.as_bytes());
+/// What tells one credential from another, and leads to none. It is of the one that says who calls: whatever else is
+/// sent beside it could be another one each time.
+fn key(uri: &Uri, headers: &HeaderMap) -> Option<[u8; 16]> {
+    let digest = if guard::is_remote(uri.path()) {
+        Sha256::digest(caller::token(headers, uri).ok()?)
+    } else {
+        let bearer = || headers.get(header::AUTHORIZATION).and_then(auth::bearer);
+        let admin = headers.get(auth::HEADER).map(HeaderValue::as_bytes);
+        Sha256::digest(admin.or_else(bearer)?.trim_ascii())
+    };
     digest.first_chunk().copied()
 }
 

@@ -2,24 +2,26 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
+use axum::{Extension, Json};
 use serde_json::{Value, json};
 
 use crate::hub::Hub;
 use crate::hub::auth::{self, Shown};
+use crate::hub::client::Client;
 use crate::hub::extract::StrictQuery;
 use crate::hub::messages::NoQuery;
 
 /// `GET /api/session`. Wrong tokens are counted before this is reached, as everywhere.
 pub(crate) async fn session(
     State(hub): State<Arc<Hub>>,
+    Extension(client): Extension<Client>,
     StrictQuery(NoQuery {}): StrictQuery<NoQuery>,
     headers: HeaderMap,
 ) -> Json<Value> {
     let shown = Shown::of(&hub.state.token, &headers);
-    let admin = shown == Shown::Admin;
+    let (admin, open_reads) = (shown == Shown::Admin, hub.opens_reads_to(&client));
     let wrong = match shown {
         Shown::Nothing | Shown::Admin => false,
         Shown::Wrong => true,
@@ -32,8 +34,8 @@ pub(crate) async fn session(
     let mut told = json!({
         "ok": true,
         "admin": admin,
-        "reads": admin || hub.open_reads,
-        "open_reads": hub.open_reads,
+        "reads": admin || open_reads,
+        "open_reads": open_reads,
         "version": env!("CARGO_PKG_VERSION"),
     });
     if wrong {

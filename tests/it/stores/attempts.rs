@@ -87,3 +87,21 @@ fn a_walk_looks_at_so_much_and_goes_on_where_it_ended() {
         assert_eq!(found, whole, "{looks} looks");
     }
 }
+
+/// A tool that may write there must not stop who looks there.
+#[test]
+#[cfg(unix)]
+fn what_says_whose_an_attempt_is_is_read_from_a_file_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let root = dir.path().to_owned();
+    let path = attempt(&root, "demo", 0, 1);
+    let summary = root.join(&path).join("summary.json");
+    std::fs::remove_file(&summary).expect("removed");
+    let made = std::process::Command::new("mkfifo").arg(&summary).status().expect("mkfifo");
+    assert!(made.success());
+    std::fs::write(root.join(&path).join("result.json"), "{}").expect("written");
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(left(&root)));
+    let left = told.recv_timeout(Duration::from_secs(20)).expect("nobody writes into the pipe");
+    assert_eq!(left, [format!("{path}/result.json")]);
+}

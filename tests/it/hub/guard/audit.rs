@@ -149,23 +149,27 @@ async fn an_action_goes_on_where_its_event_cannot_be_appended() -> Result<()> {
 async fn no_worker_and_no_key_writes_what_only_hubs_may() -> Result<()> {
     let hub = TestHub::new().await?;
     let pool = hub.bus.pool().context("a pool")?;
-    let forged = r#"[{"event_type": "admin_action"}]"#;
-    for (role, may) in [("cogo_operator", true), ("cogo_bus", false), ("service_role", false)] {
-        let mut transaction = pool.begin().await?;
-        sqlx::raw_sql(sqlx::AssertSqlSafe(format!("set local role {role}")))
-            .execute(&mut *transaction)
-            .await?;
-        let appended = sqlx::query_scalar::<_, i32>("select public.bus_append_event($1::jsonb)")
-            .bind(forged)
-            .fetch_one(&mut *transaction)
-            .await;
-        match appended {
-            Ok(_) => assert!(may, "{role}"),
-            Err(error) => {
-                let code = error
-                    .as_database_error()
-                    .and_then(|error| error.code().map(|code| code.into_owned()));
-                assert_eq!((may, code.as_deref()), (false, Some("CG403")), "{role}: {error}");
+    for event_type in ["admin_action", "env_set", "env_unset", "tool_pinned", "tool_unpinned"] {
+        let forged = serde_json::json!([{"event_type": event_type}]).to_string();
+        for (role, may) in [("cogo_operator", true), ("cogo_bus", false), ("service_role", false)] {
+            let mut transaction = pool.begin().await?;
+            sqlx::raw_sql(sqlx::AssertSqlSafe(format!("set local role {role}")))
+                .execute(&mut *transaction)
+                .await?;
+            let appended =
+                sqlx::query_scalar::<_, i32>("select public.bus_append_event($1::jsonb)")
+                    .bind(&forged)
+                    .fetch_one(&mut *transaction)
+                    .await;
+            match appended {
+                Ok(_) => assert!(may, "{role} {event_type}"),
+                Err(error) => {
+                    let code = error
+                        .as_database_error()
+                        .and_then(|error| error.code().map(|code| code.into_owned()));
+                    let told = (may, code.as_deref());
+                    assert_eq!(told, (false, Some("CG403")), "{role} {event_type}: {error}");
+                }
             }
         }
     }

@@ -1,6 +1,7 @@
 //! Wrong admin tokens.
 
 use anyhow::Result;
+use axum::http::StatusCode;
 use cogo::hub::{Principals, Routes};
 
 use crate::hub::guard::from;
@@ -16,7 +17,14 @@ fn open_routes(principals: Principals) -> Routes {
 }
 
 fn hub() -> Result<TestHub> {
-    TestHub::without_database(Setup { open_routes, ..Setup::default() })
+    // As the gateway's list of tools: where reads are open anybody comes through to it, and it asks who calls.
+    let asks = |headers: axum::http::HeaderMap| async move {
+        let values = headers.values().filter_map(|value| value.to_str().ok());
+        let right = values.map(|value| value.trim_start_matches("Bearer ")).any(|v| v == TOKEN);
+        if right { StatusCode::OK } else { StatusCode::UNAUTHORIZED }
+    };
+    let routes = Routes::new().get("/api/role/asks", asks);
+    TestHub::without_database(Setup { open_routes, routes, ..Setup::default() })
 }
 
 #[tokio::test]
@@ -26,6 +34,7 @@ async fn guessing_is_slow_wherever_a_token_is_taken_and_by_whichever_header() ->
         ("GET", "/api/session"),
         ("GET", "/mcp/role"),
         ("PUT", "/nowhere"),
+        ("GET", "/api/role/asks"),
     ] {
         for header in ["x-admin-token", "authorization"] {
             let hub = hub()?;
@@ -60,6 +69,19 @@ async fn a_key_that_is_not_taken_any_more_is_no_guess() -> Result<()> {
     for _ in 0..3 * FORGIVEN {
         let request = from("10.0.0.1", "GET", "/mcp/role")?.header("authorization", "Bearer a.b.c");
         hub.bare(request).await?.error(401, "unauthorized")?;
+    }
+    let request = from("10.0.0.1", "GET", "/api/session")?.header("x-admin-token", TOKEN);
+    assert_eq!(hub.bare(request).await?.json()?["admin"], true);
+    Ok(())
+}
+
+/// A page that was left open over a change of the token goes on reading where that needs none.
+#[tokio::test]
+async fn what_needs_no_token_is_no_guess() -> Result<()> {
+    let hub = hub()?;
+    for _ in 0..3 * FORGIVEN {
+        let request = from("10.0.0.1", "GET", "/artifacts/none")?.header("x-admin-token", "old");
+        assert_eq!(hub.bare(request).await?.status, 404);
     }
     let request = from("10.0.0.1", "GET", "/api/session")?.header("x-admin-token", TOKEN);
     assert_eq!(hub.bare(request).await?.json()?["admin"], true);

@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Result;
 use axum::body::{Body, Bytes};
-use cogo::hub::{Options, Policies, Routes};
+use cogo::hub::{Options, Policies, RateLimit, Routes};
 use cogo::identity::{Claims, Keys, Role};
 use serde_json::json;
 
-use crate::hub::guard::path_of;
+use crate::hub::guard::{from, path_of};
 use crate::hub::{SECRET, Setup, TOKEN, TestHub, request};
 
 fn routes() -> Routes {
@@ -155,6 +155,44 @@ async fn every_route_of_the_hub_has_a_policy_and_changes_nothing_without_credent
         let answer = hub.bare(request(method, &path_of(route.path))).await?;
         let refused = [401, 404, 405].contains(&answer.status.as_u16());
         assert!(refused, "{route}: {answer:?}");
+    }
+    Ok(())
+}
+
+/// A hub on loopback behind a proxy of the same machine, which calls it by its address.
+#[tokio::test]
+async fn a_proxy_on_the_hubs_machine_opens_reads_to_nobody() -> Result<()> {
+    for (open_reads, by_itself, for_another) in
+        [(None, true, false), (Some(true), true, true), (Some(false), false, false)]
+    {
+        let trusted_proxies = vec!["127.0.0.1".to_owned()];
+        for trusted_proxies in [Vec::new(), trusted_proxies] {
+            let rate_limit = RateLimit { trusted_proxies, ..RateLimit::default() };
+            let options = Options { open_reads, rate_limit, ..Options::default() };
+            let hub = TestHub::without_database(Setup { options, ..Setup::default() })?;
+            for (header, reads) in [
+                (None, by_itself),
+                (Some(("x-forwarded-for", "203.0.113.9")), for_another),
+                (Some(("x-forwarded-for", "127.0.0.1")), for_another),
+                (Some(("forwarded", "for=203.0.113.9")), for_another),
+                (Some(("x-forwarded-proto", "https")), for_another),
+            ] {
+                let ask = |path| -> Result<_> {
+                    let request = from("127.0.0.1", "GET", path)?;
+                    Ok(match header {
+                        Some((name, value)) => request.header(name, value),
+                        None => request,
+                    })
+                };
+                let what = format!("{open_reads:?} {header:?}");
+                let read = hub.bare(ask("/artifacts/nothing.json")?).await?;
+                assert_eq!(read.status, if reads { 404 } else { 401 }, "{what}");
+                let told = hub.bare(ask("/api/session")?).await?.json()?;
+                assert_eq!(told["reads"], reads, "{what}");
+                let token = ask("/artifacts/nothing.json")?.header("x-admin-token", TOKEN);
+                assert_eq!(hub.bare(token).await?.status, 404, "{what}");
+            }
+        }
     }
     Ok(())
 }
