@@ -2,6 +2,8 @@
 and refused all the same. Where schemathesis means to send a good request and comes upon one of these, it is put right
 here, rule by rule; requests that it means to be bad are left as they are."""
 
+import uuid
+
 import schemathesis
 
 
@@ -24,8 +26,18 @@ def in_order(fields):
 def before_call(context, case, kwargs):
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
+    # A link may lead from what is null, as an event's message may be.
+    for name, value in (case.path_parameters or {}).items():
+        if value in (None, "None"):
+            case.path_parameters[name] = str(uuid.uuid4())
     if case.query:
         in_order(case.query)
+        # A cursor is the hub's word: none can be made up.
+        case.query.pop("after", None)
+        # A toolset is a service of one role: both may not be named.
+        if "toolset" in case.query or "tool" in case.query:
+            case.query.pop("service", None)
+            case.query.pop("role", None)
     if not isinstance(case.body, dict):
         return
     case.body = whole(case.body)
