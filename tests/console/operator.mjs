@@ -68,8 +68,13 @@ export async function requeue({ refused }, asked) {
   await page.click('#requeue-all');
   await page.click('dialog button[type=submit]');
   await page.waitForSelector('.toast-ok');
-  const { events } = await api('GET', '/api/events?type=mcp_call_requeued&toolset=demo');
-  assert.equal(events.length, 1);
+  // The toast may be that of the requeue before, and the log shows nothing above its oldest open transaction.
+  const requeued = async () => (await api('GET', '/api/events?type=mcp_call_requeued&toolset=demo')).events.length;
+  const began = Date.now();
+  while ((await requeued()) === 0 && Date.now() - began < 30_000) {
+    await new Promise((next) => setTimeout(next, 100));
+  }
+  assert.equal(await requeued(), 1);
   await check();
 }
 
