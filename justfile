@@ -26,6 +26,7 @@ docs:
 alone:
     cargo check --quiet --locked -p cogo-bus --no-default-features
     cargo check --quiet --locked -p cogo-bus --no-default-features --features hub
+    cargo check --quiet --locked -p cogo-bus --no-default-features --features gate
     cargo check --quiet --locked -p cogo-bus --no-default-features --features s3
     cargo check --quiet --locked -p cogo-bus --no-default-features --features embedded-postgres
     cargo check --quiet --locked -p cogo-bus --no-default-features --features download-postgres

@@ -15,6 +15,8 @@ pub mod config;
 pub mod db;
 pub mod error;
 pub mod event;
+#[cfg(feature = "gate")]
+pub mod gate;
 #[cfg(feature = "hub")]
 pub mod hub;
 pub mod identity;

@@ -11,6 +11,7 @@ mod connect;
 mod dlq;
 mod env;
 mod exit;
+mod gate;
 mod hub;
 mod install;
 mod jwt;
@@ -103,6 +104,7 @@ enum Command {
     Token(jwt::Token),
     Status(status::Status),
     Config(config::Config),
+    Gate(gate::Gate),
     Migrate(migrate::Migrate),
 }
 
@@ -152,6 +154,7 @@ impl Command {
             Self::Token(command) => command.run(global, output),
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),
+            Self::Gate(command) => command.run(global, output).await,
             Self::Migrate(command) => command.run(global, output).await,
         }
     }

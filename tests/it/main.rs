@@ -17,6 +17,7 @@ mod failures;
 mod fairness;
 mod feed;
 mod fixtures;
+mod gate;
 mod hub;
 mod identity;
 mod layers;
