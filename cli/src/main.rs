@@ -109,13 +109,18 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it runs until it is told to stop, and looks after signals itself.
+    /// Whether it runs until it is told to stop.
     fn serves(&self) -> bool {
         match self {
             Self::Up(_) | Self::Hub(_) => true,
             Self::Worker(worker) => worker.serves(),
             _ => false,
         }
+    }
+
+    /// Whether it looks after signals itself, since it has to clean up.
+    fn hears_signals(&self) -> bool {
+        self.serves() || matches!(self, Self::Gate(_))
     }
 
     /// Whether one thread is enough for it, as it is to need little memory.
@@ -187,7 +192,7 @@ fn start(cli: Cli) -> Result<Exit> {
     };
     let runtime = runtime.enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(async {
-        if command.serves() {
+        if command.hears_signals() {
             return command.run(&global, output).await;
         }
         let mut signals = Signals::new().context("hearing signals")?;

@@ -20,17 +20,29 @@ pub(super) enum Fault {
     LostMessage,
 }
 
+/// What the command line says of it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LocalOptions {
+    /// What to break.
+    pub(super) inject: Option<Fault>,
+    /// Where the migrations are, in place of those that are built in. It is a directory.
+    pub(super) migrations: Option<PathBuf>,
+    /// Whether the database and all else stays as it is at the end.
+    pub(super) keep: bool,
+}
+
 /// The stage.
 #[derive(Debug)]
 pub(super) struct Local {
     _global: Global,
     _dir: PathBuf,
-    _inject: Option<Fault>,
+    _options: LocalOptions,
 }
 
 impl Local {
-    pub(super) fn new(global: Global, dir: PathBuf, inject: Option<Fault>) -> Self {
-        Self { _global: global, _dir: dir, _inject: inject }
+    /// A stage that leaves its files in `dir`, which it makes. Dropped in the middle, it ends what it started.
+    pub(super) fn new(global: Global, dir: PathBuf, options: LocalOptions) -> Self {
+        Self { _global: global, _dir: dir, _options: options }
     }
 }
 
