@@ -1,6 +1,7 @@
 //! `cogo gate`: whether this checkout, with its configuration, does what it is for.
 
 mod docker;
+mod e2e;
 mod local;
 mod ping;
 mod process;
@@ -31,6 +32,7 @@ Examples:
   cogo gate unified --start-servers --skip-docker
   cogo gate unified --stage ping
   cogo gate unified --stage local --inject lost-message      must fail, and say so
+  cogo gate e2e
   cogo gate unified --json | jq '.stages[] | {name, outcome, failed_step, reason}'
 
 In a checkout, `cargo gate:unified` is the same, built for release.")]
@@ -43,6 +45,7 @@ pub(crate) struct Gate {
 enum Command {
     /// All stages: the MCP servers, a whole bus of real processes, and the same in containers
     Unified(Unified),
+    E2e(e2e::E2e),
 }
 
 /// A stage, by the name that `--stage` takes.
@@ -96,6 +99,7 @@ impl Gate {
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         match self.command {
             Command::Unified(unified) => unified.run(global, output).await,
+            Command::E2e(e2e) => e2e.run(global, output).await,
         }
     }
 }

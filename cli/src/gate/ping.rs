@@ -75,7 +75,11 @@ impl Ping {
         config: &Config,
         logs: &Path,
     ) -> Result<Vec<String>, Stopped> {
-        let load = async { Servers::load(logs).map(|servers| done(servers, "read")) };
+        let load = async {
+            let servers = Servers::load(logs)?;
+            let names = servers.names();
+            Ok(done(servers, names))
+        };
         let servers = steps.step("mcp-servers", load).await?;
         let starts = enabled(config).map(|(name, toolset)| {
             let servers = &servers;

@@ -56,6 +56,11 @@ impl Servers {
         Ok(Self { dir, entries, logs: logs.to_owned() })
     }
 
+    /// Their names.
+    pub(super) fn names(&self) -> String {
+        self.entries.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
+
     /// The start of `toolset`, if it is one that can be started, lies on this machine, and does not answer. Else why not.
     pub(super) fn missing(&self, name: &str, toolset: &Toolset) -> Result<Start, &'static str> {
         let entry = self.entries.get(name).ok_or("mcp-servers/servers.json does not name it")?;
