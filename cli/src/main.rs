@@ -123,6 +123,18 @@ impl Command {
         self.serves() || matches!(self, Self::Gate(_))
     }
 
+    /// What it logs unless it is told otherwise.
+    fn usual_log(&self) -> &'static str {
+        match self {
+            // It serves whoever looks at the log; there is nobody else to tell.
+            _ if self.serves() => "warn,cogo=info",
+            // What goes wrong is in the report, and the lines under way would be torn.
+            Self::Gate(_) => "off",
+            // It says itself what went wrong.
+            _ => "error",
+        }
+    }
+
     /// Whether one thread is enough for it, as it is to need little memory.
     fn is_small(&self) -> bool {
         matches!(self, Self::Hub(hub) if hub.is_minimal())
@@ -183,7 +195,7 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Result<Exit> {
     let Cli { global, command } = cli;
-    logs::start(&global, command.serves())?;
+    logs::start(&global, command.usual_log())?;
     let telemetry = command.part().map_or(Ok(None), telemetry::start)?;
     let output = Output::new(global.json);
     let mut runtime = match command.is_small() {
