@@ -96,7 +96,7 @@ async fn what_a_workers_key_may_not_drop_is_told() {
     assert_eq!(stage(&report, "postgres")["outcome"], "skipped", "{report}");
     let dead = world.dead();
     assert_eq!(dead.as_array().map(Vec::len), Some(1), "{dead}");
-    let id = dead[0]["message"]["id"].as_str().expect("an id").to_owned();
+    let id = dead[0]["id"].as_str().expect("an id").to_owned();
     let left = step(stage(&report, "https"), "clean up")["detail"].as_str().expect("a detail");
     assert!(left.contains(&id) && left.contains("bus_drop"), "{left}");
 }

@@ -110,9 +110,11 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
-/// Whether a process with this id runs.
+/// Whether a process with this id runs. One that has ended stays in the table until its new parent looks at it.
 pub(crate) fn runs(pid: &str) -> bool {
-    Command::new("kill").args(["-0", pid]).stderr(Stdio::null()).status().expect("kill").success()
+    let listed = Command::new("ps").args(["-o", "stat=", "-p", pid]).output().expect("ps");
+    let state = String::from_utf8_lossy(&listed.stdout).trim().to_owned();
+    !state.is_empty() && !state.starts_with('Z')
 }
 
 /// Waits for the process, and gives its exit code; none if a signal ended it.

@@ -49,7 +49,7 @@ fn servers_that_answer_let_it_pass_and_no_tool_is_run() {
     assert_eq!(names.len(), 3, "{ping}");
     let detail = step(ping, "one")["detail"].as_str().expect("a detail");
     assert!(detail.starts_with("4 tools, ") && detail.contains("cogo-demo 0.1.0"), "{detail}");
-    assert_eq!(ping["facts"]["other"]["tools"], json!(["echo", "add", "fail", "sleep"]));
+    assert_eq!(ping["facts"]["other"]["tools"], json!(["add", "echo", "fail", "sleep"]));
     assert!(step(ping, "config")["detail"].as_str().expect("a detail").contains("1 disabled"));
 }
 
@@ -71,8 +71,8 @@ fn a_server_that_speaks_no_mcp_is_told_apart_from_one_that_is_down() {
 fn a_wrong_file_fails_step_config_with_file_line_and_field() {
     for (mcp, line, field) in [
         ("{\"toolsets\": {\n\"x\": {\"url\": \"nowhere\"}}}", "mcp.json:2", "toolsets.x.url"),
-        ("{\"toolsets\": {\"x\": {\"urn\": 1}}}", "mcp.json", "toolsets.x"),
-        ("{\"toolsets\": ", "mcp.json", "line 1"),
+        ("{\"toolsets\": {\"x\": {\"urn\": 1}}}", "mcp.json:1:", "toolsets.x.urn"),
+        ("{\"toolsets\": ", "mcp.json:1:13", "toolsets"),
     ] {
         let home = Home::new(mcp);
         let done = home.gate(&PING);
