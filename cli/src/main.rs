@@ -42,6 +42,7 @@ mod top;
 mod trace;
 mod up;
 mod up_file;
+mod version;
 mod wait;
 mod worker;
 mod workers;
@@ -65,7 +66,7 @@ use output::Output;
 /// Workers join from anywhere with outbound connections only.
 #[derive(Debug, Parser)]
 #[command(
-    name = "cogo", version, max_term_width = 100, disable_help_subcommand = true,
+    name = "cogo", version = version::SHORT, long_version = version::long(), max_term_width = 100, disable_help_subcommand = true,
     after_help = exit::HELP,
     after_long_help = format!("{FIRST_STEPS}\n\n{}", exit::HELP),
 )]
