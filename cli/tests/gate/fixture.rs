@@ -111,6 +111,15 @@ pub(crate) fn free_port() -> u16 {
 }
 
 /// Whether a process with this id runs. One that has ended stays in the table until its new parent looks at it.
+#[cfg(target_os = "linux")]
+pub(crate) fn runs(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before the state may hold anything.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Whether a process with this id runs.
+#[cfg(not(target_os = "linux"))]
 pub(crate) fn runs(pid: &str) -> bool {
     let listed = Command::new("ps").args(["-o", "stat=", "-p", pid]).output().expect("ps");
     let state = String::from_utf8_lossy(&listed.stdout).trim().to_owned();

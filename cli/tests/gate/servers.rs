@@ -17,7 +17,8 @@ echo $$ >> pids
 sh -c 'trap "" TERM; echo $$ >> pids; sleep 600 & echo $! >> pids; wait' &
 python3 -m http.server "$PORT" --bind "$HOST" >/dev/null 2>&1 &
 echo $! >> pids
-until curl -s "http://$HOST:$PORT" >/dev/null; do sleep 0.1; done
+until python3 -c 'import os, socket; socket.create_connection((os.environ["HOST"], int(os.environ["PORT"])))' \
+    2>/dev/null; do sleep 0.1; done
 until [ "$(wc -l < pids)" -ge 4 ]; do sleep 0.1; done
 echo "ready: ws://$HOST:$PORT" >&2
 wait
