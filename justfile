@@ -95,3 +95,7 @@ bench-mcp:
 # Advisories, licences, bans and sources of the dependencies (needs cargo-deny, and a network that reaches its database).
 deny:
     cargo deny --all-features check advisories bans licenses sources
+
+# Everything that must work, tried for real, as CI's ci-gate.yml does; `just gate --stage ping` for one stage. See docs/gate.md.
+gate *args="--start-servers":
+    cargo gate:unified {{ args }}
