@@ -44,6 +44,9 @@ const FILES: [&str; 6] = [
     "worker.json",
 ];
 
+/// Those that are there also where the user has none.
+const CHANGED: [&str; 4] = ["circuit_breaker.json", "hub.json", "retry_policy.json", "worker.json"];
+
 /// The scenario's configuration.
 #[derive(Debug)]
 pub(super) struct Configs {
@@ -63,11 +66,11 @@ pub(super) fn prepare(
     std::fs::create_dir_all(dir)?;
     let user = global.config_dir().map_err(told)?;
     for name in FILES {
-        let mut value = match &user {
-            Some(user) if user.join(name).exists() => {
-                serde_json::from_str(&std::fs::read_to_string(user.join(name))?)?
-            }
-            _ => json!({}),
+        let mut value = match user.as_ref().map(|user| user.join(name)) {
+            Some(file) if file.exists() => serde_json::from_str(&std::fs::read_to_string(file)?)?,
+            _ if CHANGED.contains(&name) => json!({}),
+            // The defaults hold, which are not what an empty file says.
+            _ => continue,
         };
         change(name, &mut value, inject);
         std::fs::write(dir.join(name), format!("{}\n", serde_json::to_string_pretty(&value)?))?;
@@ -193,7 +196,7 @@ impl Configs {
     /// The same files, without `mcp.json`, in another place.
     pub(super) fn copy_to(&self, dir: &Path) -> Result<(), Failure> {
         std::fs::create_dir_all(dir)?;
-        for name in FILES {
+        for name in FILES.iter().filter(|name| self.dir.join(name).exists()) {
             std::fs::copy(self.dir.join(name), dir.join(name))?;
         }
         Ok(())
