@@ -1,11 +1,16 @@
 //! `cogo gate`: whether this checkout, with its configuration, does what it is for.
 
 mod docker;
+mod e2e;
 mod local;
 mod ping;
+mod process;
 mod progress;
+mod servers;
+mod summary;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand, ValueEnum};
@@ -16,6 +21,8 @@ use crate::connect::Global;
 use crate::exit::{Exit, Failed};
 use crate::lifecycle::{Signals, exit_at_once};
 use crate::output::{Output, note};
+use progress::Screen;
+use tokio::sync::oneshot;
 
 /// Try everything that must work, and say what does not
 #[derive(Debug, Args)]
@@ -25,6 +32,7 @@ Examples:
   cogo gate unified --start-servers --skip-docker
   cogo gate unified --stage ping
   cogo gate unified --stage local --inject lost-message      must fail, and say so
+  cogo gate e2e
   cogo gate unified --json | jq '.stages[] | {name, outcome, failed_step, reason}'
 
 In a checkout, `cargo gate:unified` is the same, built for release.")]
@@ -37,6 +45,7 @@ pub(crate) struct Gate {
 enum Command {
     /// All stages: the MCP servers, a whole bus of real processes, and the same in containers
     Unified(Unified),
+    E2e(e2e::E2e),
 }
 
 /// A stage, by the name that `--stage` takes.
@@ -90,6 +99,7 @@ impl Gate {
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         match self.command {
             Command::Unified(unified) => unified.run(global, output).await,
+            Command::E2e(e2e) => e2e.run(global, output).await,
         }
     }
 }
@@ -97,23 +107,10 @@ impl Gate {
 impl Unified {
     async fn run(self, global: &Global, output: Output) -> Result<Exit> {
         self.check()?;
-        let mut signals = Signals::new().context("hearing signals")?;
-        let begun = cogo::clock::utc_now().format("%Y%m%dT%H%M%S%.3fZ").to_string();
-        let dir = self.out.join("gate-run").join(&begun);
-        std::fs::create_dir_all(&dir)
-            .map_err(|error| Failed::usage(format!("--out {}: {error}", self.out.display())))?;
-        let mut stages = self.stages(global, &begun);
-        let Some(report) = until_interrupted(&mut signals, "gate:unified", &mut stages).await
-        else {
-            return Ok(Exit::Interrupted);
-        };
-        drop(stages);
-        report.write(&dir).with_context(|| format!("writing the report to {}", dir.display()))?;
-        if output.json {
-            output.value(&report)?;
-        }
-        note(&format!("The report is in {}", dir.display()));
-        Ok(exit(&report))
+        let place = Place::make(&self.out)?;
+        let screen = Arc::new(Screen::new(global));
+        let stages = self.stages(global, &place, &screen);
+        hold("gate:unified", stages, &place, &screen, output, |report| report).await
     }
 
     fn wants(&self, stage: Named) -> bool {
@@ -145,11 +142,13 @@ impl Unified {
         }
     }
 
-    fn stages(&self, global: &Global, begun: &str) -> Vec<Box<dyn Stage>> {
+    fn stages(&self, global: &Global, place: &Place, screen: &Arc<Screen>) -> Vec<Box<dyn Stage>> {
         let mut stages: Vec<Box<dyn Stage>> = Vec::new();
-        let below = |folder: &str| self.out.join(folder).join(begun);
+        let below = |folder: &str| self.out.join(folder).join(&place.begun);
         if self.wants(Named::Ping) {
-            stages.push(Box::new(ping::Ping::new(global.clone())));
+            let logs = self.start_servers.then(|| place.dir.join("servers"));
+            let screen = Arc::clone(screen);
+            stages.push(Box::new(ping::Ping::new(global.clone(), screen, logs)));
         }
         if self.wants(Named::Local) {
             let options = local::LocalOptions {
@@ -171,32 +170,69 @@ impl Unified {
     }
 }
 
-/// Runs the stages, unless a signal comes first: then they are dropped, and with them goes all that they started. A
-/// second signal ends the process at once.
-async fn until_interrupted(
-    signals: &mut Signals,
-    name: &str,
-    stages: &mut Vec<Box<dyn Stage>>,
-) -> Option<Report> {
-    let build = Build { version: env!("CARGO_PKG_VERSION").to_owned(), commit: None };
-    let signal = tokio::select! {
-        report = gate::run(name, build, stages, &progress::Lines) => return Some(report),
-        signal = signals.next() => signal,
-    };
-    note(&format!("{signal}: stopping what was started. Again to exit at once."));
-    // What a stage does when it is dropped may block this thread, so another one listens.
-    let mut again = Signals::new().ok()?;
-    Tasks::new().spawn(async move {
-        again.next().await;
-        exit_at_once()
-    });
-    stages.clear();
-    None
+/// Where a run leaves its report, and when it began: the name of all its folders.
+#[derive(Debug)]
+struct Place {
+    begun: String,
+    dir: PathBuf,
 }
 
-fn exit(report: &Report) -> Exit {
-    match report.verdict {
-        Verdict::Passed => Exit::Done,
-        Verdict::Failed => Exit::Failed,
+impl Place {
+    fn make(out: &Path) -> Result<Self> {
+        let begun = cogo::clock::utc_now().format("%Y%m%dT%H%M%S%.3fZ").to_string();
+        let dir = out.join("gate-run").join(&begun);
+        std::fs::create_dir_all(&dir)
+            .map_err(|error| Failed::usage(format!("--out {}: {error}", out.display())))?;
+        Ok(Self { begun, dir })
     }
+}
+
+/// Runs the stages, and tells what they found. At a signal they are dropped, and with them goes all that they
+/// started.
+async fn hold(
+    name: &str,
+    mut stages: Vec<Box<dyn Stage>>,
+    place: &Place,
+    screen: &Arc<Screen>,
+    output: Output,
+    judge: fn(Report) -> Report,
+) -> Result<Exit> {
+    let mut interrupted = interrupts(screen)?;
+    let build = Build { version: env!("CARGO_PKG_VERSION").to_owned(), commit: None };
+    let report = tokio::select! {
+        report = gate::run(name, build, &mut stages, &**screen) => Some(report),
+        _ = &mut interrupted => None,
+        never = screen.keep_up() => never,
+    };
+    drop(stages);
+    let Some(report) = report else { return Ok(Exit::Interrupted) };
+    let (report, dir) = (judge(report), &place.dir);
+    report.write(dir).with_context(|| format!("writing the report to {}", dir.display()))?;
+    if output.json {
+        output.value(&report)?;
+    } else {
+        summary::show(output, &report, dir)?;
+    }
+    Ok(match report.verdict {
+        Verdict::Passed | Verdict::Skipped => Exit::Done,
+        Verdict::Failed => Exit::Failed,
+    })
+}
+
+/// Resolves at the first signal. It is heard by a task of its own: what stages do when they are dropped may block this
+/// thread, and the second signal must be heard all the same.
+fn interrupts(screen: &Arc<Screen>) -> Result<oneshot::Receiver<()>> {
+    let mut signals = Signals::new().context("hearing signals")?;
+    let (tell, told) = oneshot::channel();
+    let screen = Arc::clone(screen);
+    Tasks::new().spawn(async move {
+        let signal = signals.next().await;
+        screen.clear();
+        note(&format!("{signal}: stopping what was started. Again to exit at once."));
+        if tell.send(()).is_ok() {
+            signals.next().await;
+        }
+        exit_at_once()
+    });
+    Ok(told)
 }
