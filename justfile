@@ -95,3 +95,8 @@ bench-mcp:
 # Advisories, licences, bans and sources of the dependencies (needs cargo-deny, and a network that reaches its database).
 deny:
     cargo deny --all-features check advisories bans licenses sources
+
+# The images and the MCP servers that are shipped beside them, as far as they can be held to what docs/images.md says without
+# an engine. Needs tests/images/install.sh, a built `cogo`, chromium, and root or sudo.
+images:
+    tests/images/check.sh
