@@ -45,7 +45,7 @@ impl Compose {
             ("COGO_ADMIN_TOKEN", admin_token.clone()),
             // Any that is free, on the loopback: other runs may be under way.
             ("COGO_BIND", "127.0.0.1".to_owned()),
-            ("COGO_HUB_PORT", "0".to_owned()),
+            ("HUB_PORT", "0".to_owned()),
         ];
         let project = format!("cogo-gate-{:08x}", rand::random::<u32>());
         Ok(Self {

@@ -1,0 +1,3 @@
+//! The gate.
+#![cfg(target_os = "linux")]
+mod docker;
