@@ -100,3 +100,7 @@ deny:
 # an engine. Needs tests/images/install.sh, a built `cogo`, chromium, and root or sudo.
 images:
     tests/images/check.sh
+
+# Both compose files, by Docker Compose's own parser and by what docs/compose.md promises. Needs tests/compose/install.sh; no engine.
+compose:
+    tests/compose/check.sh

@@ -147,3 +147,35 @@ fn keep(dir: &Path, name: &str, text: impl AsRef<[u8]>) {
         tracing::warn!("{} cannot be kept: {error}", path.display());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use cogo::gate::{self, Build, Outcome, Progress, StageReport, StepReport};
+
+    use super::*;
+
+    struct Quiet;
+
+    impl Progress for Quiet {
+        fn stage(&self, _: &str) {}
+        fn step(&self, _: &str, _: &str) {}
+        fn stepped(&self, _: &str, _: &StepReport) {}
+        fn staged(&self, _: &StageReport) {}
+    }
+
+    #[tokio::test]
+    async fn left_out_it_is_skipped_and_asks_no_engine() {
+        let docker = Docker::new(PathBuf::from("/nowhere"), true, false);
+        let build = Build { version: String::new(), commit: None };
+        let report = gate::run("gate", build, &mut [Box::new(docker)], &Quiet).await;
+        let stage = &report.stages[0];
+        assert_eq!(stage.outcome, Outcome::Skipped { reason: "--skip-docker".to_owned() });
+        assert!(stage.steps.is_empty());
+    }
+
+    #[test]
+    fn the_last_lines_are_those_with_something_in_them() {
+        assert_eq!(last_lines("a\n\n b \nc\n\n", 2), "b / c");
+        assert_eq!(last_lines("", 2), "");
+    }
+}

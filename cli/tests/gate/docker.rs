@@ -113,27 +113,24 @@ fn a_service_that_is_unhealthy_is_named_with_what_it_said() {
 #[test]
 fn a_service_that_fails_after_it_was_started_is_named() {
     let world = World::new();
+    world.knows("no-hub", "");
     world.knows("ps.json", r#"[{"Service":"hub","State":"exited","Health":"","ExitCode":2}]"#);
     let (_, stage) = world.gate();
     assert_eq!(stage["failed_step"], "up", "{stage:#}");
     assert!(stage["reason"].as_str().is_some_and(|reason| reason.contains("hub ended with 2")));
-    assert!(!world.hub_runs());
+    assert_eq!(world.told(), ["config", "build", "up", "ps", "logs", "ps", "logs", "down"]);
 }
 
 #[test]
-fn a_log_that_does_not_fold_to_the_messages_fails_nothing_lost() {
+fn a_log_that_does_not_fold_to_the_messages_fails_nothing_lost_and_can_be_kept() {
     let world = World::new();
     world.knows("replay.json", r#"{"exact":false,"messages":2,"events":7,"missing":1}"#);
-    let (code, stage) = world.gate();
+    let (code, stage) = world.gate_with(&["--keep"]);
     assert_eq!((code, &stage["failed_step"]), (1, &json!("nothing lost")), "{stage:#}");
-    assert!(!world.hub_runs());
-
-    let world = World::new();
-    world.knows("replay.json", r#"{"exact":true,"messages":1,"events":3}"#);
-    let (_, stage) = world.gate();
-    assert_eq!(stage["failed_step"], "nothing lost", "{stage:#}");
-    let reason = stage["reason"].as_str().expect("a reason");
-    assert!(reason.contains("2 messages were acknowledged, and the database has 1"), "{reason}");
+    let steps = stage["steps"].as_array().expect("steps");
+    let down = steps.iter().find(|step| step["name"] == "down").expect("down");
+    assert_eq!(down["outcome"], "skipped");
+    assert!(!world.told().contains(&"down".to_owned()) && world.hub_runs());
 }
 
 #[test]
@@ -160,15 +157,4 @@ fn an_interrupted_run_is_taken_down() {
     assert!(interrupt.expect("kill").success());
     assert_eq!(gate.wait().expect("it ends").code(), Some(130));
     assert_eq!(world.told(), ["config", "build", "down"]);
-}
-
-#[test]
-fn what_is_to_be_kept_is_kept() {
-    let world = World::new();
-    let (code, stage) = world.gate_with(&["--keep"]);
-    assert_eq!(code, 0, "{stage:#}");
-    let steps = stage["steps"].as_array().expect("steps");
-    let down = steps.iter().find(|step| step["name"] == "down").expect("down");
-    assert_eq!(down["outcome"], "skipped");
-    assert!(!world.told().contains(&"down".to_owned()) && world.hub_runs());
 }

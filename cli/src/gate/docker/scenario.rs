@@ -136,17 +136,7 @@ impl Scenario<'_> {
         let found: Value = serde_json::from_str(said.trim())
             .map_err(|error| Failure::new(format!("`cogo replay verify` said no JSON: {error}")))?;
         self.keep("replay.json", &found);
-        if found["exact"] != true {
-            return Err(Failure::new(format!("the log does not fold to the messages: {found}")));
-        }
-        let (messages, acknowledged) = (found["messages"].as_u64(), ended.len() as u64);
-        if messages != Some(acknowledged) {
-            return Err(Failure::new(format!(
-                "{acknowledged} messages were acknowledged, and the database has {}",
-                found["messages"]
-            )));
-        }
-        Ok(done((), format!("exact: {} messages, {} events", found["messages"], found["events"])))
+        folds(&found, ended.len())
     }
 
     fn keep(&self, name: &str, value: &Value) {
@@ -170,5 +160,46 @@ fn holds(ended: &Ended, wanted: &[&str]) -> Result<(), Failure> {
     match wanted.iter().find(|wanted| !rest.any(|event| event == *wanted)) {
         None => Ok(()),
         Some(missing) => Err(Failure::new(format!("no event {missing} in {}", events.join(", ")))),
+    }
+}
+
+/// Whether the log folds to the messages, and to as many as were acknowledged.
+fn folds(found: &Value, acknowledged: usize) -> Result<Done<()>, Failure> {
+    let (messages, events) = (&found["messages"], &found["events"]);
+    if found["exact"] != true {
+        return Err(Failure::new(format!("the log does not fold to the messages: {found}")));
+    }
+    if messages.as_u64() != u64::try_from(acknowledged).ok() {
+        return Err(Failure::new(format!(
+            "{acknowledged} messages were acknowledged, and the database has {messages}"
+        )));
+    }
+    Ok(done((), format!("exact: {messages} messages, {events} events")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_is_not_there_or_not_as_the_log_says_is_lost() {
+        let good = json!({"exact": true, "messages": 2, "events": 7});
+        assert!(folds(&good, 2).is_ok());
+        let lost = folds(&good, 3).expect_err("one is lost");
+        assert!(lost.reason().contains("3 messages were acknowledged, and the database has 2"));
+        for bad in [json!({"exact": false, "messages": 2}), json!({})] {
+            assert!(folds(&bad, 2).expect_err("refused").reason().contains("does not fold"));
+        }
+    }
+
+    #[test]
+    fn events_are_looked_for_in_their_order() {
+        let event = |kind: &str| json!({"event_type": kind});
+        let answer = json!({"events": [event("a"), event("b"), event("c")]});
+        let ended = Ended { status: "done".to_owned(), answer };
+        assert!(holds(&ended, &["a", "c"]).is_ok());
+        for bad in [["c", "a"], ["a", "d"]] {
+            assert!(holds(&ended, &bad).is_err(), "{bad:?}");
+        }
     }
 }

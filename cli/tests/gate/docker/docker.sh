@@ -21,6 +21,7 @@ build)
     [ ! -e "$FAKE/build-fails" ] || { echo "failed to solve: no space left on device"; exit 17; } ;;
 up)
     [ ! -e "$FAKE/unhealthy" ] || { echo "dependency failed to start: container x-hub-1 is unhealthy"; exit 1; }
+    [ ! -e "$FAKE/no-hub" ] || exit 0
     echo 0123456789ab >"$FAKE/containers"
     COGO_DATA_DIR=$FAKE/data COGO_CONFIG_DIR=$FAKE/configs \
         setsid "$COGO" up --listen 127.0.0.1:0 >"$FAKE/hub.log" 2>&1 &
