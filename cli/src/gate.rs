@@ -16,13 +16,15 @@ use anyhow::{Context as _, Result};
 use clap::{Args, Subcommand, ValueEnum};
 use cogo::gate::{self, Build, Report, Stage, Verdict};
 use cogo::shutdown::Tasks;
+use tokio::sync::oneshot;
 
 use crate::connect::Global;
 use crate::exit::{Exit, Failed};
 use crate::lifecycle::{Signals, exit_at_once};
 use crate::output::{Output, note};
-use progress::Screen;
-use tokio::sync::oneshot;
+use crate::version::COMMIT;
+
+use self::progress::Screen;
 
 /// Try everything that must work, and say what does not
 #[derive(Debug, Args)]
@@ -198,7 +200,8 @@ async fn hold(
     judge: fn(Report) -> Report,
 ) -> Result<Exit> {
     let mut interrupted = interrupts(screen)?;
-    let build = Build { version: env!("CARGO_PKG_VERSION").to_owned(), commit: None };
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let build = Build { version, commit: COMMIT.map(str::to_owned) };
     let report = tokio::select! {
         report = gate::run(name, build, &mut stages, &**screen) => Some(report),
         _ = &mut interrupted => None,

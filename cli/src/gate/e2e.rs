@@ -55,8 +55,11 @@ impl E2e {
         let postgres = Access::postgres()?;
         let place = Place::make(&self.out)?;
         let screen = Arc::new(Screen::new(global));
+        // What a worker's key may not drop, who has the database may.
+        let operator = postgres.clone().ok();
         let round = |name, access| -> Box<dyn Stage> {
-            Box::new(Round::new(name, access, place.dir.join("e2e").join(name)))
+            let dir = place.dir.join("e2e").join(name);
+            Box::new(Round::new(name, access, operator.clone(), dir))
         };
         let stages = vec![round("https", https), round("postgres", postgres)];
         let judge = if self.require { |report| report } else { Report::may_be_skipped };

@@ -43,13 +43,20 @@ const EVENTS: u32 = 100;
 pub(super) struct Round {
     name: &'static str,
     access: Result<Access, String>,
+    operator: Option<Access>,
     dir: PathBuf,
 }
 
 impl Round {
-    /// A round by this access, or none for want of what is named. Its files go into `dir`, which it makes.
-    pub(super) fn new(name: &'static str, access: Result<Access, String>, dir: PathBuf) -> Self {
-        Self { name, access, dir }
+    /// A round by this access, or none for want of what is named. What it may not clean up, `operator` may. Its files go
+    /// into `dir`, which it makes.
+    pub(super) fn new(
+        name: &'static str,
+        access: Result<Access, String>,
+        operator: Option<Access>,
+        dir: PathBuf,
+    ) -> Self {
+        Self { name, access, operator, dir }
     }
 }
 
@@ -79,7 +86,7 @@ impl Stage for Round {
             let calls = Calls::new(bus, &worker);
             let went = calls.go(steps).await;
             // Also after a failure.
-            let cleaned = steps.step("clean up", calls.clean_up()).await;
+            let cleaned = steps.step("clean up", calls.clean_up(self.operator.as_ref())).await;
             let left = steps.step("leave", leave(&calls.bus, worker)).await;
             went.and(cleaned).and(left)
         })
@@ -333,32 +340,41 @@ impl Calls {
     }
 
     /// Cancels what is under way, and drops what is dead, as far as the rights go.
-    async fn clean_up(&self) -> Result<Done<()>, Failure> {
+    async fn clean_up(&self, operator: Option<&Access>) -> Result<Done<()>, Failure> {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let (mut done_with, mut left) = (0, Vec::new());
-        for id in made {
-            let operated = match self.bus.message(id).await?.status {
-                Status::Done | Status::Cancelled => continue,
-                Status::Failed => self.bus.drop_dead_letters(&[id], Some("gate")).await,
-                _ => self.bus.cancel(&[id], Some("gate")).await,
-            };
-            match operated {
-                Ok(rows) if rows.iter().all(|(_, what)| *what == Operated::Done) => done_with += 1,
-                Ok(rows) => left.push(format!("{id}: {rows:?}")),
-                Err(error) => left.push(format!("{id}: {}", cogo::error::chain(&error))),
-            }
+        let mut left = sweep(&self.bus, &made).await?;
+        if let Some(operator) = operator.filter(|_| !left.is_empty()) {
+            let unreachable = |error: anyhow::Error| Failure::new(format!("{error:#}"));
+            let (bus, _) = operator.bus().await.map_err(unreachable)?;
+            left = sweep(&bus, &made).await?;
         }
-        Ok(done(
-            (),
-            match left.as_slice() {
-                [] => format!(
-                    "{done_with} dropped or cancelled; finished calls go with the retention"
-                ),
-                left => format!(
-                    "{done_with} dropped or cancelled; not allowed, and left to the retention: {}",
-                    left.join("; ")
-                ),
-            },
-        ))
+        let detail = match left.as_slice() {
+            [] => "nothing is left but finished calls, which go with the retention".to_owned(),
+            left => format!("what this key may not drop stays: {}", left.join("; ")),
+        };
+        Ok(done((), detail))
     }
+}
+
+/// Gives what could not be cancelled or dropped, and why.
+async fn sweep(bus: &Bus, made: &[MessageId]) -> Result<Vec<String>, Failure> {
+    let mut left = Vec::new();
+    for id in made {
+        let operated = match bus.message(*id).await {
+            // Somebody else has dropped it, or the retention has taken it.
+            Err(cogo::bus::Error::NoMessage(_)) => continue,
+            Err(error) => return Err(error.into()),
+            Ok(message) => match message.status {
+                Status::Done | Status::Cancelled => continue,
+                Status::Failed => bus.drop_dead_letters(&[*id], Some("gate")).await,
+                _ => bus.cancel(&[*id], Some("gate")).await,
+            },
+        };
+        match operated {
+            Ok(rows) if rows.iter().all(|(_, what)| *what == Operated::Done) => {}
+            Ok(rows) => left.push(format!("message {id}, {rows:?}")),
+            Err(error) => left.push(format!("message {id}, {}", cogo::error::chain(&error))),
+        }
+    }
+    Ok(left)
 }
