@@ -104,3 +104,11 @@ gate *args="--start-servers":
 # an engine. Needs tests/images/install.sh, a built `cogo`, chromium, and root or sudo.
 images:
     tests/images/check.sh
+
+
+# Both compose files, by Docker Compose's own parser and by what docs/compose.md promises. Needs tests/compose/install.sh; no engine.
+compose:
+    tests/compose/check.sh
+# Everything that must work, tried for real, as CI's ci-gate.yml does; `just gate --stage ping` for one stage. See docs/gate.md.
+gate *args="--start-servers":
+    cargo gate:unified {{ args }}
