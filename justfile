@@ -95,3 +95,15 @@ bench-mcp:
 # Advisories, licences, bans and sources of the dependencies (needs cargo-deny, and a network that reaches its database).
 deny:
     cargo deny --all-features check advisories bans licenses sources
+
+# The release before and this one on one database, both ways. Builds the one before from the history, once.
+upgrade:
+    cargo test --locked -p cogo-cli --test upgrade
+
+# Everything compiles with the oldest Rust that Cargo.toml promises (needs rustup).
+msrv:
+    tests/msrv.sh
+
+# Coverage into target/coverage (needs cargo-llvm-cov, cargo-nextest, rustup's llvm-tools); minutes.
+coverage *args:
+    tests/coverage.sh {{ args }}

@@ -4,6 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use serde_json::json;
+
+use crate::support::http_with;
 use crate::tls::Terminator;
 use crate::world::{World, call, echo, ends, hub, worker};
 
@@ -52,6 +55,12 @@ async fn hubs_and_workers_are_replaced_one_by_one_while_messages_come() {
         ends(&near, &call(&near, "stumbles", "by the old hub"), "done", 2);
         ends(&near, &call(&near, "refuses", "by the old hub"), "failed", 1);
         ends(&near, &echo(&near, &[]), "done", 1);
+
+        // A function that the old hub never heard of.
+        let names = format!("{}/rest/v1/rpc/bus_env_names", old.url);
+        let bearer = format!("Bearer {}", world.key("new"));
+        let (status, names) = http_with("POST", &names, &[("authorization", &bearer)], "{}");
+        assert_eq!((status, &names["names"]), (200, &json!([])), "{names}");
 
         // Then the hub, under workers that stay.
         old.running.stop();

@@ -81,14 +81,20 @@ impl World {
             .with("COGO_WORKER_LEASE_MS", LEASE_MS)
     }
 
+    /// A key for all topics, of this worker.
+    pub(crate) fn key(&self, worker: &str) -> String {
+        let mint = ["token", "mint", "--tenant", "default", "--worker", worker, "--topic", "*"];
+        self.today().ok(&[&mint[..], &["--send", "*"]].concat()).line().to_owned()
+    }
+
     /// The same builds without the database: by a URL and a key, over TLS.
     pub(crate) fn by_url(&self, is_before: bool, tls: &Terminator, worker: &str) -> Cogo {
         let (url, authority) = tls.way();
-        let mint = ["token", "mint", "--tenant", "default", "--worker", worker, "--topic", "*"];
-        let key = self.today().ok(&[&mint[..], &["--send", "*"]].concat()).line().to_owned();
         let cogo = self.configured(worker);
         let cogo = if is_before { cogo.of(previous::program()) } else { cogo };
-        cogo.with("COGO_URL", url).with("COGO_KEY", key).with("COGO_CA_FILE", authority)
+        cogo.with("COGO_URL", url)
+            .with("COGO_KEY", self.key(worker))
+            .with("COGO_CA_FILE", authority)
     }
 
     /// Lets the tool `waits` answer.
