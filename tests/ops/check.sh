@@ -13,4 +13,5 @@ python=$tools/py/bin/python
 "$python" "$here/k8s.py"
 "$python" "$here/deny.py"
 "$python" "$here/workflows.py"
-"$tools/py/bin/zizmor" --offline --no-progress --quiet --persona pedantic "$root/.github/workflows"
+"$tools/py/bin/zizmor" --offline --no-progress --quiet --persona pedantic \
+    --config "$here/zizmor.yml" "$root/.github/workflows"
