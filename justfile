@@ -95,3 +95,7 @@ bench-mcp:
 # Advisories, licences, bans and sources of the dependencies (needs cargo-deny, and a network that reaches its database).
 deny:
     cargo deny --all-features check advisories bans licenses sources
+
+# README.md and README.ko.md beside each other, and what pages quote of files beside those files.
+readme:
+    python3 tests/readme/check.py
