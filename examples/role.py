@@ -143,6 +143,8 @@ async def main():
         running.discard(task)
         settles.append(task.result())
         wake.set()
+        if (due_ms := task.result().get("retry_in_ms")) is not None:  # nobody tells of what becomes due
+            asyncio.get_running_loop().call_later(due_ms / 1000 + 0.5, wake.set)
 
     seeing = asyncio.create_task(be_seen())
     channel = bus.channel("wake").on_system(lambda _: wake.set())

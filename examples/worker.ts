@@ -119,7 +119,10 @@ while (!stopping || running || settles.length) {
     const rows: { message: Message | null }[] = await call('bus_step', { settles: sent, worker, topics: [topic], max, lease_ms });
     for (const { message } of rows) if (message?.id) {
       running += 1;
-      attempt(message, cut.signal).then((settle) => { running -= 1; settles.push(settle); wake(); });
+      attempt(message, cut.signal).then((settle) => {
+        running -= 1, settles.push(settle), wake();
+        if (settle.op === 'fail' && settle.retry_in_ms !== undefined) setTimeout(() => wake(), settle.retry_in_ms + 500).unref(); // nobody tells of what becomes due
+      });
     }
     if (!settles.length) await Promise.race([woken, pause(15000 + 15000 * Math.random())]);
   } catch (error) { // The same settles again: one that was done already is answered as repeated.

@@ -187,6 +187,16 @@ fn keeps_its_promises(language: Language) {
     world.dead(&id, "ambiguous", 1);
     assert_eq!((service.count(&id, 0), service.count(&id, 1)), (1, 1));
 
+    // What was delivered before the service went away is not delivered twice.
+    let brief = Service::start_brief(1);
+    let unlucky = world.worker("unlucky", &brief.url, false);
+    drop(careful);
+    let id = world.send(json!([{}, {}]));
+    world.dead(&id, "ambiguous", 1);
+    assert_eq!((brief.count(&id, 0), brief.count(&id, 1)), (1, 0));
+    drop(unlucky);
+    let careful = world.worker("careful", &service.url, false);
+
     // Killed in the middle: the next one may not repeat it.
     let id = world.send(json!([{}, {"ms": 60_000}]));
     assert!(until(|| service.count(&id, 1) == 1));

@@ -21,12 +21,17 @@ pub(crate) struct Service {
 impl Service {
     /// One at a port of its own.
     pub(crate) fn start() -> Self {
-        Self::start_at(TcpListener::bind("127.0.0.1:0").expect("a port"))
+        Self::start_brief(usize::MAX)
+    }
+
+    /// One that is gone after so many requests.
+    pub(crate) fn start_brief(requests: usize) -> Self {
+        Self::start_at(TcpListener::bind("127.0.0.1:0").expect("a port"), requests)
     }
 
     /// One where there was none before.
     pub(crate) fn start_late(address: SocketAddr) -> Self {
-        Self::start_at(TcpListener::bind(address).expect("the port is still free"))
+        Self::start_at(TcpListener::bind(address).expect("the port is still free"), usize::MAX)
     }
 
     /// An address at which nobody listens.
@@ -35,12 +40,12 @@ impl Service {
         listener.local_addr().expect("an address")
     }
 
-    fn start_at(listener: TcpListener) -> Self {
+    fn start_at(listener: TcpListener, requests: usize) -> Self {
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
         let seen = Seen::default();
         let its = Arc::clone(&seen);
         thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
+            for stream in listener.incoming().take(requests).map_while(Result::ok) {
                 let seen = Arc::clone(&its);
                 thread::spawn(move || answer(&stream, &seen));
             }
