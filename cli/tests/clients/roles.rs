@@ -10,8 +10,9 @@ use crate::hub::Hub;
 use crate::service::Service;
 use crate::support::until;
 
-/// Short, so that what a killed one held comes back soon.
-const LEASE_MS: &str = "1500";
+/// Short, so that what a killed one held comes back soon; and long enough that a busy machine extends it in time, since a
+/// lease that is lost is told here as `ambiguous`.
+const LEASE_MS: &str = "5000";
 
 #[derive(Debug, Clone, Copy)]
 enum Language {
@@ -162,7 +163,7 @@ fn keeps_its_promises(language: Language) {
 
     // It claims, works longer than a lease, reports, settles.
     let careful = world.worker("careful", &service.url, false);
-    let id = world.send(json!([{}, {"ms": 2500}, {}]));
+    let id = world.send(json!([{}, {"ms": 6500}, {}]));
     let done = world.wait(&id, "done");
     assert_eq!(
         (&done["result"], &done["attempts"]),
