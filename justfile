@@ -124,3 +124,7 @@ msrv:
 # Coverage into target/coverage (needs cargo-llvm-cov, cargo-nextest, rustup's llvm-tools); minutes.
 coverage *args:
     tests/coverage.sh {{ args }}
+
+# README.md and README.ko.md beside each other, and what pages quote of files beside those files.
+readme:
+    python3 tests/readme/check.py
