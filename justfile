@@ -95,3 +95,11 @@ bench-mcp:
 # Advisories, licences, bans and sources of the dependencies (needs cargo-deny, and a network that reaches its database).
 deny:
     cargo deny --all-features check advisories bans licenses sources
+
+# The book into target/book, and its dead links. Needs tests/docs/install.sh; asks no network.
+book:
+    tests/docs/check.sh
+
+# Writes docs/reference anew, from the code and from a migrated database.
+reference:
+    COGO_REGENERATE=1 cargo test --quiet --locked -p cogo-cli --bin cogo reference
