@@ -97,12 +97,13 @@ fn the_page_of_metrics_is_what_recorders_are_told() {
                 }
                 let labels: Vec<_> = labels.iter().map(|label| format!("`{label}`")).collect();
                 let unit = unit.filter(|unit| *unit != Unit::Count);
-                let unit = unit.map_or("", |unit| unit.as_str()).to_owned();
-                [format!("`{name}`"), kind.to_owned(), unit, labels.join(", "), prose(comment)]
+                let kind =
+                    unit.map_or(kind.to_owned(), |unit| format!("{kind}, {}", unit.as_str()));
+                [format!("`{name}`"), kind, labels.join(", "), prose(comment)]
             })
             .collect();
         seen += rows.len();
-        let table = table(["metric", "type", "unit", "labels", "what it says"], rows);
+        let table = table(["metric", "type", "labels", "what it says"], rows);
         let _infallible = write!(text, "## {title}\n\n{table}");
     }
     assert_eq!(seen, listed.len(), "tests/ops/metrics.json lists metrics that nothing describes");
