@@ -103,3 +103,7 @@ book:
 # Writes docs/reference anew, from the code and from a migrated database.
 reference:
     COGO_REGENERATE=1 cargo test --quiet --locked -p cogo-cli --bin cogo reference
+
+# README.md and README.ko.md beside each other, and what pages quote of files beside those files.
+readme:
+    python3 tests/readme/check.py

@@ -12,3 +12,4 @@ once js-2.109 npm_client
 once js-2.49 npm_client
 once py-2.34 pip_client
 once py-2.15 pip_client
+once ts-5.9 npm_client

@@ -13,6 +13,8 @@ mod messages;
 mod reads;
 mod refusals;
 mod restart;
+mod roles;
+mod service;
 mod strangers;
 #[allow(dead_code, reason = "another binary's, which uses all of it")]
 #[path = "../it/support.rs"]
