@@ -107,3 +107,7 @@ reference:
 # README.md and README.ko.md beside each other, and what pages quote of files beside those files.
 readme:
     python3 tests/readme/check.py
+
+# Everything that must work, tried for real, as CI's ci-gate.yml does; `just gate --stage ping` for one stage. See docs/gate.md.
+gate *args="--start-servers":
+    cargo gate:unified {{ args }}

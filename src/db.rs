@@ -1,10 +1,11 @@
 //! The way to Postgres: pools, migrations, and (feature `embedded-postgres`) a server of our own.
 
+use std::path::Path;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use sqlx::Executor as _;
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 
 use crate::error::chain;
@@ -13,13 +14,22 @@ use crate::error::chain;
 pub mod embedded;
 
 /// The schema, compiled in. Forward-only; see `migrations/README.md`.
-pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| {
-    let mut migrator = sqlx::migrate!();
+pub static MIGRATOR: LazyLock<Migrator> = LazyLock::new(|| named(sqlx::migrate!()));
+
+/// The migrations of a directory, to be run in place of those that are built in: for whoever writes one.
+///
+/// # Errors
+/// When the directory cannot be read, or a file is not named `<number>_<name>.sql`.
+pub async fn migrator_of(dir: &Path) -> Result<Migrator, MigrateError> {
+    Migrator::new(dir).await.map(named)
+}
+
+fn named(mut migrator: Migrator) -> Migrator {
     // By its full name: the first place where Postgres looks for a bare one is a schema called like the
     // user, and for a user `cogo` there is such a schema once the first migration has run.
     migrator.dangerous_set_table_name("public._sqlx_migrations");
     migrator
-});
+}
 
 /// How to connect.
 #[derive(Debug, Clone)]

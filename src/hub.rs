@@ -156,6 +156,8 @@ pub type RenderMetrics = Arc<dyn Fn() -> String + Send + Sync>;
 /// What the hub serves from.
 #[derive(Clone)]
 pub struct State {
+    /// The commit that the program was built from, where that is known.
+    pub commit: Option<&'static str>,
     /// The bus.
     pub bus: Bus,
     /// The feed, on which long polls wait; it ends them when the process drains.

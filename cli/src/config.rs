@@ -44,11 +44,13 @@ enum Command {
     },
 }
 
+/// What is to be said of one file.
 #[derive(Debug, Serialize)]
-struct Checked {
-    file: PathBuf,
+pub(crate) struct Checked {
+    pub(crate) file: PathBuf,
     state: State,
-    error: Option<String>,
+    /// What is wrong, with the file, the line and the field.
+    pub(crate) error: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -66,16 +68,7 @@ impl Config {
     pub(crate) fn run(self, global: &Global, output: Output) -> Result<Exit> {
         let Command::Check { key } = self.command;
         let source = global.config()?;
-        let mut checked = vec![
-            check::<retry::Policies>(&source),
-            check::<breaker::Policies>(&source),
-            check::<cogo::config::Worker>(&source),
-            check::<cogo::hub::Options>(&source),
-            check::<cogo::hub::Policies>(&source),
-            check::<cogo::bus::Limits>(&source),
-            check_mcp(global, &source),
-        ];
-        checked.extend(unknown(&source, &checked));
+        let checked = check_all(global)?;
         let bad = checked.iter().any(|checked| checked.error.is_some());
         let meant = match key {
             Some(key) if !bad => Some(Meant::of(key, &source)?),
@@ -175,6 +168,22 @@ fn show(output: Output, checked: &[Checked]) -> Result<()> {
         note(error);
     }
     Ok(())
+}
+
+/// Checks every file and variable, and what else lies there.
+pub(crate) fn check_all(global: &Global) -> Result<Vec<Checked>> {
+    let source = global.config()?;
+    let mut checked = vec![
+        check::<retry::Policies>(&source),
+        check::<breaker::Policies>(&source),
+        check::<cogo::config::Worker>(&source),
+        check::<cogo::hub::Options>(&source),
+        check::<cogo::hub::Policies>(&source),
+        check::<cogo::bus::Limits>(&source),
+        check_mcp(global, &source),
+    ];
+    checked.extend(unknown(&source, &checked));
+    Ok(checked)
 }
 
 fn check<T: File>(source: &Source) -> Checked {

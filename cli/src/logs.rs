@@ -23,10 +23,8 @@ use crate::connect::{Global, LogFormat};
 use crate::exit::Failed;
 use crate::output;
 
-/// Sets them up.
-pub(crate) fn start(global: &Global, serves: bool) -> Result<()> {
-    // A command says itself what went wrong; a server has nobody else to tell.
-    let usual = if serves { "warn,cogo=info" } else { "error" };
+/// Sets them up: what `--log` says, or else what is usual.
+pub(crate) fn start(global: &Global, usual: &str) -> Result<()> {
     let wanted = global.log.as_deref().filter(|filter| !filter.is_empty()).unwrap_or(usual);
     let filter = EnvFilter::try_new(wanted)
         .map_err(|error| Failed::usage(format!("--log {wanted:?}: {error}")))?;

@@ -44,6 +44,7 @@ mod top;
 mod trace;
 mod up;
 mod up_file;
+mod version;
 mod wait;
 mod worker;
 mod workers;
@@ -67,7 +68,7 @@ use output::Output;
 /// Workers join from anywhere with outbound connections only.
 #[derive(Debug, Parser)]
 #[command(
-    name = "cogo", version, max_term_width = 100, disable_help_subcommand = true,
+    name = "cogo", version = version::SHORT, long_version = version::long(), max_term_width = 100, disable_help_subcommand = true,
     after_help = exit::HELP,
     after_long_help = format!("{FIRST_STEPS}\n\n{}", exit::HELP),
 )]
@@ -111,12 +112,29 @@ enum Command {
 }
 
 impl Command {
-    /// Whether it runs until it is told to stop, and looks after signals itself.
+    /// Whether it runs until it is told to stop.
     fn serves(&self) -> bool {
         match self {
             Self::Up(_) | Self::Hub(_) => true,
             Self::Worker(worker) => worker.serves(),
             _ => false,
+        }
+    }
+
+    /// Whether it looks after signals itself, since it has to clean up.
+    fn hears_signals(&self) -> bool {
+        self.serves() || matches!(self, Self::Gate(_))
+    }
+
+    /// What it logs unless it is told otherwise.
+    fn usual_log(&self) -> &'static str {
+        match self {
+            // It serves whoever looks at the log; there is nobody else to tell.
+            _ if self.serves() => "warn,cogo=info",
+            // What goes wrong is in the report, and the lines under way would be torn.
+            Self::Gate(_) => "off",
+            // It says itself what went wrong.
+            _ => "error",
         }
     }
 
@@ -180,7 +198,7 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Result<Exit> {
     let Cli { global, command } = cli;
-    logs::start(&global, command.serves())?;
+    logs::start(&global, command.usual_log())?;
     let telemetry = command.part().map_or(Ok(None), telemetry::start)?;
     let output = Output::new(global.json);
     let mut runtime = match command.is_small() {
@@ -189,7 +207,7 @@ fn start(cli: Cli) -> Result<Exit> {
     };
     let runtime = runtime.enable_all().build().context("starting the runtime")?;
     let ended = runtime.block_on(async {
-        if command.serves() {
+        if command.hears_signals() {
             return command.run(&global, output).await;
         }
         let mut signals = Signals::new().context("hearing signals")?;

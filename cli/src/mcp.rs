@@ -4,6 +4,7 @@ mod change;
 mod pins;
 mod tools;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -125,14 +126,9 @@ fn whose(tenant: Option<String>, bus: &Bus) -> Result<String> {
 
 /// `configs/mcp.json`; without one there are no toolsets.
 pub(crate) fn load(global: &Global) -> Result<Config> {
-    let path = global.config_dir()?.map(|dir| dir.join(FILE)).filter(|path| path.exists());
-    let Some(dir) = path.as_deref().and_then(std::path::Path::parent) else {
-        return Ok(Config::default());
-    };
-    Config::load(dir).map_err(|error| {
-        let text = crate::config::explain(&path.clone().unwrap_or_default(), &error);
-        Failed::usage(text).into()
-    })
+    let source = global.config()?;
+    let file = source.dir().map_or_else(|| PathBuf::from(FILE), |dir| dir.join(FILE));
+    source.load().map_err(|error| Failed::usage(crate::config::explain(&file, &error)).into())
 }
 
 #[derive(Debug, Serialize)]

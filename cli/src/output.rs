@@ -204,6 +204,31 @@ pub(crate) fn redraw(text: &str) {
     let _ = write!(to, "\r{text}\u{1b}[K").and_then(|()| to.flush());
 }
 
+/// Writes lines for good, below them some that change in place, and all of it over the last so many of those; see
+/// [`can_redraw`]. No line may be wider than [`columns_on_stderr`].
+pub(crate) fn redraw_below(drawn: usize, kept: &[String], changing: &[String]) {
+    let up = if drawn > 0 { format!("\u{1b}[{drawn}A") } else { String::new() };
+    let lines: String =
+        kept.iter().chain(changing).flat_map(|line| [line.as_str(), "\n"]).collect();
+    let mut to = io::stderr().lock();
+    let _ = write!(to, "{up}\r\u{1b}[J{lines}").and_then(|()| to.flush());
+}
+
+/// How wide the terminal is that shows what is said to the person.
+pub(crate) fn columns_on_stderr() -> usize {
+    terminal_size::terminal_size_of(io::stderr())
+        .map_or(80, |(terminal_size::Width(width), _)| usize::from(width))
+}
+
+/// Text in a colour for [`note`], if colours are wanted there.
+pub(crate) fn paint_note(ink: Ink, text: &str) -> String {
+    if colour_on_stderr() && !IN_JSON.load(Ordering::Relaxed) {
+        format!("\u{1b}[{}m{text}\u{1b}[0m", ink.code())
+    } else {
+        text.to_owned()
+    }
+}
+
 /// Says what went wrong.
 pub(crate) fn error(text: &str) {
     if IN_JSON.load(Ordering::Relaxed) {
@@ -247,7 +272,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(seen).collect()
 }
 
-fn shorten(text: &str, room: usize) -> String {
+pub(crate) fn shorten(text: &str, room: usize) -> String {
     if text.chars().count() <= room {
         return text.to_owned();
     }

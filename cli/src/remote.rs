@@ -97,6 +97,12 @@ impl Remote {
         self.from.url
     }
 
+    /// The same ways and certificates, to another bus.
+    pub(crate) fn at(&self, url: &str, key: String) -> Self {
+        let from = From::default();
+        Self { url: Some(url.to_owned()), key: Some(key), key_file: None, from, ..self.clone() }
+    }
+
     fn key(&self) -> Result<Key> {
         let text = self.key.as_deref().filter(|key| !key.is_empty());
         let file = self.key_file.as_ref().filter(|file| !file.as_os_str().is_empty());

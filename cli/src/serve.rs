@@ -34,7 +34,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, recorder, store};
+use crate::{jwt_secret, recorder, store, version};
 
 /// How long what stands by may take to end after the work has.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -282,6 +282,7 @@ async fn run(
         &shutdown,
     );
     let state = hub::State {
+        commit: version::COMMIT,
         bus: parts.hub_bus.clone(),
         feed,
         readiness,

@@ -11,6 +11,7 @@ pub(super) fn text(report: &Report) -> String {
     let verdict = match report.verdict {
         Verdict::Passed => "passed",
         Verdict::Failed => "failed",
+        Verdict::Skipped => "skipped",
     };
     let commit = report
         .build

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{junit, markdown};
 
 /// The shape of the report; another number when a field changes its meaning or goes.
-const SCHEMA: &str = "cogo.gate/1";
+pub const SCHEMA: &str = "cogo.gate/1";
 
 /// Of which program a report is.
 #[derive(Debug, Clone, Serialize)]
@@ -30,6 +30,8 @@ pub enum Verdict {
     Passed,
     /// A stage failed, or none was run: a gate that looked at nothing is not open.
     Failed,
+    /// Nothing was tried, and that is no failure here; see [`Report::may_be_skipped`].
+    Skipped,
 }
 
 /// What came of a step, or of a stage.
@@ -180,6 +182,16 @@ impl Report {
         let verdict =
             if any("passed") && !any("failed") { Verdict::Passed } else { Verdict::Failed };
         Self { schema: SCHEMA, name: name.to_owned(), verdict, build, started_at, took, stages }
+    }
+
+    /// The same, for what need not be possible everywhere: if every stage was passed over, nothing has failed.
+    #[must_use]
+    pub fn may_be_skipped(mut self) -> Self {
+        let skipped = |stage: &StageReport| matches!(stage.outcome, Outcome::Skipped { .. });
+        if !self.stages.is_empty() && self.stages.iter().all(skipped) {
+            self.verdict = Verdict::Skipped;
+        }
+        self
     }
 
     /// As JUnit's XML, a suite a stage and a case a step.

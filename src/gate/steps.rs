@@ -37,6 +37,18 @@ impl Failure {
     pub fn reason(&self) -> &str {
         &self.reason
     }
+
+    /// What to do about it, if anything is known to help.
+    #[must_use]
+    pub fn what_to_do(&self) -> Option<&str> {
+        self.remedy.as_deref()
+    }
+
+    /// The same in other words: a stage that knows secrets takes them out of what others said.
+    #[must_use]
+    pub fn map(self, words: impl Fn(&str) -> String) -> Self {
+        Self { reason: words(&self.reason), remedy: self.remedy.as_deref().map(words) }
+    }
 }
 
 impl Display for Failure {

@@ -144,6 +144,18 @@ async fn a_gate_that_looked_at_nothing_is_not_open() {
     assert_eq!(with_one.verdict, Verdict::Passed);
 }
 
+#[tokio::test]
+async fn what_need_not_be_possible_everywhere_is_skipped_and_not_failed() {
+    let heard = Heard::default();
+    let verdict = async |stages| report(stages, &heard).await.may_be_skipped().verdict;
+    assert_eq!(verdict(&[("https", What::IsPassedOver)]).await, Verdict::Skipped);
+    assert_eq!(verdict(&[]).await, Verdict::Failed);
+    let failed = [("https", What::IsPassedOver), ("postgres", What::FailsAtTheSecondStep)];
+    assert_eq!(verdict(&failed).await, Verdict::Failed);
+    let passed = [("https", What::IsPassedOver), ("postgres", What::Passes)];
+    assert_eq!(verdict(&passed).await, Verdict::Passed);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stage_that_hangs_fails_at_the_step_that_is_under_way() {
     let report =

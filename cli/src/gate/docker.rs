@@ -11,11 +11,14 @@ use futures_util::future::BoxFuture;
 pub(super) struct Docker {
     _dir: PathBuf,
     skip: bool,
+    _keep: bool,
 }
 
 impl Docker {
-    pub(super) fn new(dir: PathBuf, skip: bool) -> Self {
-        Self { _dir: dir, skip }
+    /// A stage that leaves its files in `dir`, which it makes. Dropped in the middle, it ends what it started, unless the
+    /// containers are to be kept.
+    pub(super) fn new(dir: PathBuf, skip: bool, keep: bool) -> Self {
+        Self { _dir: dir, skip, _keep: keep }
     }
 }
 

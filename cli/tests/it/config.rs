@@ -46,7 +46,7 @@ fn all_that_is_wrong_is_told_at_once() {
         "worker.json:2:14: concurency: unknown field",
         "retry_policy.json:1: policies.a..b: ",
         "circuit_breaker.json:1: policies.default.min_requests: must be from 1 to 1000",
-        "mcp.json: toolsets.x.url: ",
+        "mcp.json:1: toolsets.x.url: ",
         "limits.json:1: tenants.*.max_queued: must be from 1",
         "workers.json: is no configuration file that anything reads",
     ] {

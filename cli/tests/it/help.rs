@@ -5,7 +5,8 @@ fn every_command_has_help_with_examples() {
     let help = Cogo::new().ok(&["--help"]).stdout;
     for command in [
         "up", "hub", "worker", "workers", "enqueue", "get", "tail", "trace", "dlq", "circuit",
-        "artifact", "limits", "replay", "mcp", "env", "token", "status", "config", "migrate",
+        "artifact", "limits", "replay", "mcp", "env", "token", "status", "config", "gate",
+        "migrate",
     ] {
         assert!(help.contains(&format!("  {command} ")), "{command} is not listed");
         let help = Cogo::new().ok(&[command, "--help"]).stdout;

@@ -1,0 +1,76 @@
+//! The ways to a bus that are configured.
+
+use std::ffi::OsString;
+use std::str::FromStr as _;
+
+use anyhow::Result;
+use cogo::bus::Bus;
+use sqlx::postgres::PgConnectOptions;
+
+use crate::connect::{self, Global, Rights};
+use crate::exit::Failed;
+use crate::remote::Remote;
+
+/// Connections of ours; the worker has its own.
+const CONNECTIONS: u32 = 2;
+
+/// A way to a bus.
+#[derive(Debug, Clone)]
+pub(super) enum Access {
+    /// Over HTTPS, with a key.
+    Https { url: String, remote: Box<Remote> },
+    /// By its database.
+    Postgres { url: String, options: Box<PgConnectOptions> },
+}
+
+/// A variable that is set, and not to nothing, as CI sets those of which it has no secret.
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+impl Access {
+    /// By `COGO_E2E_URL` and `COGO_E2E_KEY`; else what is missing.
+    pub(super) fn https(global: &Global) -> Result<Self, String> {
+        match (variable("COGO_E2E_URL"), variable("COGO_E2E_KEY")) {
+            (Some(url), Some(key)) => {
+                let remote = Box::new(global.remote.at(&url, key));
+                Ok(Self::Https { url, remote })
+            }
+            (Some(_), None) => Err("COGO_E2E_KEY is not set, and COGO_E2E_URL is".to_owned()),
+            (None, Some(_)) => Err("COGO_E2E_URL is not set, and COGO_E2E_KEY is".to_owned()),
+            (None, None) => Err("COGO_E2E_URL and COGO_E2E_KEY are not set".to_owned()),
+        }
+    }
+
+    /// By `COGO_E2E_DATABASE_URL`; else what is missing.
+    pub(super) fn postgres() -> Result<Result<Self, String>> {
+        const NAME: &str = "COGO_E2E_DATABASE_URL";
+        let Some(url) = variable(NAME) else { return Ok(Err(format!("{NAME} is not set"))) };
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            // Not repeated, since it may hold a password.
+            return Err(Failed::usage(format!("{NAME}: must begin with postgres://")).into());
+        }
+        let options = PgConnectOptions::from_str(&url)
+            .map_err(|error| Failed::usage(format!("{NAME}: is no Postgres URL: {error}")))?;
+        Ok(Ok(Self::Postgres { url, options: Box::new(options) }))
+    }
+
+    /// The bus, looked at, and where it is, as it may be shown.
+    pub(super) async fn bus(&self) -> Result<(Bus, String)> {
+        match self {
+            Self::Https { url, remote } => Ok((remote.bus(url).await?, url.clone())),
+            Self::Postgres { options, .. } => {
+                let bus = connect::open(options, Rights::Login, CONNECTIONS).await?;
+                Ok((bus, connect::name(options)))
+            }
+        }
+    }
+
+    /// What a worker gets in its environment to join the same bus.
+    pub(super) fn environment(&self) -> Vec<(&'static str, OsString)> {
+        match self {
+            Self::Https { remote, .. } => remote.environment(),
+            Self::Postgres { url, .. } => vec![("DATABASE_URL", url.into())],
+        }
+    }
+}
