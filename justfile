@@ -108,6 +108,14 @@ reference:
 readme:
     python3 tests/readme/check.py
 
+# The images and the MCP servers that are shipped beside them, as far as they can be held to what docs/images.md says without
+# an engine. Needs tests/images/install.sh, a built `cogo`, chromium, and root or sudo.
+images:
+    tests/images/check.sh
+
+# Both compose files, by Docker Compose's own parser and by what docs/compose.md promises. Needs tests/compose/install.sh; no engine.
+compose:
+    tests/compose/check.sh
 # Everything that must work, tried for real, as CI's ci-gate.yml does; `just gate --stage ping` for one stage. See docs/gate.md.
 gate *args="--start-servers":
     cargo gate:unified {{ args }}

@@ -1,5 +1,7 @@
 //! `cogo status`: is it all there, and how much waits.
 
+mod probe;
+
 use anyhow::Result;
 use clap::Args;
 use cogo::bus::{Depth, Parked, WorkerRow};
@@ -11,6 +13,8 @@ use crate::output::{Cell, Ink, Output};
 use crate::text::{millis, moment, status_ink};
 use crate::up_file::UpFile;
 
+use self::probe::Probe;
+
 /// How long a worker may be unseen before it is called silent: it shows itself every ten seconds.
 const SILENT_AFTER_S: i64 = 35;
 
@@ -21,12 +25,15 @@ Examples:
   cogo status
   cogo status --json | jq '.queue[] | select(.status == \"failed\")'
   watch cogo status
+  cogo status --probe                           the health check of a container; needs no database
 
 Finished messages are not counted: there may be millions, and the log has them.")]
 pub(crate) struct Status {
     /// The most workers that are listed
     #[arg(long, default_value_t = 20)]
     workers: u32,
+    #[command(flatten)]
+    probe: Probe,
 }
 
 /// What `status --json` prints.
@@ -52,6 +59,9 @@ struct Hub {
 
 impl Status {
     pub(crate) async fn run(self, global: &Global, output: Output) -> Result<Exit> {
+        if let Some(wanted) = self.probe.wanted() {
+            return self.probe.run(wanted, output).await;
+        }
         let database = global.database()?;
         let bus = global.bus().await?;
         let found = Found {

@@ -5,13 +5,16 @@ import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 
-// Where `node_modules` is, below `base`. Throws when npm fails.
-export function install(folder, base, say) {
-    const name = path.basename(folder);
+// Where what `folder` pins is or will be, below `base`.
+export function home(folder, base) {
     const lock = readFileSync(path.join(folder, "package-lock.json"));
     const pins = createHash("sha256").update(lock).digest("hex").slice(0, 12);
-    const home = path.join(base, name, pins);
-    if (existsSync(home)) return home;
+    return path.join(base, path.basename(folder), pins);
+}
+
+// Installs it to `home`. Throws when npm fails.
+export function install(folder, home, say) {
+    if (existsSync(home)) return;
 
     say(`installing what is pinned below ${home}`);
     mkdirSync(path.dirname(home), { recursive: true });
@@ -32,5 +35,4 @@ export function install(folder, base, say) {
         // Another was faster.
         if (!["ENOTEMPTY", "EEXIST"].includes(error.code)) throw error;
     }
-    return home;
 }

@@ -6,14 +6,14 @@
 //
 // HOST (127.0.0.1), PORT of the WebSocket, and MCP_SERVERS_DIR (target/mcp-servers), below which it installs.
 
-import { mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import path from "node:path";
 import { fileURLToPath } from "node:url";
 
 import { INITIALIZE, LIST_TOOLS, PING, overWebSocket } from "./ask.mjs";
-import { install } from "./install.mjs";
+import { home, install } from "./install.mjs";
 import { Processes } from "./processes.mjs";
 
 const REPOSITORY = fileURLToPath(new URL("../../", import.meta.url));
@@ -44,7 +44,9 @@ export async function main(server) {
         const base = path.resolve(process.env.MCP_SERVERS_DIR || path.join(REPOSITORY, "target/mcp-servers"));
         server.settings?.(context);
         if (verb === "serve") server.check?.(context);
-        context.home = install(server.folder, base, say);
+        context.home = home(server.folder, base);
+        if (verb !== "check") install(server.folder, context.home, say);
+        else if (!existsSync(context.home)) throw new Refused(`nothing is installed below ${base}; see MCP_SERVERS_DIR`);
         context.WebSocket = createRequire(path.join(context.home, "package.json"))("ws");
         if (verb === "check") await check(server, context);
         if (verb === "serve") return await serve(server, context);

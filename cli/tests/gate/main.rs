@@ -4,6 +4,7 @@
 
 #![cfg(unix)] // signals and process groups
 
+mod docker;
 mod e2e;
 mod fixture;
 mod ping;

@@ -17,6 +17,7 @@ mod messages;
 mod metrics;
 mod minimal;
 mod pins;
+mod probe;
 mod refusals;
 mod reload;
 mod remote;
