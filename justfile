@@ -116,6 +116,19 @@ images:
 # Both compose files, by Docker Compose's own parser and by what docs/compose.md promises. Needs tests/compose/install.sh; no engine.
 compose:
     tests/compose/check.sh
+
 # Everything that must work, tried for real, as CI's ci-gate.yml does; `just gate --stage ping` for one stage. See docs/gate.md.
 gate *args="--start-servers":
     cargo gate:unified {{ args }}
+
+# The release before and this one on one database, both ways. Builds the one before from the history, once.
+upgrade:
+    cargo test --locked -p cogo-cli --test upgrade
+
+# Everything compiles with the oldest Rust that Cargo.toml promises (needs rustup).
+msrv:
+    tests/msrv.sh
+
+# Coverage into target/coverage (needs cargo-llvm-cov, cargo-nextest, rustup's llvm-tools); minutes.
+coverage *args:
+    tests/coverage.sh {{ args }}

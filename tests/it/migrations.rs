@@ -16,8 +16,22 @@ async fn migrating_again_changes_nothing_whatever_the_user_is_called() {
     assert_eq!(version, MIGRATOR.iter().map(|migration| migration.version).max());
 }
 
+/// A database without a schema; what it had is gone.
+pub(crate) async fn emptied() -> TestDb {
+    let db = TestDb::new().await;
+    empty(&db).await;
+    db
+}
+
+async fn empty(db: &TestDb) {
+    sqlx::raw_sql("drop schema cogo, cogo_unscoped, public cascade; create schema public")
+        .execute(db.pool())
+        .await
+        .expect("emptied");
+}
+
 /// Applies the migrations whose version is in `range` to a database without a migrator's table.
-async fn migrate(db: &TestDb, range: impl std::ops::RangeBounds<i64>) {
+pub(crate) async fn migrate(db: &TestDb, range: impl std::ops::RangeBounds<i64>) {
     for migration in MIGRATOR.iter().filter(|migration| range.contains(&migration.version)) {
         let mut transaction = db.pool().begin().await.expect("begun");
         sqlx::raw_sql(migration.sql.clone())
@@ -92,10 +106,7 @@ async fn left_by(release: i64) -> TestDb {
         .fetch_one(db.pool())
         .await
         .expect("read");
-    sqlx::raw_sql("drop schema cogo, cogo_unscoped, public cascade; create schema public")
-        .execute(db.pool())
-        .await
-        .expect("emptied");
+    empty(&db).await;
     migrate(&db, ..=release).await;
     sqlx::raw_sql(sqlx::AssertSqlSafe(clock)).execute(db.pool()).await.expect("the test's clock");
 

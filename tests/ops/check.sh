@@ -12,5 +12,6 @@ python=$tools/py/bin/python
 "$python" "$here/promql.py"
 "$python" "$here/k8s.py"
 "$python" "$here/deny.py"
-node "$here/workflows.mjs" "$tools/node" "$root/.github/workflows"
-"$tools/py/bin/zizmor" --offline --no-progress --quiet "$root/.github/workflows"
+"$python" "$here/workflows.py"
+"$tools/py/bin/zizmor" --offline --no-progress --quiet --persona pedantic \
+    --config "$here/zizmor.yml" "$root/.github/workflows"

@@ -9,4 +9,3 @@ mkdir -p "$target"
 . "$pins/../once.sh"
 
 once py pip_client
-once node npm_client

@@ -3,7 +3,7 @@
 use std::fmt::Debug;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -20,6 +20,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cogo {
     variables: Vec<(String, String)>,
+    /// Which `cogo`; by default the one of this build.
+    program: Option<PathBuf>,
 }
 
 /// A command that has ended.
@@ -40,13 +42,21 @@ impl Cogo {
         Self::new().with("DATABASE_URL", db.url())
     }
 
+    /// The same with another build of `cogo`.
+    #[allow(dead_code, reason = "for the tests of upgrades")]
+    pub(crate) fn of(mut self, program: PathBuf) -> Self {
+        self.program = Some(program);
+        self
+    }
+
     pub(crate) fn with(mut self, name: &str, value: impl Into<String>) -> Self {
         self.variables.push((name.to_owned(), value.into()));
         self
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_cogo"));
+        let program = self.program.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_cogo")));
+        let mut command = Command::new(program);
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             let ours = name.starts_with("COGO_") && name != "COGO_PG_BIN";
