@@ -100,6 +100,18 @@ deny:
 gate *args="--start-servers":
     cargo gate:unified {{ args }}
 
+# The book into target/book, and its dead links. Needs tests/docs/install.sh; asks no network.
+book:
+    tests/docs/check.sh
+
+# Writes docs/reference anew, from the code and from a migrated database.
+reference:
+    COGO_REGENERATE=1 cargo test --quiet --locked -p cogo-cli --bin cogo reference
+
+# README.md and README.ko.md beside each other, and what pages quote of files beside those files.
+readme:
+    python3 tests/readme/check.py
+
 # The images and the MCP servers that are shipped beside them, as far as they can be held to what docs/images.md says without
 # an engine. Needs tests/images/install.sh, a built `cogo`, chromium, and root or sudo.
 images:
@@ -124,7 +136,3 @@ msrv:
 # Coverage into target/coverage (needs cargo-llvm-cov, cargo-nextest, rustup's llvm-tools); minutes.
 coverage *args:
     tests/coverage.sh {{ args }}
-
-# README.md and README.ko.md beside each other, and what pages quote of files beside those files.
-readme:
-    python3 tests/readme/check.py

@@ -60,7 +60,7 @@ pub const TRACE_SPANS_TOTAL: &str = "cogo_trace_spans_total";
 pub const HUB_REFUSED_TOTAL: &str = "cogo_hub_refused_total";
 /// Requests of remote callers that were answered, by `route` (function, table) and `status`.
 pub const REST_REQUESTS_TOTAL: &str = "cogo_rest_requests_total";
-/// How long they took, by `route`.
+/// How long requests of remote callers took, by `route`.
 pub const REST_LATENCY_MS: &str = "cogo_rest_latency_ms";
 
 /// Circuit breakers that are not closed, by `key` (at most a hundred; the others are one, `_other`).

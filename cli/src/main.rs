@@ -28,6 +28,8 @@ mod private_file;
 mod probe;
 mod progress;
 mod recorder;
+#[cfg(test)]
+mod reference;
 mod reload;
 mod remote;
 mod replay;
