@@ -118,11 +118,7 @@ impl Start {
         loop {
             let said = process.said();
             if said.lines().any(|line| line.starts_with(READY)) {
-                let took = seconds(watch.elapsed());
-                return Ok(done(
-                    process,
-                    format!("{script} answers at {} after {took}", self.place),
-                ));
+                return Ok(done(process, format!("{script} answers at {}", self.place)));
             }
             if process.has_ended() {
                 let why = format!("{script} ended before it answered: {}", process.last_words());
