@@ -104,6 +104,7 @@ images:
 # Both compose files, by Docker Compose's own parser and by what docs/compose.md promises. Needs tests/compose/install.sh; no engine.
 compose:
     tests/compose/check.sh
+
 # Everything that must work, tried for real, as CI's ci-gate.yml does; `just gate --stage ping` for one stage. See docs/gate.md.
 gate *args="--start-servers":
     cargo gate:unified {{ args }}
