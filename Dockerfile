@@ -6,6 +6,8 @@ ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 # Debian's C library, libgcc, root certificates, a user 65532; no shell, no package manager. Its tags move: for a build that can
 # be repeated give `…@sha256:…`.
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
+# Cargo's. For a try `dev` is much faster to build.
+ARG PROFILE=dist
 
 # The manifests, and instead of sources the empty files that Cargo looks for. They are the same until a manifest
 # changes, and so is the layer below that compiles the dependencies.
@@ -45,10 +47,10 @@ ENV CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
     CC_x86_64_unknown_linux_gnu=x86_64-linux-gnu-gcc \
     CARGO_TERM_COLOR=never \
     CARGO_INCREMENTAL=0
-ARG PROFILE=release
 WORKDIR /src
 
 FROM build AS build-cogo
+ARG PROFILE
 ARG FEATURES=full
 COPY --from=manifests /manifests ./
 RUN cargo build --locked --profile "$PROFILE" --target "$(cat /triple)" -p cogo-cli --no-default-features --features "$FEATURES"
@@ -64,6 +66,7 @@ RUN set -eu; \
     install -D -t /out "target/$(cat /triple)/$made/cogo"
 
 FROM build AS build-worker
+ARG PROFILE
 ARG WORKER_FEATURES=worker
 COPY --from=manifests /manifests ./
 RUN cargo build --locked --profile "$PROFILE" --target "$(cat /triple)" -p cogo-cli --no-default-features --features "$WORKER_FEATURES"

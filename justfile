@@ -34,8 +34,11 @@ alone:
     cargo check --quiet --locked -p cogo-worker-echo
     cargo check --quiet --locked -p cogo-worker-mcp-gateway
     cargo check --quiet --locked -p cogo-worker-mcp-gateway --no-default-features
+    cargo check --quiet --locked -p cogo-worker-mcp-gateway --no-default-features --features pins
     cargo check --quiet --locked -p cogo-cli
-    cargo check --quiet --locked -p cogo-cli --no-default-features
+    cargo check --quiet --locked -p cogo-cli --no-default-features --features full
+    cargo check --quiet --locked -p cogo-cli --no-default-features --features worker
+    cargo check --quiet --locked -p cogo-cli --no-default-features --features worker,otlp
 
 # A role builds outside this repository, against the library as it would be published.
 sdk-check:
@@ -100,3 +103,7 @@ deny:
 # an engine. Needs tests/images/install.sh, a built `cogo`, chromium, and root or sudo.
 images:
     tests/images/check.sh
+# What is shipped: the commit in it, the small worker at a real hub, archives, installers and the formula. Needs
+# tests/dist/install.sh.
+dist-check:
+    tests/dist/check.sh

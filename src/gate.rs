@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 
 use crate::clock::{Stopwatch, utc_now};
 
-pub use report::{Build, Outcome, Report, StageReport, StepReport, Verdict};
+pub use report::{Build, Outcome, Report, SCHEMA, StageReport, StepReport, Verdict};
 pub use steps::{Done, Failure, Steps, Stopped, done};
 
 /// What a gate is made of.

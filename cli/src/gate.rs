@@ -14,6 +14,7 @@ use cogo::gate::{self, Build, Stage, Verdict};
 use crate::connect::Global;
 use crate::exit::Exit;
 use crate::output::{Output, note};
+use crate::version::COMMIT;
 
 /// Try everything that must work, and say what does not
 #[derive(Debug, Args)]
@@ -81,7 +82,10 @@ impl Unified {
             let dir = self.out.join("docker-scenario").join(&begun);
             stages.push(Box::new(docker::Docker::new(dir, self.skip_docker)));
         }
-        let build = Build { version: env!("CARGO_PKG_VERSION").to_owned(), commit: None };
+        let build = Build {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: COMMIT.map(str::to_owned),
+        };
         let report = gate::run("gate:unified", build, &mut stages, &progress::Lines).await;
         report.write(&dir).with_context(|| format!("writing the report to {}", dir.display()))?;
         if output.json {

@@ -18,7 +18,7 @@ use crate::lifecycle::{Signals, supervise};
 use crate::output::note;
 use crate::serve::{CLOSE_WITHIN, Listen, make_dir};
 use crate::worker::Limits;
-use crate::{jwt_secret, recorder, store, token};
+use crate::{jwt_secret, recorder, store, token, version};
 
 /// Connections to the database: one for what is asked, one for whether it is there.
 const CONNECTIONS: u32 = 2;
@@ -60,6 +60,7 @@ pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> 
     let serving = readiness.register("hub");
     let listen = listener.local_addr().context("reading the hub's address")?;
     let state = hub::State {
+        commit: version::COMMIT,
         bus,
         feed,
         readiness,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use cogo::artifact::Store;
+use cogo::artifact::{self, Store};
 use cogo::bus::{Bus, Feed};
 use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
@@ -34,7 +34,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, recorder, store};
+use crate::{jwt_secret, recorder, store, version};
 
 /// How long what stands by may take to end after the work has.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -264,10 +264,10 @@ async fn run(
         .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
-    hub::maintenance::sweep_artifacts(
+    artifact::sweep(
         Some(artifacts.clone()),
         plan.artifacts_dir.clone(),
-        &plan.hub.retention,
+        plan.hub.retention.artifacts_for(),
         &tasks,
         &shutdown,
     );
@@ -282,6 +282,7 @@ async fn run(
         &shutdown,
     );
     let state = hub::State {
+        commit: version::COMMIT,
         bus: parts.hub_bus.clone(),
         feed,
         readiness,

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::{junit, markdown};
 
 /// The shape of the report; another number when a field changes its meaning or goes.
-const SCHEMA: &str = "cogo.gate/1";
+pub const SCHEMA: &str = "cogo.gate/1";
 
 /// Of which program a report is.
 #[derive(Debug, Clone, Serialize)]

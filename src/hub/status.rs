@@ -22,6 +22,7 @@ pub(crate) async fn status(
     Ok(Json(json!({
         "ok": true,
         "version": env!("CARGO_PKG_VERSION"),
+        "commit": hub.state.commit,
         "schema_version": bus.schema_version().await?,
         "queue": bus.stats().await?,
         "parked": bus.parked().await?,

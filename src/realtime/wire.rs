@@ -76,6 +76,9 @@ pub enum Vsn {
 }
 
 impl Vsn {
+    /// All of them, the oldest first.
+    pub const ALL: [Self; 2] = [Self::V1, Self::V2];
+
     /// As it stands in the URL.
     #[must_use]
     pub fn as_str(self) -> &'static str {

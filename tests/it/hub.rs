@@ -181,6 +181,7 @@ impl TestHub {
             &shutdown,
         );
         let state = hub::State {
+            commit: Some("c0ffee1"),
             bus: bus.clone(),
             feed,
             readiness: readiness.clone(),

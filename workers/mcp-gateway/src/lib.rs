@@ -10,6 +10,7 @@
 //! | [`catalogue`] | what the machines offer, told and gathered |
 //! | [`capture`], [`redact`] | artifacts of each attempt, without secrets |
 //! | [`metrics`] | what is counted |
+//! | [`revision`] | the revisions of MCP that are spoken |
 //! | `mesh` (feature `api`) | one call over the bus: checked, durable, waited for; tasks |
 //! | `platform` (feature `api`) | the built-in toolset `cogo`: the bus as tools |
 //! | [`trace`] | spans of a call, from the hub to the tool's server |
@@ -40,6 +41,7 @@ pub mod metrics;
 pub mod platform;
 pub mod redact;
 mod results;
+pub mod revision;
 mod secret;
 pub mod toolsets;
 pub mod trace;

@@ -9,11 +9,11 @@ use serde_json::{Map, Value, json};
 use super::Endpoint;
 use super::asked::Asked;
 use super::calls::Key;
-use super::lifecycle::MODERN;
 use super::rpc::{Answer, CANCELLED, RpcError, notification};
 use crate::catalogue::TaskSupport;
 use crate::mesh::{Input, Outcome, Refusal, Request, Started};
 use crate::platform;
+use crate::revision::MODERN;
 use crate::trace::{self, CallSpan, End};
 
 /// How long a tool that may be a task is waited for: what is done by then needs none.

@@ -12,11 +12,8 @@ use super::rpc::{
     HEADER_MISMATCH, INVALID_PARAMS, INVALID_REQUEST, Incoming, MISSING_CAPABILITY, RpcError,
     UNSUPPORTED_VERSION,
 };
+use crate::revision::{MODERN, SPOKEN};
 
-/// The revision since which there are no sessions.
-pub(super) const MODERN: &str = "2026-07-28";
-/// The revisions that are spoken, the oldest first.
-const SPOKEN: [&str; 5] = ["2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", MODERN];
 /// Names the revision, in a request's headers.
 pub(super) const VERSION_HEADER: &str = "mcp-protocol-version";
 const VERSION_KEY: &str = "io.modelcontextprotocol/protocolVersion";

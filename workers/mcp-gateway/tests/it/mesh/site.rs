@@ -93,6 +93,7 @@ impl Site {
         let artifacts = tempfile::tempdir().expect("a folder");
         let store = Store::folder(artifacts.path(), options.artifact_limits());
         let state = hub::State {
+            commit: Some("c0ffee1"),
             bus: bus.clone(),
             feed: feed.clone(),
             readiness: Readiness::new(),
