@@ -103,6 +103,7 @@ deny:
 # an engine. Needs tests/images/install.sh, a built `cogo`, chromium, and root or sudo.
 images:
     tests/images/check.sh
+
 # What is shipped: the commit in it, the small worker at a real hub, archives, installers and the formula. Needs
 # tests/dist/install.sh.
 dist-check:
