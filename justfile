@@ -7,7 +7,7 @@ default:
     @just --list
 
 # All of CI.
-check: fmt lint docs alone sdk-check ops test
+check: fmt lint docs alone sdk-check ops readme book compose dist-check test images
 
 # The format is rustfmt's.
 fmt:
@@ -34,8 +34,11 @@ alone:
     cargo check --quiet --locked -p cogo-worker-echo
     cargo check --quiet --locked -p cogo-worker-mcp-gateway
     cargo check --quiet --locked -p cogo-worker-mcp-gateway --no-default-features
+    cargo check --quiet --locked -p cogo-worker-mcp-gateway --no-default-features --features pins
     cargo check --quiet --locked -p cogo-cli
-    cargo check --quiet --locked -p cogo-cli --no-default-features
+    cargo check --quiet --locked -p cogo-cli --no-default-features --features full
+    cargo check --quiet --locked -p cogo-cli --no-default-features --features worker
+    cargo check --quiet --locked -p cogo-cli --no-default-features --features worker,otlp
 
 # A role builds outside this repository, against the library as it would be published.
 sdk-check:
@@ -121,10 +124,6 @@ images:
 compose:
     tests/compose/check.sh
 
-# Everything that must work, tried for real, as CI's ci-gate.yml does; `just gate --stage ping` for one stage. See docs/gate.md.
-gate *args="--start-servers":
-    cargo gate:unified {{ args }}
-
 # The release before and this one on one database, both ways. Builds the one before from the history, once.
 upgrade:
     cargo test --locked -p cogo-cli --test upgrade
@@ -136,3 +135,8 @@ msrv:
 # Coverage into target/coverage (needs cargo-llvm-cov, cargo-nextest, rustup's llvm-tools); minutes.
 coverage *args:
     tests/coverage.sh {{ args }}
+
+# What is shipped: the commit in it, the small worker at a real hub, archives, installers and the formula. Needs
+# tests/dist/install.sh.
+dist-check:
+    tests/dist/check.sh

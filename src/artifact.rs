@@ -18,6 +18,7 @@ pub mod options;
 #[cfg(feature = "s3")]
 pub mod s3;
 mod store;
+mod sweep;
 
 use std::fmt::Debug;
 
@@ -32,6 +33,7 @@ pub use error::Error;
 pub use limits::Limits;
 pub use options::Options;
 pub use store::{Store, Swept};
+pub use sweep::sweep;
 
 /// What stands before `<tenant>/<sha256>` in an artifact's URI.
 const URI: &str = "cogo://artifacts/";

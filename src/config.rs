@@ -35,6 +35,8 @@ use crate::bus::Limits;
 #[cfg(feature = "hub")]
 use crate::hub;
 use crate::message::ALL_TENANTS;
+#[cfg(any(feature = "hub", feature = "remote"))]
+use crate::options;
 use crate::retry;
 
 pub use crate::policy::Invalid;
@@ -56,15 +58,15 @@ pub trait File: Default + Serialize + DeserializeOwned + JsonSchema {
     fn validate(&self) -> Result<(), Invalid>;
 }
 
-#[cfg(feature = "hub")]
-impl From<hub::InvalidOptions> for Invalid {
-    fn from(hub::InvalidOptions { field, rule }: hub::InvalidOptions) -> Self {
+#[cfg(any(feature = "hub", feature = "remote"))]
+impl From<options::InvalidOptions> for Invalid {
+    fn from(options::InvalidOptions { field, rule }: options::InvalidOptions) -> Self {
         Self { field, rule }
     }
 }
 
-#[cfg(feature = "hub")]
-impl File for hub::Options {
+#[cfg(any(feature = "hub", feature = "remote"))]
+impl File for options::Options {
     const NAME: &'static str = "hub.json";
     const VARIABLES: Option<&'static str> = Some("COGO_HUB_");
     const OTHER_VARIABLES: &'static [(&'static str, &'static str)] =
@@ -406,8 +408,8 @@ pub fn schemas() -> Vec<(String, Schema)> {
         schema::<breaker::Policies>(),
         schema::<Worker>(),
         schema::<Limits>(),
-        #[cfg(feature = "hub")]
-        schema::<hub::Options>(),
+        #[cfg(any(feature = "hub", feature = "remote"))]
+        schema::<options::Options>(),
         #[cfg(feature = "hub")]
         schema::<hub::Policies>(),
     ]

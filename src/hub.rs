@@ -61,6 +61,7 @@ mod audit;
 mod auth;
 mod bind;
 mod blobs;
+mod body_limits;
 mod cached;
 mod caller;
 mod circuits;
@@ -85,9 +86,7 @@ pub mod maintenance;
 mod messages;
 mod metrics;
 mod minimal;
-mod network;
 pub mod openapi;
-mod options;
 mod origins;
 mod pending;
 mod policies;
@@ -129,7 +128,6 @@ pub use extract::{PathParams, StrictJson, StrictQuery};
 pub use health::Readiness;
 pub use limits::{apply_limits, follow_limits};
 pub use minimal::minimal_router;
-pub use options::{Events, InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention};
 pub use policies::{Policies, Policy, UnknownWho, Verb, Who};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
@@ -139,7 +137,9 @@ pub use wait::parse as parse_wait;
 use crate::artifact;
 use crate::bus::{Bus, Feed, Pending};
 use crate::identity;
+pub use crate::options::{Events, InvalidOptions, Mcp, Options, Rate, RateLimit, Rest, Retention};
 use crate::remote_env::{KeyError, Keyring};
+use body_limits::BodyLimits;
 use cached::Cached;
 use client::{Client, Clients};
 use events::Live;
@@ -309,7 +309,7 @@ pub fn assemble(
     role_routes: Routes,
     open_routes: Routes,
 ) -> (axum::Router, Vec<Route>) {
-    let limits = state.options.body_limits();
+    let limits = BodyLimits::new(&state.options);
     let hub = Arc::new(Hub::new(state));
     let admit_origins = |told: origins::Told| {
         let origins = hub.origins.clone();
@@ -376,7 +376,7 @@ pub fn assemble(
 }
 
 /// Puts around all routes what holds for each: hosts, rates and policies, time, panics, and the shape of answers.
-fn dress(routes: Routes, hub: Arc<Hub>, limits: options::BodyLimits) -> axum::Router {
+fn dress(routes: Routes, hub: Arc<Hub>, limits: BodyLimits) -> axum::Router {
     let clients = Arc::new(Clients::new(&hub.state.options));
     let guard = Arc::new(Guard::new(Arc::clone(&hub), routes.list()));
     routes

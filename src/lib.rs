@@ -25,6 +25,8 @@ pub mod message;
 pub mod metrics;
 #[cfg(feature = "remote")]
 pub mod net;
+#[cfg(any(feature = "hub", feature = "remote"))]
+pub mod options;
 pub mod policy;
 #[cfg(any(feature = "hub", feature = "remote"))]
 pub mod realtime;

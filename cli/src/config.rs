@@ -177,7 +177,8 @@ pub(crate) fn check_all(global: &Global) -> Result<Vec<Checked>> {
         check::<retry::Policies>(&source),
         check::<breaker::Policies>(&source),
         check::<cogo::config::Worker>(&source),
-        check::<cogo::hub::Options>(&source),
+        check::<cogo::options::Options>(&source),
+        #[cfg(feature = "full")]
         check::<cogo::hub::Policies>(&source),
         check::<cogo::bus::Limits>(&source),
         check_mcp(global, &source),

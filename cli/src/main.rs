@@ -3,45 +3,67 @@
 //! One file a command; `exit.rs` has the exit codes, `output.rs` is all that prints.
 
 #![deny(unsafe_code)]
+// What the commands share is there for all of them; the small build has fewer.
+#![cfg_attr(not(feature = "full"), allow(dead_code))]
 
+#[cfg(feature = "full")]
 mod artifact;
+#[cfg(feature = "full")]
 mod circuit;
+#[cfg_attr(not(feature = "full"), path = "commands/worker.rs")]
+mod commands;
 mod config;
 mod connect;
+#[cfg(feature = "full")]
 mod dlq;
+#[cfg(feature = "full")]
 mod env;
 mod exit;
+#[cfg(feature = "full")]
 mod gate;
+#[cfg(feature = "full")]
 mod hub;
 mod install;
+#[cfg(feature = "full")]
 mod jwt;
+#[cfg(feature = "full")]
 mod jwt_secret;
 mod lifecycle;
+#[cfg(feature = "full")]
 mod limits;
 mod logs;
 mod mcp;
 mod message;
+#[cfg(feature = "full")]
 mod migrate;
+#[cfg(feature = "full")]
 mod minimal;
 mod output;
 mod private_file;
 mod probe;
+#[cfg(feature = "full")]
 mod progress;
 mod recorder;
-#[cfg(test)]
+#[cfg(all(test, feature = "full"))]
 mod reference;
 mod reload;
 mod remote;
+#[cfg(feature = "full")]
 mod replay;
+#[cfg(feature = "full")]
 mod serve;
 mod status;
 mod store;
 mod tail;
+#[cfg_attr(not(feature = "otlp"), path = "telemetry/none.rs")]
 mod telemetry;
 mod text;
+#[cfg(feature = "full")]
 mod token;
+#[cfg(feature = "full")]
 mod top;
 mod trace;
+#[cfg(feature = "full")]
 mod up;
 mod up_file;
 mod version;
@@ -53,10 +75,11 @@ use std::panic::resume_unwind;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
+use commands::Command;
 use connect::Global;
 use exit::{Exit, judge};
 use lifecycle::Signals;
@@ -70,7 +93,7 @@ use output::Output;
 #[command(
     name = "cogo", version = version::SHORT, long_version = version::long(), max_term_width = 100, disable_help_subcommand = true,
     after_help = exit::HELP,
-    after_long_help = format!("{FIRST_STEPS}\n\n{}", exit::HELP),
+    after_long_help = format!("{}\n\n{}", commands::FIRST_STEPS, exit::HELP),
 )]
 struct Cli {
     #[command(flatten)]
@@ -79,109 +102,8 @@ struct Cli {
     command: Command,
 }
 
-const FIRST_STEPS: &str = "\
-First steps:
-  cogo up                                                       start everything
-  cogo mcp call demo echo --params '{\"message\": \"hello\"}'       call a tool through the bus
-  cogo tail --follow                                            watch what happens
-  cogo trace <trace id>                                         read it back";
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    Up(up::Up),
-    Hub(hub::Hub),
-    Worker(worker::Worker),
-    Workers(workers::Workers),
-    Enqueue(message::Enqueue),
-    Get(message::Get),
-    Tail(tail::Tail),
-    Top(top::Top),
-    Trace(trace::Trace),
-    Dlq(dlq::Dlq),
-    Limits(limits::Limits),
-    Circuit(circuit::Circuit),
-    Artifact(artifact::Artifact),
-    Replay(replay::Replay),
-    Mcp(mcp::Mcp),
-    Env(env::Env),
-    Token(jwt::Token),
-    Status(status::Status),
-    Config(config::Config),
-    Gate(gate::Gate),
-    Migrate(migrate::Migrate),
-}
-
-impl Command {
-    /// Whether it runs until it is told to stop.
-    fn serves(&self) -> bool {
-        match self {
-            Self::Up(_) | Self::Hub(_) => true,
-            Self::Worker(worker) => worker.serves(),
-            _ => false,
-        }
-    }
-
-    /// Whether it looks after signals itself, since it has to clean up.
-    fn hears_signals(&self) -> bool {
-        self.serves() || matches!(self, Self::Gate(_))
-    }
-
-    /// What it logs unless it is told otherwise.
-    fn usual_log(&self) -> &'static str {
-        match self {
-            // It serves whoever looks at the log; there is nobody else to tell.
-            _ if self.serves() => "warn,cogo=info",
-            // What goes wrong is in the report, and the lines under way would be torn.
-            Self::Gate(_) => "off",
-            // It says itself what went wrong.
-            _ => "error",
-        }
-    }
-
-    /// Whether one thread is enough for it, as it is to need little memory.
-    fn is_small(&self) -> bool {
-        matches!(self, Self::Hub(hub) if hub.is_minimal())
-    }
-
-    /// What traces call this process, where it makes any.
-    fn part(&self) -> Option<&str> {
-        match self {
-            Self::Up(_) => Some("up"),
-            Self::Hub(_) => Some("hub"),
-            Self::Worker(worker) => worker.built_in(),
-            _ => None,
-        }
-    }
-
-    async fn run(self, global: &Global, output: Output) -> Result<Exit> {
-        match self {
-            Self::Up(command) => command.run(global).await,
-            Self::Hub(command) => command.run(global).await,
-            Self::Worker(command) => command.run(global, output).await,
-            Self::Workers(command) => command.run(global, output).await,
-            Self::Enqueue(command) => command.run(global, output).await,
-            Self::Get(command) => command.run(global, output).await,
-            Self::Tail(command) => command.run(global, output).await,
-            Self::Top(command) => command.run(global, output).await,
-            Self::Trace(command) => command.run(global, output).await,
-            Self::Dlq(command) => command.run(global, output).await,
-            Self::Limits(command) => command.run(global, output).await,
-            Self::Circuit(command) => command.run(global, output).await,
-            Self::Artifact(command) => command.run(global, output).await,
-            Self::Replay(command) => command.run(global, output).await,
-            Self::Mcp(command) => command.run(global, output).await,
-            Self::Env(command) => command.run(global, output).await,
-            Self::Token(command) => command.run(global, output),
-            Self::Status(command) => command.run(global, output).await,
-            Self::Config(command) => command.run(global, output),
-            Self::Gate(command) => command.run(global, output).await,
-            Self::Migrate(command) => command.run(global, output).await,
-        }
-    }
-}
-
 fn main() -> ExitCode {
-    let matches = Cli::command().get_matches();
+    let matches = Cli::command().try_get_matches().unwrap_or_else(|error| commands::refuse(&error));
     let mut cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     cli.global.remote.look_at(&matches);
     match start(cli) {
@@ -218,7 +140,7 @@ fn start(cli: Cli) -> Result<Exit> {
         tokio::select! {
             ended = running => ended.unwrap_or_else(|panic| resume_unwind(panic.into_panic())),
             _ = signals.next() => {
-                top::leave();
+                commands::leave();
                 Ok(Exit::Interrupted)
             }
         }

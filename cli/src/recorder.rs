@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use cogo::hub::RenderMetrics;
 use cogo::shutdown::{Shutdown, Tasks};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+
+/// Gives all metrics in the Prometheus text format.
+pub(crate) type Render = Arc<dyn Fn() -> String + Send + Sync>;
 
 /// The upper ends of histograms in milliseconds: from one round trip to the longest call that is usual.
 const BUCKETS_MS: [f64; 16] = [
@@ -17,7 +19,7 @@ const BUCKETS_MS: [f64; 16] = [
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Installs the recorder for this process, and gives what renders it.
-pub(crate) fn install(tasks: &Tasks, shutdown: &Shutdown) -> Result<RenderMetrics> {
+pub(crate) fn install(tasks: &Tasks, shutdown: &Shutdown) -> Result<Render> {
     let handle = PrometheusBuilder::new()
         .set_buckets_for_metric(Matcher::Suffix("_ms".to_owned()), &BUCKETS_MS)
         .and_then(PrometheusBuilder::install_recorder)

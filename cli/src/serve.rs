@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
-use cogo::artifact::Store;
+use cogo::artifact::{self, Store};
 use cogo::bus::{Bus, Feed};
 use cogo::config::{Reload, Source};
 use cogo::db::embedded::{self, Embedded};
@@ -264,10 +264,10 @@ async fn run(
         .cloned()
         .collect();
     let feed = Feed::start(parts.hub_bus.clone(), &tasks, &shutdown);
-    hub::maintenance::sweep_artifacts(
+    artifact::sweep(
         Some(artifacts.clone()),
         plan.artifacts_dir.clone(),
-        &plan.hub.retention,
+        plan.hub.retention.artifacts_for(),
         &tasks,
         &shutdown,
     );

@@ -6,7 +6,7 @@ use anyhow::Result;
 use cogo::artifact::options::{KEY_ID, KEY_SECRET, Kind};
 use cogo::artifact::s3::Keys;
 use cogo::artifact::{Error, Store};
-use cogo::hub::Options;
+use cogo::options::Options;
 use cogo::secret::Secret;
 
 use crate::connect::Global;

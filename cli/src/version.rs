@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use cogo::gate;
 use cogo::realtime::wire::Vsn;
 use cogo_worker_mcp_gateway::revision;
 
@@ -26,16 +25,23 @@ pub(crate) fn long() -> &'static str {
             ("mcp", revision::SPOKEN.join(" ")),
             ("realtime", Vsn::ALL.map(Vsn::as_str).join(" ")),
             ("schema", newest_migration().to_string()),
-            ("gate", gate::SCHEMA.to_owned()),
+            #[cfg(feature = "full")]
+            ("gate", cogo::gate::SCHEMA.to_owned()),
         ];
-        let lines = lines.map(|(name, value)| format!("\n{:<10}{value}", format!("{name}:")));
-        format!("{SHORT}{}", lines.concat())
+        let lines =
+            lines.iter().map(|(name, value)| format!("\n{:<10}{value}", format!("{name}:")));
+        format!("{SHORT}{}", lines.collect::<String>())
     });
     &LONG
 }
 
 fn features() -> String {
-    let all = [("download-postgres", cfg!(feature = "download-postgres"))];
+    let all = [
+        ("worker", !cfg!(feature = "full")),
+        ("full", cfg!(feature = "full")),
+        ("otlp", cfg!(feature = "otlp")),
+        ("download-postgres", cfg!(feature = "download-postgres")),
+    ];
     let on: Vec<_> = all.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
-    if on.is_empty() { "none".to_owned() } else { on.join(" ") }
+    on.join(" ")
 }

@@ -6,10 +6,9 @@ use std::process;
 
 use anyhow::{Context as _, Result, anyhow};
 use clap::{Args, Subcommand};
-use cogo::artifact::Store;
+use cogo::artifact::{self, Store};
 use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
-use cogo::hub::maintenance::sweep_artifacts;
 use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
 use cogo::worker::{Context, Role};
@@ -156,10 +155,11 @@ impl Worker {
         let options = cogo::config::Worker { tenant, ..options };
         let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
         let artifacts_dir = global.artifacts_dir()?;
-        let hub_options = source.load::<cogo::hub::Options>()?;
+        let hub_options = source.load::<cogo::options::Options>()?;
         // A hub lets go of what is in the store; the files of attempts lie on this machine.
         let dir = artifacts_dir.clone();
-        sweep_artifacts(None, dir, &hub_options.retention, &tasks, &shutdown);
+        let keep = hub_options.retention.artifacts_for();
+        artifact::sweep(None, dir, keep, &tasks, &shutdown);
         let artifacts = match bus.artifacts() {
             Some(store) => store,
             None => {

@@ -8,8 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use axum::extract::{ConnectInfo, Request};
 use axum::http::{Extensions, HeaderMap};
 
-use crate::hub::network::Network;
-use crate::hub::options::Options;
+use crate::options::Options;
+use crate::options::network::Network;
 
 const FOR: &str = "x-forwarded-for";
 const PROTO: &str = "x-forwarded-proto";
@@ -128,7 +128,7 @@ mod tests {
     use axum::body::Body;
 
     use super::*;
-    use crate::hub::options::RateLimit;
+    use crate::options::RateLimit;
 
     fn client(trusted: &[&str], peer: &str, pairs: &[(&str, &str)]) -> Client {
         let trusted_proxies = trusted.iter().map(|network| (*network).to_owned()).collect();

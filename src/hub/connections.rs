@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::hub::network::Network;
-use crate::hub::options::Options;
 use crate::hub::rates::site;
+use crate::options::Options;
+use crate::options::network::Network;
 
 /// How many connections one address may hold at once, so that it cannot take all there are. Cheap to clone; all
 /// clones count together.

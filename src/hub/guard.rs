@@ -12,6 +12,7 @@ use metrics::counter;
 use crate::error::Code;
 use crate::hub::audit::Action;
 use crate::hub::auth::{Gate, Pass, Shown};
+use crate::hub::body_limits::BodyLimits;
 use crate::hub::client::Client;
 use crate::hub::error::ApiError;
 use crate::hub::extract::BodyLimit;
@@ -183,7 +184,7 @@ pub(crate) async fn admit(
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    let limit = guard.hub.state.options.body_limits().of(path);
+    let limit = BodyLimits::new(&guard.hub.state.options).of(path);
     let (by_key, untimed) = (takes_keys(path), is_open(path) && !is_blob(path));
     request.extensions_mut().insert(BodyLimit(limit));
     if untimed {

@@ -4,13 +4,14 @@
 //! otherwise read the hub as if it were its own (DNS rebinding). An address is no such name, since a
 //! page that was loaded from it came from there.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 
 use crate::error::Code;
 use crate::hub::error::ApiError;
+use crate::options::names::address;
 
 /// The names that are good.
 pub(crate) struct Hosts {
@@ -61,22 +62,6 @@ impl Hosts {
 fn canonical(host: &str) -> String {
     let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
     address(&host).map_or(host, |ip| ip.to_string())
-}
-
-fn address(host: &str) -> Option<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    match bare {
-        Some(bare) => bare.parse::<Ipv6Addr>().ok().map(IpAddr::V6),
-        None => host.parse().ok(),
-    }
-    .map(|ip| ip.to_canonical())
-}
-
-/// Whether `name` can stand in `allowed_hosts`.
-pub(crate) fn is_name(name: &str) -> bool {
-    let host = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.';
-    address(name).is_some()
-        || (1..=253).contains(&name.len()) && !name.starts_with('.') && name.bytes().all(host)
 }
 
 #[cfg(test)]

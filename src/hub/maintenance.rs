@@ -2,17 +2,14 @@
 //!
 //! Every hub does it; the SQL functions see to it that two at once do no harm.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rand::RngExt as _;
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
-use crate::artifact::{Store, Swept, files};
 use crate::bus::{Bus, Error, Signal};
 use crate::error::chain;
-use crate::hub::options::Retention;
+use crate::options::Retention;
 use crate::shutdown::{Shutdown, Tasks};
 
 /// How often partitions are looked at. They are made weeks ahead, so many failures do no harm.
@@ -34,12 +31,6 @@ const REAP_PERIOD_MIN: Duration = Duration::from_millis(20);
 /// How many messages are promoted or taken back in one transaction.
 const REAP_MAX: u32 = 1000;
 
-/// How often old artifacts are looked for.
-const SWEEP_PERIOD: Duration = Duration::from_secs(3600);
-/// How many attempts go in one turn, and how long the disk rests before the next.
-const SWEEP_MAX: usize = 1000;
-const SWEEP_PAUSE: Duration = Duration::from_millis(200);
-
 /// Starts to look after the database, at once and then again and again, until `shutdown` drains.
 pub fn start(bus: Bus, retention: Retention, tasks: &Tasks, shutdown: &Shutdown) {
     let stop = shutdown.draining().clone();
@@ -53,84 +44,6 @@ pub fn start(bus: Bus, retention: Retention, tasks: &Tasks, shutdown: &Shutdown)
         let (bus, retention) = (bus.clone(), retention.clone());
         async move { retain(&bus, &retention).await.map(drop) }
     }));
-}
-
-/// Starts to let go of old artifacts of the store and of old attempts below `dir`, at once and then again and again,
-/// until `shutdown` drains. Whoever has a folder of attempts does it, be it a hub or a worker.
-pub fn sweep_artifacts(
-    artifacts: Option<Store>,
-    dir: PathBuf,
-    retention: &Retention,
-    tasks: &Tasks,
-    shutdown: &Shutdown,
-) {
-    let (keep, stop) = (retention.artifacts_for(), shutdown.draining().clone());
-    if let Some(artifacts) = artifacts {
-        tasks.spawn(again(SWEEP_PERIOD, stop.clone(), move || {
-            let artifacts = artifacts.clone();
-            async move {
-                sweep_store(&artifacts, keep).await;
-                Ok(())
-            }
-        }));
-    }
-    tasks.spawn(again(SWEEP_PERIOD, stop, move || {
-        let dir = dir.clone();
-        async move {
-            sweep_attempts(&dir, keep).await;
-            Ok(())
-        }
-    }));
-}
-
-/// One pass over the store, in turns with pauses between them.
-async fn sweep_store(artifacts: &Store, keep: Duration) {
-    let mut all = Swept::default();
-    loop {
-        match artifacts.sweep(keep).await {
-            Ok(swept) => {
-                all.artifacts += swept.artifacts;
-                all.bytes += swept.bytes;
-                if !swept.more {
-                    break;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "Cannot let old artifacts go");
-                break;
-            }
-        }
-        tokio::time::sleep(SWEEP_PAUSE).await;
-    }
-    let Swept { artifacts, bytes, .. } = all;
-    if artifacts > 0 {
-        tracing::info!("Retention let {artifacts} artifacts go, {bytes} bytes in all");
-    }
-}
-
-/// The same over the files of attempts.
-async fn sweep_attempts(dir: &Path, keep: Duration) {
-    let mut gone = 0;
-    loop {
-        let root = dir.to_owned();
-        let swept = spawn_blocking(move || files::sweep(&root, keep, SWEEP_MAX)).await;
-        match swept.map_err(std::io::Error::other).and_then(|swept| swept) {
-            Ok(swept) => {
-                gone += swept.attempts;
-                if !swept.more {
-                    break;
-                }
-            }
-            Err(error) => {
-                tracing::warn!(error = %chain(&error), "Cannot let the files of old attempts go");
-                break;
-            }
-        }
-        tokio::time::sleep(SWEEP_PAUSE).await;
-    }
-    if gone > 0 {
-        tracing::info!("Retention let the files of {gone} attempts go");
-    }
 }
 
 /// Promotes what becomes due, and takes back what was lost, until it is stopped.

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use axum::extract::OriginalUri;
 
 use crate::error::Code;
+use crate::hub::body_limits::BodyLimits;
 use crate::hub::error::ApiError;
 use crate::hub::routes::Routes;
 use crate::hub::{Hub, State, artifacts, dress, gauges, health, pending};
 
 /// What a minimal hub answers. The rules of the whole one hold: hosts, tokens, limits, the shape of errors.
 pub fn minimal_router(state: State) -> axum::Router {
-    let limits = state.options.body_limits();
+    let limits = BodyLimits::new(&state.options);
     let hub = Arc::new(Hub::new(state));
     dress(routes().fallback(nothing).with_state(Arc::clone(&hub)), hub, limits)
 }

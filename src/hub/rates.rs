@@ -20,9 +20,9 @@ use tower_governor::key_extractor::KeyExtractor;
 use crate::error::Code;
 use crate::hub::client::Client;
 use crate::hub::error::ApiError;
-use crate::hub::network::Network;
-use crate::hub::options::{Rate, RateLimit};
 use crate::hub::{auth, caller, guard};
+use crate::options::network::Network;
+use crate::options::{Rate, RateLimit};
 
 /// How often addresses and keys that have been quiet are forgotten. Each costs a request and is kept for as long as
 /// its allowance takes to grow back, so that memory is bounded by what the hub can answer in about that time.

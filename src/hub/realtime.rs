@@ -23,7 +23,6 @@ mod frame;
 mod handshake;
 mod http;
 mod join;
-mod options;
 mod outbox;
 mod policy;
 mod presence;
@@ -44,13 +43,12 @@ use std::time::Duration;
 use metrics::counter;
 use sqlx::postgres::PgPool;
 
-pub use options::Options;
-
 use crate::bus::{Bus, Feed};
 use crate::hub::shares::Shares;
 use crate::hub::{Hub, Routes, caller};
 use crate::identity::Keys;
 use crate::metrics::REALTIME_SLOW_SOCKETS_TOTAL;
+pub use crate::options::realtime::Options;
 use crate::shutdown::{Shutdown, Tasks};
 use admission::Admission;
 use catalog::Cache;

@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 
 use crate::clock::Stopwatch;
 use crate::error::Code;
+use crate::hub::body_limits::BodyLimits;
 use crate::hub::client::Clients;
 use crate::hub::error::ApiError;
-use crate::hub::options::BodyLimits;
 use crate::hub::{guard, headers, rest};
 
 /// The outermost layer. An error that is not JSON comes from the router, from a library or from a role

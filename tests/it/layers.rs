@@ -12,7 +12,7 @@ const ROWS: &[&[&str]] = &[
     &["hub"],
     &["workflow"],
     &["worker", "gate", "remote_env"],
-    &["bus"],
+    &["bus", "options"],
     &["artifact", "realtime"],
     &["event", "identity", "net", "retry", "breaker", "shutdown", "db"],
     &["clock", "error", "live", "message", "metrics", "policy", "secret", "trace"],

@@ -62,7 +62,14 @@ async fn a_worker_shows_its_metrics_where_it_is_told_to_and_names_a_taken_port()
     let metrics = metrics.as_str().unwrap_or_default();
     assert_eq!(status, 200);
     assert!(metrics.contains("cogo_settles_total{role=\"echo\",outcome=\"done\"} 1"), "{metrics}");
-    assert_eq!(http("GET", &format!("{url}/readyz"), None, "").0, 200);
+    for (method, path, status) in [
+        ("GET", "/readyz", 200),
+        ("GET", "/healthz", 200),
+        ("GET", "/", 404),
+        ("POST", "/metrics", 405),
+    ] {
+        assert_eq!(http(method, &format!("{url}{path}"), None, "").0, status, "{method} {path}");
+    }
 
     let address = url.strip_prefix("http://").expect("an http:// address");
     let taken = cogo.run(&["worker", "echo", "--metrics-listen", address]);

@@ -7,7 +7,7 @@
 //! | [`Offer`], [`TaskSupport`] | one tool as it is offered |
 //! | [`Snapshot`] | all that a tenant is offered, and what is held |
 //! | [`Reader`] | reads one from the database |
-//! | `pins` (feature `api`) | what is approved and what is held, for people |
+//! | `pins` (feature) | what is approved and what is held, for people |
 //! | [`Catalogue`] (feature `api`) | the snapshots, kept fresh |
 
 pub mod announce;
@@ -15,7 +15,7 @@ pub mod canonical;
 #[cfg(feature = "api")]
 mod live;
 mod offer;
-#[cfg(feature = "api")]
+#[cfg(feature = "pins")]
 pub mod pins;
 mod read;
 mod snapshot;

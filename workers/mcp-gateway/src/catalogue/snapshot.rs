@@ -98,6 +98,7 @@ impl Snapshot {
     }
 
     /// Takes back what is offered of these tools.
+    #[cfg(feature = "api")]
     pub(super) fn withdraw(&mut self, tools: &[NewPin]) {
         for NewPin { toolset, tool, .. } in tools {
             if let Some(of_toolset) = self.offers.get_mut(toolset) {

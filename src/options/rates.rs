@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::hub::network::Network;
-use crate::hub::options::{InvalidOptions, within};
+use crate::options::network::Network;
+use crate::options::{InvalidOptions, within};
 
 /// How many requests one address and one key may send; more are answered 429. Programs of the hub's own machine are
 /// not counted, unless they forward for others.
@@ -70,6 +70,7 @@ impl RateLimit {
     }
 
     /// The proxies.
+    #[cfg(feature = "hub")]
     pub(crate) fn trusted(&self) -> Vec<Network> {
         self.trusted_proxies.iter().filter_map(|proxy| proxy.parse().ok()).collect()
     }

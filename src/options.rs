@@ -1,6 +1,10 @@
-//! How a hub is configured.
+//! How a hub is configured: `hub.json`. Apart from the hub, because a worker reads it too, for where artifacts are
+//! kept and for how long, and has no hub to serve.
 
+pub(crate) mod names;
+pub(crate) mod network;
 mod rates;
+pub mod realtime;
 
 use std::time::Duration;
 
@@ -8,11 +12,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact;
-use crate::hub::{guard, host, origins, realtime};
 
 pub use rates::{Rate, RateLimit};
 
-/// How a hub is configured; the table in [`crate::hub`] has the defaults.
+/// How a hub is configured; the table in `hub` has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
@@ -92,30 +95,6 @@ pub struct Mcp {
     pub max_artifact_bytes: usize,
     /// The most that one tenant's artifacts may come to in bytes, from 1 MiB to 16 TiB.
     pub artifact_tenant_bytes: u64,
-}
-
-/// The largest request bodies, by path.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct BodyLimits {
-    pub(crate) own: usize,
-    pub(crate) remote: usize,
-    pub(crate) open: usize,
-    pub(crate) artifact: usize,
-}
-
-impl BodyLimits {
-    /// The one of a path.
-    pub(crate) fn of(self, path: &str) -> usize {
-        if guard::is_remote(path) {
-            self.remote
-        } else if guard::is_blob(path) {
-            self.artifact
-        } else if guard::is_open(path) {
-            self.open
-        } else {
-            self.own
-        }
-    }
 }
 
 /// How long what is finished stays.
@@ -283,16 +262,6 @@ fn days(days: u32) -> Duration {
 }
 
 impl Options {
-    /// The largest request bodies.
-    pub(crate) fn body_limits(&self) -> BodyLimits {
-        BodyLimits {
-            own: self.max_body_bytes,
-            remote: self.rest.max_body_bytes,
-            open: self.mcp.max_body_bytes,
-            artifact: self.mcp.max_artifact_bytes,
-        }
-    }
-
     /// How much may be kept that is too large for a message.
     #[must_use]
     pub fn artifact_limits(&self) -> artifact::Limits {
@@ -345,12 +314,12 @@ impl Options {
         self.rate_limit.validate()?;
         within("max_connections_per_address", self.max_connections_per_address as u64, 1, 2000)?;
         let all = "`*`, or as `https://name:port` without a path";
-        all_origins("allowed_origins", &self.allowed_origins, all, origins::is_origin)?;
+        all_origins("allowed_origins", &self.allowed_origins, all, names::is_origin)?;
         let each = "as `https://name:port` without a path; each page must be named here";
-        let is_one = |text: &str| text != "*" && origins::is_origin(text);
+        let is_one = |text: &str| text != "*" && names::is_origin(text);
         all_origins("api_origins", &self.api_origins, each, is_one)?;
         for (at, name) in self.allowed_hosts.iter().enumerate() {
-            if !host::is_name(name) {
+            if !names::is_name(name) {
                 return Err(InvalidOptions {
                     field: format!("allowed_hosts[{at}]"),
                     rule: format!("{name:?} must be a host name or an address, without a port"),

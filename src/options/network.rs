@@ -14,6 +14,7 @@ pub(crate) struct Network {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct NoNetwork;
 
+#[cfg(feature = "hub")]
 impl Network {
     /// This machine's own addresses.
     pub(crate) const LOOPBACK: [Self; 2] = [
