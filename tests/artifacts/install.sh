@@ -8,9 +8,9 @@ home=$target/s3s-fs
 "$home/bin/s3s-fs" --version 2>/dev/null | grep -qF "$version" && exit
 echo "s3: building s3s-fs $version" >&2
 mkdir -p "$target"
-# Quickly built, not fast: it serves tests.
-if ! CARGO_PROFILE_RELEASE_OPT_LEVEL=1 CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
-    cargo install s3s-fs --version "=$version" --features binary --locked --force \
+# Quickly built, not fast: it serves tests. Optimizing it takes minutes more.
+if ! CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=0 \
+    cargo install s3s-fs --version "=$version" --features binary --locked --force --profile dev \
     --root "$home" --target-dir "$target/build" >"$target/install.log" 2>&1; then
     cat "$target/install.log" >&2
     echo "s3: s3s-fs could not be built" >&2

@@ -4,7 +4,7 @@ use cogo::testing::TestDb;
 use serde_json::{Value, json};
 
 use crate::previous;
-use crate::support::{Cogo, Running, temp_dir, write};
+use crate::support::{Cogo, Running, temp_dir, until, write};
 use crate::tls::Terminator;
 
 const SECRET: &str = "the-secret-of-the-upgrade-tests-0123456789";
@@ -141,7 +141,10 @@ pub(crate) fn up(cogo: &Cogo) -> Hub {
 
 fn serve(cogo: &Cogo, what: &str) -> Hub {
     let running = cogo.start(&[what, "--listen", "127.0.0.1:0"]);
-    let said = running.stderr.wait("Ctrl-C stops it.");
+    // Making a Postgres writes much, and others may be writing as well.
+    let ready = || running.stderr.text().contains("Ctrl-C stops it.");
+    assert!((0..3).any(|_| until(ready)), "{}", running.stderr.text());
+    let said = running.stderr.text();
     let url = said.split_whitespace().find(|word| word.starts_with("http://"));
     let url = url.expect("a URL").trim_end_matches(['/', '.', ',']).to_owned();
     Hub { running, url }
