@@ -6,9 +6,6 @@ ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 # Debian's C library, libgcc, root certificates, a user 65532; no shell, no package manager. Its tags move: for a build that can
 # be repeated give `…@sha256:…`.
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
-# Where /out/cogo comes from: the stages below, or an image that has the program already.
-ARG COGO_FROM=build-cogo
-ARG WORKER_FROM=build-worker
 
 # The manifests, and instead of sources the empty files that Cargo looks for. They are the same until a manifest
 # changes, and so is the layer below that compiles the dependencies.
@@ -27,7 +24,6 @@ RUN set -eu; \
 # Where the compiler runs is the machine that builds; what it makes is for TARGETARCH.
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS build
 ARG TARGETARCH
-ARG BUILDARCH
 # Nothing to install where that is the same machine. Else a linker, a C library, and a standard library for it.
 # hadolint ignore=DL3008
 RUN set -eu; \
@@ -80,9 +76,6 @@ RUN set -eu; \
     case "$PROFILE" in dev) made=debug ;; *) made=$PROFILE ;; esac; \
     install -D -t /out "target/$(cat /triple)/$made/cogo"
 
-FROM ${COGO_FROM} AS cogo-program
-FROM ${WORKER_FROM} AS worker-program
-
 # What has to be there on a root that nobody can write to, and belong to the user. The runtime has no shell to make it.
 FROM --platform=$BUILDPLATFORM ${RUST_IMAGE} AS folders
 RUN mkdir -p /out/data/artifacts /out/cogo
@@ -112,7 +105,7 @@ LABEL org.opencontainers.image.version=$VERSION \
       org.opencontainers.image.licenses=Apache-2.0
 
 FROM runtime AS worker
-COPY --from=worker-program --chmod=0755 /out/cogo /usr/local/bin/cogo
+COPY --from=build-worker --chmod=0755 /out/cogo /usr/local/bin/cogo
 ENV COGO_METRICS_LISTEN=0.0.0.0:9464
 EXPOSE 9464
 LABEL org.opencontainers.image.title="COGO worker" \
@@ -121,7 +114,7 @@ CMD ["worker", "mcp-gateway"]
 
 # Last, so that it is what is built when no target is named.
 FROM runtime AS cogo
-COPY --from=cogo-program --chmod=0755 /out/cogo /usr/local/bin/cogo
+COPY --from=build-cogo --chmod=0755 /out/cogo /usr/local/bin/cogo
 ENV COGO_LISTEN=0.0.0.0:8787
 EXPOSE 8787
 LABEL org.opencontainers.image.title="COGO" \

@@ -16,11 +16,10 @@ class Buildah:
             raise SystemExit(f"images: {' '.join(command)} failed:\n{done.stdout}{done.stderr}")
         return done.stdout.strip()
 
-    def build(self, context: Path, target: str | None, tag: str, args: dict[str, str], dockerfile: str | None = None):
-        """Docker's format, since OCI's has no health check. Labels of the base's own are not asked for."""
-        words = ["bud", "--isolation", "chroot", "--format", "docker", "--pull-never", "--tag", tag]
-        words += ["--file", dockerfile] if dockerfile else []
-        words += ["--target", target] if target else []
+    def build(self, context: Path, target: str, tag: str, args: dict[str, str], contexts: dict[str, str]):
+        """Docker's format, since OCI's has no health check. `contexts` are images that stand for stages."""
+        words = ["bud", "--isolation", "chroot", "--format", "docker", "--pull-never", "--target", target, "--tag", tag]
+        words += [f"--build-context={stage}=container-image://{image}" for stage, image in contexts.items()]
         words += [word for name, value in args.items() for word in ("--build-arg", f"{name}={value}")]
         self.run(*words, str(context))
 

@@ -39,8 +39,7 @@ def bases(buildah: Buildah, program: Path, scratch: Path) -> dict[str, str]:
     # Its names for debuggers are most of it, and each layer is copied.
     subprocess.run(["strip", "-o", out / "cogo", program], check=True)
     buildah.from_folder(out.parent, "localhost/program")
-    return {"RUST_IMAGE": "localhost/tools", "RUNTIME_IMAGE": "localhost/runtime",
-            "COGO_FROM": "localhost/program", "WORKER_FROM": "localhost/program"}
+    return {"RUST_IMAGE": "localhost/tools", "RUNTIME_IMAGE": "localhost/runtime"}
 
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -58,7 +57,7 @@ def check_context(buildah: Buildah, args: dict[str, str], scratch: Path):
     for file in planted:
         (context / file).parent.mkdir(parents=True, exist_ok=True)
         (context / file).write_text("fn main() {}")
-    buildah.build(context, "manifests", "localhost/manifests", args)
+    buildah.build(context, "manifests", "localhost/manifests", args, {})
     root = buildah.root("localhost/manifests")
     for file in planted:
         expect(not (root / "src" / file).exists(), f"{file} gets into the context; see .dockerignore")
@@ -150,7 +149,8 @@ def main():
         targets = {"cogo": (8787, ["hub"], ["hub"], "COGO_LISTEN"),
                    "worker": (9464, ["worker", "mcp-gateway"], ["worker", "echo"], "COGO_METRICS_LISTEN")}
         for target, (port, command, run, variable) in targets.items():
-            buildah.build(scratch / "context", target, f"localhost/{target}", args | ARGS)
+            buildah.build(scratch / "context", target, f"localhost/{target}", args | ARGS,
+                          {f"build-{target}": "localhost/program"})
             config = buildah.config(f"localhost/{target}")
             check_config(target, config, port, command)
             check_files(target, buildah.root(f"localhost/{target}"))

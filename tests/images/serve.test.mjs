@@ -17,6 +17,7 @@ const TMP = mkdtempSync(path.join(tmpdir(), "cogo-serve-"));
 const started = [];
 after(() => {
     for (const child of started) child.kill("SIGKILL");
+    for (const pid of processes()) process.kill(Number(pid), "SIGKILL");
     rmSync(TMP, { recursive: true, force: true });
 });
 
@@ -114,6 +115,14 @@ test("a page is opened by Chromium, and neither SIGTERM nor kill -9 leaves a pro
         await until(() => `left after ${signal}: ${processes()}`, () => processes().length === 0, signal === "SIGTERM" ? 1 : 8000);
     }
     page.close();
+});
+
+test("the second process of figma ends too when serve is killed", async () => {
+    const { child } = await start("figma");
+    assert.ok(processes().length >= 3, "serve, supergateway, its child, and HTTP");
+    child.kill("SIGKILL");
+    await child.exited;
+    await until(() => `left: ${processes()}`, () => processes().length === 0, 8000);
 });
 
 test("what is set wrong is told with the name of the variable, and nothing is started", () => {
