@@ -26,11 +26,15 @@ pub(super) async fn artifacts(world: &World) -> Result<((), String), Failure> {
     })?;
     let request = file(world, path, "request.json").await?;
     ensure(request["params"] == json!({"password": MARK, "plain": "to be read"}), || {
-        format!("{path}/request.json: expected the params without the password, and it is {request}")
+        format!(
+            "{path}/request.json: expected the params without the password, and it is {request}"
+        )
     })?;
     let response = file(world, path, "response.json").await?;
     ensure(response["content"][0]["text"] == MARK, || {
-        format!("{path}/response.json: expected the result without the credentials, and it is {response}")
+        format!(
+            "{path}/response.json: expected the result without the credentials, and it is {response}"
+        )
     })?;
     let summary = file(world, path, "summary.json").await?;
     ensure(summary["message_id"] == id.to_string() && summary["ok"] == true, || {

@@ -33,7 +33,8 @@ impl Background {
         let (hub, bus) = (world.hub.clone(), world.bus.clone());
         let (acknowledged, stop) = (world.acknowledged.clone(), Shutdown::new());
         let until = stop.clone();
-        let sending = Tasks::new().spawn(async move { send(&hub, &bus, &acknowledged, &until).await });
+        let sending =
+            Tasks::new().spawn(async move { send(&hub, &bus, &acknowledged, &until).await });
         Self { sending, stop }
     }
 
@@ -41,9 +42,9 @@ impl Background {
     pub(super) async fn ended(mut self) -> Result<(), Failure> {
         self.stop.drain();
         let ended = (&mut self.sending).await;
-        ended.map_err(|error| Failure::new(format!("the sender broke down: {error}")))?.map_err(
-            |failure| Failure::new(format!("a message could not be sent: {failure}")),
-        )
+        ended
+            .map_err(|error| Failure::new(format!("the sender broke down: {error}")))?
+            .map_err(|failure| Failure::new(format!("a message could not be sent: {failure}")))
     }
 }
 

@@ -47,7 +47,9 @@ pub(super) async fn retry(world: &World, record: &Record<'_, '_>) -> Result<((),
     let attempts = world.tool.calls_of(&id.to_string()).len();
     ensure((message.attempts, attempts) == (3, 3), || {
         let counted = message.attempts;
-        format!("message {id}: expected 3 attempts; it counts {counted}, and its tool was called {attempts} times")
+        format!(
+            "message {id}: expected 3 attempts; it counts {counted}, and its tool was called {attempts} times"
+        )
     })?;
     let policy = world.configs.retry.resolve(&Configs::key(FAILS_TWICE));
     let mut delays = Vec::new();
@@ -58,12 +60,18 @@ pub(super) async fn retry(world: &World, record: &Record<'_, '_>) -> Result<((),
         let delay = delay(event)?;
         ensure((bounds.0 - SLACK_MS..=bounds.1 + SLACK_MS).contains(&delay), || {
             let (least, most) = bounds;
-            format!("message {id}: attempt {attempt} is to be followed after {delay} ms, and the policy says {least} to {most}")
+            format!(
+                "message {id}: attempt {attempt} is to be followed after {delay} ms, and the policy says {least} to {most}"
+            )
         })?;
         // What ended the next attempt cannot have happened before that was due.
-        let next = events.get(at + 1).map(|next| (next.created_at - event.created_at).num_milliseconds());
+        let next =
+            events.get(at + 1).map(|next| (next.created_at - event.created_at).num_milliseconds());
         ensure(next.is_some_and(|next| next >= delay), || {
-            format!("message {id}: attempt {} had ended after {next:?} ms, before it was due", attempt + 1)
+            format!(
+                "message {id}: attempt {} had ended after {next:?} ms, before it was due",
+                attempt + 1
+            )
         })?;
         delays.push(delay);
     }
@@ -93,7 +101,12 @@ pub(super) async fn dead_letter(world: &World) -> Result<((), String), Failure> 
     ensure(
         message.status == Status::Failed
             && (class, reason) == (Some("tool_error"), Some("not_retried")),
-        || format!("message {id}: expected a dead letter of class tool_error that is not retried; {}", told(&message)),
+        || {
+            format!(
+                "message {id}: expected a dead letter of class tool_error that is not retried; {}",
+                told(&message)
+            )
+        },
     )?;
     let listed = world.hub.read(&format!("/api/dead-letters/{id}")).await?;
     ensure(listed.text.contains("value: must be"), || {
@@ -101,7 +114,8 @@ pub(super) async fn dead_letter(world: &World) -> Result<((), String), Failure> 
     })?;
 
     let recipe = world.command("dlq-requeue")?.args(["dlq", "requeue", &id.to_string()]);
-    let recipe = recipe.args(["--params", "{\"value\": \"good\"}", "--reason", "mended by the gate"]);
+    let recipe =
+        recipe.args(["--params", "{\"value\": \"good\"}", "--reason", "mended by the gate"]);
     recipe.run().await?.ok()?;
     let (message, events) = world.finished(id, DONE_WITHIN).await?;
     gave(&message, "good")?;

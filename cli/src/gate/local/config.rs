@@ -27,7 +27,7 @@ pub(super) const TOKEN_VARIABLE: &str = "GATE_TOOL_TOKEN";
 /// How long a claim is held without a sign of life. Long enough for a machine that is busy, as CI's are.
 const LEASE_MS: u64 = 2000;
 /// How long a silent tool is waited for.
-const SILENT_MS: u64 = 700;
+const SILENT_MS: u64 = 1000;
 /// The pause between attempts.
 const DELAY_MS: u64 = 300;
 /// How long the breaker stays open; with the fault, far longer than anybody waits for.
@@ -43,6 +43,9 @@ const FILES: [&str; 6] = [
     "route_policies.json",
     "worker.json",
 ];
+
+/// Those that are there also where the user has none.
+const CHANGED: [&str; 4] = ["circuit_breaker.json", "hub.json", "retry_policy.json", "worker.json"];
 
 /// The scenario's configuration.
 #[derive(Debug)]
@@ -63,19 +66,18 @@ pub(super) fn prepare(
     std::fs::create_dir_all(dir)?;
     let user = global.config_dir().map_err(told)?;
     for name in FILES {
-        let mut value = match &user {
-            Some(user) if user.join(name).exists() => {
-                serde_json::from_str(&std::fs::read_to_string(user.join(name))?)?
-            }
-            _ => json!({}),
+        let mut value = match user.as_ref().map(|user| user.join(name)) {
+            Some(file) if file.exists() => serde_json::from_str(&std::fs::read_to_string(file)?)?,
+            _ if CHANGED.contains(&name) => json!({}),
+            // The defaults hold, which are not what an empty file says.
+            _ => continue,
         };
         change(name, &mut value, inject);
         std::fs::write(dir.join(name), format!("{}\n", serde_json::to_string_pretty(&value)?))?;
     }
     // Not the environment's values over it: the processes do not get them either.
     let source = Source::with_variables(Some(dir.to_owned()), []);
-    let configs =
-        Configs { dir: dir.to_owned(), retry: source.load()?, breaker: source.load()? };
+    let configs = Configs { dir: dir.to_owned(), retry: source.load()?, breaker: source.load()? };
     Ok((configs, format!("{good}; the scenario's copy is in {}", dir.display())))
 }
 
@@ -84,8 +86,7 @@ fn check(global: &Global) -> Result<String, Failure> {
     let checked = config::check_all(global).map_err(told)?;
     let checked: Vec<_> =
         checked.iter().filter(|checked| !checked.file.ends_with(MCP_FILE)).collect();
-    let wrong: Vec<&str> =
-        checked.iter().filter_map(|checked| checked.error.as_deref()).collect();
+    let wrong: Vec<&str> = checked.iter().filter_map(|checked| checked.error.as_deref()).collect();
     if !wrong.is_empty() {
         return Err(Failure::new(wrong.join("; "))
             .remedy("`cogo config check` tells the same; docs/operations.md has the fields."));
@@ -177,7 +178,12 @@ fn breaker_rules(inject: Option<Fault>) -> Value {
 }
 
 /// An `mcp.json` with one toolset: the scenario's own server, at `url`.
-pub(super) fn write_mcp(dir: &Path, toolset: &str, url: &str, guarded: bool) -> Result<(), Failure> {
+pub(super) fn write_mcp(
+    dir: &Path,
+    toolset: &str,
+    url: &str,
+    guarded: bool,
+) -> Result<(), Failure> {
     let mut server = json!({"url": url, "connect_timeout_ms": 10_000});
     if guarded {
         server["headers"] = json!({"authorization": {"from_env": TOKEN_VARIABLE}});
@@ -190,7 +196,7 @@ impl Configs {
     /// The same files, without `mcp.json`, in another place.
     pub(super) fn copy_to(&self, dir: &Path) -> Result<(), Failure> {
         std::fs::create_dir_all(dir)?;
-        for name in FILES {
+        for name in FILES.iter().filter(|name| self.dir.join(name).exists()) {
             std::fs::copy(self.dir.join(name), dir.join(name))?;
         }
         Ok(())

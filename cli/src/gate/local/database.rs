@@ -79,7 +79,10 @@ fn password(url: &str) -> Option<String> {
 }
 
 /// Makes the schema: a process of its own, as in an installation.
-pub(super) async fn migrate(recipe: Recipe, source: Option<&Path>) -> Result<((), String), Failure> {
+pub(super) async fn migrate(
+    recipe: Recipe,
+    source: Option<&Path>,
+) -> Result<((), String), Failure> {
     let recipe = match source {
         Some(dir) => recipe.args(["--source".as_ref(), dir.as_os_str()]),
         None => recipe,
@@ -89,8 +92,9 @@ pub(super) async fn migrate(recipe: Recipe, source: Option<&Path>) -> Result<(()
     if finished.is_ok() {
         return Ok(((), said));
     }
-    Err(Failure::new(format!("the schema cannot be made: {said}"))
-        .remedy("`cogo migrate --source DIR` tries the migrations of a directory on a database of yours."))
+    Err(Failure::new(format!("the schema cannot be made: {said}")).remedy(
+        "`cogo migrate --source DIR` tries the migrations of a directory on a database of yours.",
+    ))
 }
 
 /// A directory with the built-in migrations, and one after them that no Postgres takes.
@@ -113,7 +117,10 @@ mod tests {
 
     #[test]
     fn the_password_of_a_url_is_found() {
-        assert_eq!(password("postgres://cogo:se%2Fcret@127.0.0.1:5/cogo"), Some("se%2Fcret".into()));
+        assert_eq!(
+            password("postgres://cogo:se%2Fcret@127.0.0.1:5/cogo"),
+            Some("se%2Fcret".into())
+        );
         assert_eq!(password("postgresql://cogo@localhost/cogo?host=/tmp"), None);
     }
 }

@@ -117,7 +117,12 @@ impl Plan<'_> {
 
     /// Waits until the bus knows so many workers, and the hub the tools of those from far away: it takes no call for
     /// what nobody offers.
-    pub(super) async fn known(&self, bus: &Bus, hub: &Hub, count: usize) -> Result<String, Failure> {
+    pub(super) async fn known(
+        &self,
+        bus: &Bus,
+        hub: &Hub,
+        count: usize,
+    ) -> Result<String, Failure> {
         let patience = Patience::with("the hub offers the tools of all workers", READY_WITHIN);
         loop {
             let workers = bus.workers(WORKERS_MAX).await?;

@@ -59,7 +59,9 @@ impl Hub {
         let answer = self.get(path).await?;
         match answer.status {
             200 => Ok(answer),
-            status => Err(Failure::new(format!("GET {path} is answered {status}: {}", answer.text))),
+            status => {
+                Err(Failure::new(format!("GET {path} is answered {status}: {}", answer.text)))
+            }
         }
     }
 
@@ -84,7 +86,8 @@ impl Hub {
                 (202, Some(Ok(id))) => return Ok(id),
                 (429, _) => patience.again(format!("429: {}", answer.text)).await?,
                 (status, _) => {
-                    let text = format!("{toolset}/{tool} is not enqueued: {status} {}", answer.text);
+                    let text =
+                        format!("{toolset}/{tool} is not enqueued: {status} {}", answer.text);
                     return Err(Failure::new(text));
                 }
             }

@@ -22,7 +22,9 @@ pub(super) async fn killed(
     let holder = held(world, id).await?;
     let at = world.servers.iter().position(|server| server.name == holder);
     let at = at.ok_or_else(|| {
-        Failure::new(format!("message {id} is held by {holder}, which is no worker of the scenario's"))
+        Failure::new(format!(
+            "message {id} is held by {holder}, which is no worker of the scenario's"
+        ))
     })?;
     world.servers.remove(at).kill().await?;
 
@@ -35,16 +37,21 @@ pub(super) async fn killed(
     let (lost, done) = (by("lease_expired"), by("succeeded"));
     ensure(lost == [holder.clone()] && done.len() == 1 && done[0] != holder, || {
         let story = story(&events);
-        format!("message {id}: expected the lease of {holder} to expire and one other worker to succeed; the log has {story}, by {done:?}")
+        format!(
+            "message {id}: expected the lease of {holder} to expire and one other worker to succeed; the log has {story}, by {done:?}"
+        )
     })?;
     // What the tool saw: the call that died, and the one that was answered.
     let calls = world.tool.calls_of(&id.to_string());
     let seen: Vec<_> = calls.iter().map(|call| (call.attempt, call.answered)).collect();
     ensure(seen == [(1, false), (2, true)], || {
-        format!("message {id}: the log has two attempts, of which the second was answered; the tool's journal has {calls:?}")
+        format!(
+            "message {id}: the log has two attempts, of which the second was answered; the tool's journal has {calls:?}"
+        )
     })?;
     let claimed = events.iter().find(|event| what(event) == "lease_expired");
-    let late = claimed.map_or(0, |event| (event.created_at - message.created_at).num_milliseconds());
+    let late =
+        claimed.map_or(0, |event| (event.created_at - message.created_at).num_milliseconds());
     record.figure("taken_over_after_ms", late);
     Ok(((), format!("{holder} was killed in mid-call; {} did it again, {late} ms later", done[0])))
 }

@@ -6,7 +6,9 @@ use std::fmt::Write as _;
 use cogo::event::{Cursor, Event};
 use cogo::gate::Failure;
 use cogo::message::MessageId;
+use serde_json::json;
 
+use super::record::Record;
 use super::world::{World, ensure, story, what};
 
 /// How many events are read at once.
@@ -19,7 +21,7 @@ pub(super) async fn all(world: &World) -> Result<Vec<Event>, Failure> {
     let mut events: Vec<Event> = Vec::new();
     loop {
         let after = events.last().map_or(Cursor::START, |event| event.cursor);
-        let page = world.bus.read_events(after, PAGE, &serde_json::json!({})).await?;
+        let page = world.bus.read_events(after, PAGE, &json!({})).await?;
         if page.is_empty() {
             return Ok(events);
         }
@@ -39,7 +41,10 @@ pub(super) async fn write(world: &World) -> Result<usize, Failure> {
 }
 
 /// Judges all messages.
-pub(super) async fn events(world: &World) -> Result<((), String), Failure> {
+pub(super) async fn events(
+    world: &World,
+    record: &Record<'_, '_>,
+) -> Result<((), String), Failure> {
     let events = all(world).await?;
     let mut by_message: BTreeMap<MessageId, Vec<Event>> = BTreeMap::new();
     let mut counted: BTreeMap<&str, usize> = BTreeMap::new();
@@ -49,6 +54,8 @@ pub(super) async fn events(world: &World) -> Result<((), String), Failure> {
             *counted.entry(what(event)).or_default() += 1;
         }
     }
+    record.figure("messages", by_message.len());
+    record.figure("happened", json!(counted));
     ensure(!by_message.is_empty(), || "the log has no message".to_owned())?;
     let wrong: Vec<String> = by_message
         .iter()
@@ -102,7 +109,9 @@ fn legal(events: &[Event]) -> Result<(), String> {
             }
             let claim_no = event.payload["claim_no"].as_i64().unwrap_or_default();
             if claim_no <= claim {
-                return Err(format!("{what} is of claim {claim_no}, and {claim} was settled before"));
+                return Err(format!(
+                    "{what} is of claim {claim_no}, and {claim} was settled before"
+                ));
             }
             claim = claim_no;
         }
@@ -128,8 +137,6 @@ fn legal(events: &[Event]) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     /// Events by `what:attempt:claim_no`.
@@ -137,7 +144,8 @@ mod tests {
         let events = told.split_whitespace().enumerate().map(|(at, told)| {
             let mut parts = told.split(':');
             let what = parts.next().expect("a word");
-            let mut number = || parts.next().map_or(0, |text| text.parse::<i64>().expect("a number"));
+            let mut number =
+                || parts.next().map_or(0, |text| text.parse::<i64>().expect("a number"));
             serde_json::from_value(json!({
                 "cursor": format!("1.{at}"), "id": "019ab1c2-0000-7000-8000-000000000000",
                 "event_type": format!("mcp_call_{what}"), "message_id": null,

@@ -42,7 +42,8 @@ pub(super) async fn metrics(world: &mut World) -> Result<(String, String), Failu
             None => {
                 let kinds = counted.iter().map(|(_, counts)| counts.len()).sum::<usize>();
                 let total: u64 = happened[0].values().sum();
-                let who = counted.iter().map(|(who, _)| who.as_str()).collect::<Vec<_>>().join(", ");
+                let who =
+                    counted.iter().map(|(who, _)| who.as_str()).collect::<Vec<_>>().join(", ");
                 return Ok((all, format!("{kinds} counters of {who} agree with {total} events")));
             }
             Some(wrong) => patience.again(wrong).await?,

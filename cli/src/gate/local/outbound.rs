@@ -23,7 +23,9 @@ pub(super) async fn outbound(world: &World) -> Result<((), String), Failure> {
     })?;
     let calls = world.tool.calls_of(&id.to_string());
     ensure(matches!(&calls[..], [Called { via, .. }] if via == OPEN), || {
-        format!("message {id}: expected one call by the outbound worker's own configuration, and the journal has {calls:?}")
+        format!(
+            "message {id}: expected one call by the outbound worker's own configuration, and the journal has {calls:?}"
+        )
     })?;
     let pid = world.outbound.pid().ok_or_else(|| Failure::new("the outbound worker has ended"))?;
     let looked = look(&Path::new("/proc").join(pid.to_string()))?;

@@ -78,11 +78,12 @@ impl Recipe {
     /// # Errors
     /// When it cannot be started.
     pub(super) fn start(&self) -> Result<Process, Failure> {
-        let child = self.open().and_then(|log| {
-            self.command()?.stdout(log.try_clone()?).stderr(log).spawn()
-        });
-        let child = child
-            .map_err(|error| Failure::new(format!("{} could not be started: {error}", self.name)))?;
+        let child = self
+            .open()
+            .and_then(|log| self.command()?.stdout(log.try_clone()?).stderr(log).spawn());
+        let child = child.map_err(|error| {
+            Failure::new(format!("{} could not be started: {error}", self.name))
+        })?;
         Ok(Process { name: self.name.clone(), child, log: self.log() })
     }
 
@@ -162,10 +163,8 @@ impl Process {
 
     /// What it has said so far.
     pub(super) fn said(&self) -> String {
-        std::fs::read(&self.log).map_or_else(
-            |_| String::new(),
-            |text| String::from_utf8_lossy(&text).into_owned(),
-        )
+        std::fs::read(&self.log)
+            .map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text).into_owned())
     }
 
     /// Fails if it has ended by itself.

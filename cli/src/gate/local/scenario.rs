@@ -75,12 +75,26 @@ async fn through(
     let tool_token = format!("Bearer {}", secrets.make("the credentials for the tool"));
     let hub = async {
         let tool = Tool::start(secrets.know("the header for the tool", tool_token.clone())).await?;
-        let plan = Plan { places, postgres, configs: &configs, secrets: &secrets, tool: &tool, tool_token: &tool_token };
+        let plan = Plan {
+            places,
+            postgres,
+            configs: &configs,
+            secrets: &secrets,
+            tool: &tool,
+            tool_token: &tool_token,
+        };
         let (started, seen) = plan.hub().await?;
         Ok(((tool, started), seen))
     };
     let (tool, started) = record.step("hub", hub).await?;
-    let plan = Plan { places, postgres, configs: &configs, secrets: &secrets, tool: &tool, tool_token: &tool_token };
+    let plan = Plan {
+        places,
+        postgres,
+        configs: &configs,
+        secrets: &secrets,
+        tool: &tool,
+        tool_token: &tool_token,
+    };
     let bus = Bus::new(db::Options::new(postgres.connect().clone()).pool());
     let workers = async {
         let (server, outbound) = tokio::try_join!(plan.server(FIRST), plan.outbound(&started))?;
@@ -150,7 +164,7 @@ async fn acts(
     record.step("killed worker", killed).await?;
     record.step("artifacts", artifacts::artifacts(world)).await?;
     let text = record.step("metrics", metrics::metrics(world)).await?;
-    record.step("events", log::events(world)).await?;
+    record.step("events", log::events(world, record)).await?;
     record.step("nothing lost", nothing_lost::nothing_lost(world, record)).await?;
     let stop = async {
         stop::noticed(inject)?;

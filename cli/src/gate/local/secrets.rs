@@ -30,10 +30,7 @@ impl Secrets {
     /// Also looks for this one from now on. Gives it back.
     pub(super) fn know(&self, what: &'static str, value: String) -> String {
         if value.len() >= MIN_LEN {
-            self.0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((what, value.clone()));
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).push((what, value.clone()));
         }
         value
     }

@@ -1,11 +1,11 @@
 //! The step `stop`: SIGTERM ends everything in time, and nothing remains.
 
-use std::path::Path;
 use std::time::Duration;
 
 use cogo::gate::Failure;
 
 use super::wait::Patience;
+use super::work::users;
 use super::world::{World, ensure};
 
 /// How long a process may take to end: the workers have nothing in hand any more.
@@ -29,34 +29,21 @@ pub(super) async fn stop(world: &mut World) -> Result<((), String), Failure> {
     let remains = world.places.work.path().to_owned();
     let patience = Patience::with("all processes of the scenario are gone", GONE_WITHIN);
     loop {
-        let left = processes_of(&remains);
+        let left = users(&remains);
         if left.is_empty() {
             break;
         }
-        patience.again(format!("left are {}", left.join(", "))).await?;
+        patience.again(format!("left are {left:?}")).await?;
     }
     let files = world.secrets.are_not_in(&world.places.dir)?;
     world.places.work.remove()?;
-    Ok(((), format!("exit 0 of {}; nothing remains, and no secret is in {files} files", told.join(", "))))
-}
-
-/// The processes that were told of the working directory, by their arguments or their environment. Where there is no
-/// /proc, those that were started here were waited for all the same.
-fn processes_of(work: &Path) -> Vec<String> {
-    let work = work.to_string_lossy().into_owned();
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let is_ours = name.parse::<u32>().is_ok_and(|pid| pid != std::process::id());
-        let holds = |file: &str| {
-            let text = std::fs::read(entry.path().join(file)).unwrap_or_default();
-            String::from_utf8_lossy(&text).contains(&work)
-        };
-        if is_ours && (holds("cmdline") || holds("environ")) {
-            found.push(name);
-        }
-    }
-    found
+    Ok((
+        (),
+        format!(
+            "exit 0 of {}; nothing remains, and no secret is in {files} files",
+            told.join(", ")
+        ),
+    ))
 }
 
 /// Fails the stage where the fault that was asked for did not come to be: a gate that passes then has shown nothing.

@@ -5,9 +5,13 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cogo::clock::Stopwatch;
 use rand::RngExt as _;
 
 use crate::output::note;
+
+/// How long processes that still work in it are waited for. Making a database takes seconds where disks are slow.
+const USED_FOR: Duration = Duration::from_secs(15);
 
 /// The directory, removed when this is dropped unless it is to be kept.
 #[derive(Debug)]
@@ -62,8 +66,30 @@ impl Work {
     }
 }
 
+/// The processes that were told of a directory, by their arguments or their environment. Where there is no /proc, none
+/// is found.
+pub(super) fn users(dir: &Path) -> Vec<u32> {
+    let dir = dir.to_string_lossy().into_owned();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry.file_name().to_string_lossy().parse::<u32>().ok();
+        let holds = |file: &str| {
+            let text = std::fs::read(entry.path().join(file)).unwrap_or_default();
+            String::from_utf8_lossy(&text).contains(&dir)
+        };
+        let ours = pid.filter(|pid| *pid != std::process::id());
+        found.extend(ours.filter(|_| holds("cmdline") || holds("environ")));
+    }
+    found
+}
+
 impl Drop for Work {
     fn drop(&mut self) {
+        // Who is stopped while the database is being made cannot stop the program that makes it.
+        let watch = Stopwatch::start();
+        while watch.elapsed() < USED_FOR && !users(&self.path).is_empty() {
+            std::thread::sleep(Duration::from_millis(20));
+        }
         if self.keep {
             note(&format!("The scenario's database is kept in {}", self.path.display()));
         } else if let Err(error) = self.remove() {

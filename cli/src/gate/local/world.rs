@@ -185,14 +185,19 @@ pub(super) fn happened(id: MessageId, events: &[Event], expected: &str) -> Resul
     if seen == expected {
         return Ok(());
     }
-    Err(Failure::new(format!("message {id}: expected the events {expected}, and the log has {seen}")))
+    Err(Failure::new(format!(
+        "message {id}: expected the events {expected}, and the log has {seen}"
+    )))
 }
 
 /// Fails unless the message is done, with `expected` as the text of its result.
 pub(super) fn gave(message: &Message, expected: &str) -> Result<(), Failure> {
     let id = message.id;
     if message.status != Status::Done {
-        return Err(Failure::new(format!("message {id}: expected it to be done; {}", told(message))));
+        return Err(Failure::new(format!(
+            "message {id}: expected it to be done; {}",
+            told(message)
+        )));
     }
     let seen = message.result.as_ref().and_then(|result| result["content"][0]["text"].as_str());
     if seen == Some(expected) {
