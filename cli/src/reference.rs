@@ -35,7 +35,8 @@ fn same(path: &Path, wanted: &str) {
     let line = differs.unwrap_or_else(|| found.lines().count().min(wanted.lines().count()));
     let (was, is) = (found.lines().nth(line), wanted.lines().nth(line));
     let place = format!("{}:{}", path.display(), line + 1);
-    assert_eq!(found, wanted, "{place} is stale: {was:?} should be {is:?}. Run `just reference`");
+    // Not assert_eq, which would print both pages.
+    assert!(found == wanted, "{place} is stale: {was:?} should be {is:?}. Run `just reference`");
 }
 
 /// Text of a comment or of help as Markdown: names and flags become code, all else stays as it is written.
@@ -91,21 +92,25 @@ fn cell(markdown: &str) -> String {
     words.join(" ").replace('|', "\\|")
 }
 
-/// A table, if it has rows.
+/// A table, if it has rows, without the columns that say nothing.
 fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    let rows: Vec<_> = rows
-        .into_iter()
-        .map(|row| format!("| {} |\n", row.map(|text| cell(&text)).join(" | ")))
-        .collect();
+    let rows: Vec<[String; N]> = rows.into_iter().map(|row| row.map(|text| cell(&text))).collect();
     if rows.is_empty() {
         return String::new();
     }
-    format!("| {} |\n|{}\n{}\n", head.join(" | "), "---|".repeat(N), rows.concat())
+    let told: Vec<_> = (0..N).filter(|n| rows.iter().any(|row| !row[*n].is_empty())).collect();
+    let line = |row: [&str; N]| {
+        format!("| {} |\n", told.iter().map(|n| row[*n]).collect::<Vec<_>>().join(" | "))
+    };
+    let rows = rows.iter().map(|row| line(row.each_ref().map(String::as_str)));
+    format!("{}|{}\n{}\n", line(head), "---|".repeat(told.len()), rows.collect::<String>())
 }
 
 #[test]
 fn what_is_no_code_stays_as_it_is_written() {
     assert_eq!(prose("<a> `<b|c>` * [`D`]"), "\\<a> `<b|c>` \\* `D`");
     assert_eq!(prose("(see --wait,\nd_e) - or"), "(see `--wait`,\n`d_e`) - or");
+    let rows = [["a", ""], ["b", ""]].map(|row| row.map(str::to_owned));
+    assert_eq!(table(["x", "y"], rows), "| x |\n|---|\n| a |\n| b |\n\n");
     assert_eq!(table(["x"], [["`a|b`\nc".to_owned()]]), "| x |\n|---|\n| `a\\|b` c |\n\n");
 }

@@ -31,7 +31,9 @@ class Repository:
             target = os.path.normpath(f"{target}/README.md")
         elif not os.path.exists(place):
             raise SystemExit(f"{page}: links to {target}, which is not in the repository")
-        path = f"{HOME}/{target}" if target.endswith(".md") else f"{HOME}/{target}.md"
+        # Without the dots of .github and .env: many servers give nothing that begins so.
+        parts = [HOME, *(part.lstrip(".") for part in target.split("/"))]
+        path = "/".join(parts) if target.endswith(".md") else "/".join(parts) + ".md"
         if path not in self.shown:
             # Known before its own links are followed: they may lead back.
             self.shown[path] = {"name": target, "path": path}

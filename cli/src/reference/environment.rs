@@ -15,6 +15,9 @@ const OTHERS: &[(&str, &str)] = &[
         "COGO_ADMIN_TOKEN",
         "The hub's admin token; without it, that of the file `admin-token` in the data directory.",
     ),
+    ("COGO_E2E_DATABASE_URL", "`cogo gate e2e`: the database to try."),
+    ("COGO_E2E_KEY", "`cogo gate e2e`: the key that goes with `COGO_E2E_URL`."),
+    ("COGO_E2E_URL", "`cogo gate e2e`: the hub or the Supabase project to try."),
     ("COGO_ENV_KEY", "The key that opens RemoteEnv's secrets: see [RemoteEnv](../remote-env.md)."),
     ("COGO_HUB_[FIELD]", "A field of `hub.json`: see [Configuration](configuration.md#hubjson)."),
     (
@@ -80,7 +83,12 @@ const OTHERS: &[(&str, &str)] = &[
 
 /// Text in the sources that looks like the name of a variable, and is none that the program heeds.
 const NONE: &[&str] = &[
-    "COGO_", // what all begin with
+    "COGO_",     // what all begin with
+    "COGO_BIND", // of the compose files
+    "COGO_BUILD_COMMIT",
+    "COGO_BUILD_PROFILE",
+    "COGO_BUILD_TARGET",
+    "COGO_BUILD_VERSION", // of the build
     "COGO_HUB_OPEN_READS",
     "COGO_TEST_DATABASE_URL", // of tests
     "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
