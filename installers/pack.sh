@@ -24,7 +24,14 @@ esac
 case $target in
     *-linux-gnu)
         command -v objdump >/dev/null || fail "objdump is needed, to see which glibc the program wants"
+        # The machine in the ELF header: nobody gets the program of another.
+        machine=$(od -An -tx1 -j18 -N2 "$program" | tr -d ' ')
+        case ${target%%-*}-$machine in
+            x86_64-3e00 | aarch64-b700) ;;
+            *) fail "$program: is no program of $target" ;;
+        esac
         wants=$(objdump -T "$program" | grep -o 'GLIBC_[0-9.]*' | sort -uV | tail -n 1)
+        [ -n "$wants" ] || fail "$program: is not linked to glibc, so not of $target"
         newest=$(printf 'GLIBC_%s\n%s\n' "$GLIBC" "$wants" | sort -V | tail -n 1)
         [ "$newest" = "GLIBC_$GLIBC" ] || fail "$program wants $wants, and no more than $GLIBC is promised; build on an older Linux"
         ;;

@@ -17,7 +17,7 @@ must "without git the program knows no commit" 0 "COGO_BUILD_VERSION=0.1.0" "COG
     run_build env GIT_CEILING_DIRECTORIES="$work" PATH="$PATH"
 grep -q COGO_BUILD_COMMIT "$work/said" && not_ok "and says none" "$work/said"
 
-git_there init
+git_there init -q -b main
 git_there add cli/build.rs
 git_there commit -m one
 head=$(git -C "$repo" rev-parse HEAD)

@@ -20,10 +20,12 @@ echo stand-in >"$work/stand-in"
 for target in aarch64-apple-darwin x86_64-apple-darwin x86_64-pc-windows-msvc; do
     must "a program of $target is packed" 0 -- "$root/installers/pack.sh" "$work/stand-in" "$target" "$out"
 done
-must "what is no program of Linux is not packed as one" 1 -- "$root/installers/pack.sh" "$work/stand-in" "$other" "$out"
+must "what is no program is not packed" 1 "is no program of $this" -- "$root/installers/pack.sh" "$work/stand-in" "$this" "$work/odd"
+must "nor is that of another machine" 1 "is no program of $other" -- "$root/installers/pack.sh" "$work/full" "$other" "$out"
 must "a release with a platform missing is not finished" 1 "$other" -- \
     "$root/installers/finish.sh" "$out" "$version" http://127.0.0.1:1
-"$root/installers/pack.sh" "$work/full" "$other" "$out" >/dev/null
+(cd "$work" && mkdir "cogo-$other" && cp stand-in "cogo-$other/cogo" && tar -czf "$out/cogo-$other.tar.gz" "cogo-$other")
+(cd "$out" && sha256sum "cogo-$other.tar.gz" >"cogo-$other.tar.gz.sha256")
 must "a release is not finished with a wrong sum" 1 "is not that of the archive" -- sh -c '
     cp -r "$1" "$2" && echo >>"$2/cogo-aarch64-apple-darwin.tar.gz" && "$3/installers/finish.sh" "$2" "$4" http://127.0.0.1:1
 ' - "$out" "$work/wrong" "$root" "$version"
