@@ -15,10 +15,10 @@ use super::wait::Patience;
 use super::world::{DONE_WITHIN, World, ensure, gave, told};
 
 /// How long it may take to open once calls fail.
-const OPENS_WITHIN: Duration = Duration::from_secs(20);
+const OPENS_WITHIN: Duration = Duration::from_secs(60);
 /// How long it may take to close, once its tool is well: by the scenario's policy it stays open for one and a half seconds,
 /// and on a busy machine a probe may fail.
-const CLOSES_WITHIN: Duration = Duration::from_secs(25);
+const CLOSES_WITHIN: Duration = Duration::from_secs(30);
 /// How many calls make the tool's sickness seen, and how many are asked for while it is left alone.
 const FIRST: usize = 3;
 const MEANWHILE: usize = 6;

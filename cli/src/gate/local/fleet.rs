@@ -18,7 +18,7 @@ use crate::private_file;
 use crate::up_file::UpFile;
 
 /// How long a process may take until it is ready; a debug build on a busy machine takes seconds.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_secs(120);
 /// Whose worker the outbound one is, as its key says.
 const OUTBOUND_WORKER: &str = "gate-outbound";
 /// How many workers an answer may list.

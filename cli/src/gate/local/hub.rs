@@ -7,9 +7,9 @@ use cogo::message::MessageId;
 use serde_json::{Value, json};
 
 /// How long an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(20);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// How long an enqueue is tried again that the user's limits refuse for now.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A client of the hub.
 #[derive(Debug, Clone)]

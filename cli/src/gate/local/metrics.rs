@@ -10,9 +10,9 @@ use super::wait::Patience;
 use super::world::{World, what};
 
 /// How long it may take until what was done last is counted: the hub reads the log in the background.
-const COUNTED_WITHIN: Duration = Duration::from_secs(20);
+const COUNTED_WITHIN: Duration = Duration::from_secs(60);
 /// How long an answer may take.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// Counts by what is counted.
 type Counts = BTreeMap<String, u64>;

@@ -13,7 +13,7 @@ use super::wait::Patience;
 use super::world::{World, ensure, told};
 
 /// How long what was sent last may take.
-const ALL_WITHIN: Duration = Duration::from_secs(60);
+const ALL_WITHIN: Duration = Duration::from_secs(120);
 /// How long the message waits that is to be lost: long enough to be lost before anybody claims it.
 const WAITS: Duration = Duration::from_secs(30);
 

@@ -18,7 +18,7 @@ const PASSED_ON: &[&str] = &["HOME", "LANG", "LLVM_PROFILE_FILE", "PATH", "TMPDI
 /// Without which nothing starts on Windows.
 const ALWAYS: &[&str] = &["SYSTEMROOT"];
 /// How long a command may take that does one thing and ends.
-const COMMAND_WITHIN: Duration = Duration::from_secs(60);
+const COMMAND_WITHIN: Duration = Duration::from_secs(120);
 /// How long a killed process may take to be gone, which is the system's business alone.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// How many lines of a log are told where it ended too soon.

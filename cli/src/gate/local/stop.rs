@@ -9,9 +9,9 @@ use super::work::users;
 use super::world::{World, ensure};
 
 /// How long a process may take to end: the workers have nothing in hand any more.
-const ENDS_WITHIN: Duration = Duration::from_secs(15);
+const ENDS_WITHIN: Duration = Duration::from_secs(30);
 /// How long the system may take to forget a process that has ended.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+const GONE_WITHIN: Duration = Duration::from_secs(15);
 
 /// Ends the workers, the hub and the database, in this order.
 pub(super) async fn stop(world: &mut World) -> Result<((), String), Failure> {

@@ -20,7 +20,7 @@ use super::wait::Patience;
 use super::work::Work;
 
 /// How long a message may take that nothing stands in the way of. On a machine that is busy; it takes milliseconds.
-pub(super) const DONE_WITHIN: Duration = Duration::from_secs(20);
+pub(super) const DONE_WITHIN: Duration = Duration::from_secs(60);
 /// More events than any message of the scenario has.
 const EVENTS_MAX: u32 = 1000;
 
