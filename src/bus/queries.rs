@@ -388,9 +388,11 @@ pub(crate) async fn progress(
 }
 
 /// How much is read of the payload of an event among many where that is large, in characters.
+#[cfg(feature = "hub")]
 const EXCERPT: usize = 1200;
 
 /// [`EVENT_COLUMNS`], for those who read many: an event may hold a whole message, of megabytes.
+#[cfg(feature = "hub")]
 fn excerpts() -> String {
     let cut = format!(
         "case when octet_length(e.payload::text) <= 16384 then e.payload else jsonb_build_object('truncated', true,
@@ -400,6 +402,7 @@ fn excerpts() -> String {
 }
 
 /// As [`message_events`], of large payloads only the beginning.
+#[cfg(feature = "hub")]
 pub(crate) async fn message_excerpts(
     db: impl PgExecutor<'_>,
     id: MessageId,
@@ -413,6 +416,7 @@ pub(crate) async fn message_excerpts(
 }
 
 /// As [`trace_events`], of large payloads only the beginning.
+#[cfg(feature = "hub")]
 pub(crate) async fn trace_excerpts(
     db: impl PgExecutor<'_>,
     trace: TraceId,

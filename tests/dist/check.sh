@@ -8,6 +8,8 @@ target=${CARGO_TARGET_DIR:-$root/target}
 [ -x "$target/dist-check/checkers/bin/python" ] || { echo "dist: run tests/dist/install.sh first" >&2; exit 1; }
 
 work=$(mktemp -d)
+# Run by root, Postgres runs as another user, who must get to its data.
+chmod o+x "$work"
 export WORK=$work ROOT=$root CHECKERS=$target/dist-check/checkers/bin
 trap 'rm -rf "$work"' EXIT
 # Nothing of this machine's cogo, and nothing that the builds were told.

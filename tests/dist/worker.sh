@@ -14,8 +14,8 @@ for command in $(comm -23 "$work/all" "$work/few"); do
 done
 must "what no build has is refused as ever" 2 "unrecognized subcommand" -- "$work/worker" hubb
 must "the worker's build says what it is" 0 "features: worker" "mcp:" "2025-11-25" -- "$work/worker" --version
-must "a worker without traces says so" 3 "OTEL_EXPORTER_OTLP_ENDPOINT" "exports no traces" "no role" -- \
-    env OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9 "$work/worker" worker nobody
+must "a worker without traces says so" 2 "OTEL_EXPORTER_OTLP_ENDPOINT" "exports no traces" "no JSON Web Token" -- \
+    env OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:9 "$work/worker" worker echo --url http://127.0.0.1:9 --key none
 
 # Waits until a file has a line with these words.
 wait_for() {
