@@ -2,7 +2,7 @@
 
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { chmodSync, copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
 import path from "node:path";
 
 // Where what `folder` pins is or will be, below `base`.
@@ -28,6 +28,8 @@ export function install(folder, home, say) {
         const npm = spawnSync("npm", options, { cwd: fresh, stdio: ["ignore", process.stderr, process.stderr] });
         if (npm.error) throw new Error(`npm could not be started (${npm.error.code}); install it beside Node.js`);
         if (npm.status !== 0) throw new Error("npm ci failed; what it said is above");
+        // In an image root installs, and another user runs.
+        chmodSync(fresh, 0o755);
         // At once and whole, so that nobody starts what is half installed.
         renameSync(fresh, home);
     } catch (error) {
