@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict";
 import { spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer, get } from "node:http";
 import { tmpdir } from "node:os";
 import path from "node:path";
@@ -123,6 +123,19 @@ test("the second process of figma ends too when serve is killed", async () => {
     child.kill("SIGKILL");
     await child.exited;
     await until(() => `left: ${processes()}`, () => processes().length === 0, 8000);
+});
+
+test("what root installs another user can read", async () => {
+    const { install } = await import(path.join(SERVERS, "bridge/install.mjs"));
+    const folder = path.join(TMP, "nothing");
+    const lock = { name: "nothing", lockfileVersion: 3, requires: true, packages: { "": { name: "nothing" } } };
+    mkdirSync(folder);
+    writeFileSync(path.join(folder, "package.json"), '{ "name": "nothing" }');
+    writeFileSync(path.join(folder, "package-lock.json"), JSON.stringify(lock));
+    const home = path.join(TMP, "installed");
+    install(folder, home, () => {});
+    assert.equal(statSync(home).mode & 0o777, 0o755);
+    for (const made of [folder, home]) rmSync(made, { recursive: true });
 });
 
 test("what is set wrong is told with the name of the variable, and nothing is started", () => {
