@@ -28,7 +28,9 @@ async function until(what, condition, withinMs = 60_000) {
     }
 }
 
-const environment = (more) => ({ ...process.env, HOST: "", PORT: "0", HTTP_PORT: "0", TMPDIR: TMP, ...more });
+// No sandbox, since not every kernel that runs tests allows it.
+const OURS = { HOST: "", PORT: "0", HTTP_PORT: "0", TMPDIR: TMP, CHROMIUM_SANDBOX: "off" };
+const environment = (more) => ({ ...process.env, ...OURS, ...more });
 
 async function start(name) {
     const child = spawn(script(name), { env: environment(), stdio: ["ignore", "ignore", "pipe"] });
