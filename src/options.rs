@@ -15,7 +15,7 @@ use crate::artifact;
 
 pub use rates::{Rate, RateLimit};
 
-/// How a hub is configured; the table in `hub` has the defaults.
+/// How a hub is configured; the table in [`crate::hub`] has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::options::{InvalidOptions, within};
 
-/// How the hub's Realtime is configured; the table in `hub` has the defaults.
+/// How the hub's Realtime is configured; the table in [`crate::hub`] has the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct Options {
