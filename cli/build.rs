@@ -9,7 +9,9 @@ use std::process::Command;
 use std::{env, fs};
 
 /// What the program is built of, from the repository's root.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 10] = [
+    "rust-toolchain.toml",
+    "cli/build.rs",
     "Cargo.toml",
     "Cargo.lock",
     "src",
@@ -17,7 +19,7 @@ const SOURCES: [&str; 8] = [
     "cli/Cargo.toml",
     "workers",
     "migrations",
-    "configs",
+    "configs/route_policies.json", // alone: the rest may be edited by whoever runs the program
 ];
 
 fn main() {

@@ -38,6 +38,8 @@ function Get-File([string] $Url, [string] $File, [string] $Otherwise) {
 }
 
 function Install-Cogo {
+    # PATH is looked through from anywhere.
+    $script:To = $ExecutionContext.SessionState.Path.GetUnresolvedProviderPathFromPSPath($To)
     # As it lies in the repository, it belongs to no release.
     if ($Version.StartsWith('@')) { throw 'cogo: -Version: is needed, as this installer is of no release' }
     if ($From.StartsWith('@')) { throw 'cogo: -From: is needed, as this installer is of no release' }
@@ -72,7 +74,10 @@ function Install-Cogo {
         $place = Join-Path $To 'cogo.exe'
         # A program that runs cannot be overwritten, but it can be moved away.
         if (Test-Path $place) { Move-Item -Force $place "$place.old" }
-        Move-Item -Force $unpacked $place
+        try { Move-Item -Force $unpacked $place } catch {
+            if (Test-Path "$place.old") { Move-Item -Force "$place.old" $place }
+            throw
+        }
         Remove-Item -Force -ErrorAction SilentlyContinue "$place.old"
         Write-Host "cogo: $told is in $place"
     } finally {
@@ -81,7 +86,11 @@ function Install-Cogo {
     $path = [Environment]::GetEnvironmentVariable('Path', 'User')
     if (($path -split ';') -notcontains $To) {
         if ($AddToPath) {
-            [Environment]::SetEnvironmentVariable('Path', "$To;$path", 'User')
+            # As it is written there, with names such as %USERPROFILE% in it.
+            $key = [Microsoft.Win32.Registry]::CurrentUser.OpenSubKey('Environment', $true)
+            $raw = $key.GetValue('Path', '', [Microsoft.Win32.RegistryValueOptions]::DoNotExpandEnvironmentNames)
+            $key.SetValue('Path', "$To;$raw", [Microsoft.Win32.RegistryValueKind]::ExpandString)
+            $key.Close()
             Write-Host "cogo: $To is in PATH now, for shells that are opened from here on"
         } else {
             Write-Host "cogo: $To is not in PATH; add it, or run this again with -AddToPath"

@@ -166,7 +166,13 @@ impl Unified {
         }
         if self.wants(Named::Docker) {
             let dir = below("docker-scenario");
-            stages.push(Box::new(docker::Docker::new(dir, self.skip_docker, self.keep)));
+            // Who names it wants it: then it is a failure that no engine runs.
+            let skip = match (self.skip_docker, self.stage.contains(&Named::Docker)) {
+                (true, _) => docker::Skip::Always,
+                (false, false) => docker::Skip::WithoutEngine,
+                (false, true) => docker::Skip::Never,
+            };
+            stages.push(Box::new(docker::Docker::new(dir, skip, self.keep)));
         }
         stages
     }
@@ -225,7 +231,7 @@ async fn hold(
 /// Resolves at the first signal. It is heard by a task of its own: what stages do when they are dropped may block this
 /// thread, and the second signal must be heard all the same.
 fn interrupts(screen: &Arc<Screen>) -> Result<oneshot::Receiver<()>> {
-    let mut signals = Signals::new().context("hearing signals")?;
+    let mut signals = Signals::serving().context("hearing signals")?;
     let (tell, told) = oneshot::channel();
     let screen = Arc::clone(screen);
     Tasks::new().spawn(async move {

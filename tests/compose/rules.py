@@ -26,7 +26,7 @@ def all_of(root: Path, name: str, text: str, raw: dict, resolved: dict) -> list[
     }
     for service, is_ in services.items():
         found = (
-            image(raw["services"][service], root)
+            image(raw["services"][service], root, {each["image"] for each in raw["services"].values() if "build" in each})
             + hardened(service, is_)
             + health(is_, service in once)
             + order(raw["services"][service], services, once)
@@ -38,9 +38,9 @@ def all_of(root: Path, name: str, text: str, raw: dict, resolved: dict) -> list[
     return wrong
 
 
-def image(raw: dict, root: Path) -> list[str]:
+def image(raw: dict, root: Path, built: set[str]) -> list[str]:
     if "build" not in raw:
-        return [] if TAG.fullmatch(raw["image"]) else [f"image {raw['image']}: no version"]
+        return [] if raw["image"] in built or TAG.fullmatch(raw["image"]) else [f"image {raw['image']}: no version"]
     build = raw["build"]
     dockerfile = root / build["context"] / build["dockerfile"]
     if not dockerfile.is_file():

@@ -11,7 +11,8 @@ mkdir -p "$target"
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 if ! command -v ruby >/dev/null; then
     echo "dist: installing ruby" >&2
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends ruby >"$target/ruby.log" 2>&1 || {
+    { as_root apt-get update -q && as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends ruby; } >"$target/ruby.log" 2>&1 || {
         cat "$target/ruby.log" >&2
         exit 1
     }

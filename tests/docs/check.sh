@@ -23,12 +23,13 @@ for page in $(cd docs && find . -name '*.md' ! -name SUMMARY.md | sort); do
 done
 
 # Those that are not committed yet too, and none that is ignored.
-git ls-files -z --cached --others --exclude-standard '*.md' |
-    xargs -0 "$modules/.bin/remark" --no-color --no-config --no-ignore --frail --quiet --no-stdout \
-        --use "$modules/remark-validate-links/index.js=repository:false" || failed=1
-
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+git ls-files -z --cached --others --exclude-standard '*.md' >"$log"
+[ -s "$log" ] || { echo "docs: git lists no page" >&2; exit 1; }
+xargs -0 <"$log" "$modules/.bin/remark" --no-color --no-config --no-ignore --frail --quiet --no-stdout \
+        --use "$modules/remark-validate-links/index.js=repository:false" || failed=1
+
 rm -rf "$target/book"
 if ! "$mdbook" build docs --dest-dir "$(cd "$target" && pwd)/book" 2>"$log" || grep -qE '^ *(WARN|ERROR)' "$log"; then
     cat "$log" >&2

@@ -29,4 +29,6 @@ node --test "$here"/*.test.mjs
 as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi; }
 scratch=$(mktemp -d)
 trap 'as_root rm -rf "$scratch"' EXIT
-as_root env PATH="$PATH:/usr/sbin" python3 "$here/check.py" "$program" "$scratch"
+# Root may have no Rust of its own, and shall leave nothing in the checkout.
+as_root env PATH="$PATH:/usr/sbin" RUSTUP_HOME="${RUSTUP_HOME:-$HOME/.rustup}" RUSTUP_TOOLCHAIN="$channel" \
+    PYTHONDONTWRITEBYTECODE=1 python3 "$here/check.py" "$program" "$scratch"

@@ -16,7 +16,7 @@ mod stack;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use cogo::gate::{Failure, Stage, Steps, Stopped, done};
+use cogo::gate::{Done, Failure, Stage, Steps, Stopped, done};
 use futures_util::future::BoxFuture;
 
 use self::compose::Compose;
@@ -31,18 +31,29 @@ const FILE: &str = "docker-compose.ci.yml";
 /// A first build compiles everything, on a machine of CI with two cores.
 const BUILD_WITHIN: Duration = Duration::from_secs(1500);
 
+/// When the stage is passed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Skip {
+    /// It is not wanted.
+    Always,
+    /// Where no engine runs.
+    WithoutEngine,
+    /// It was asked for by name.
+    Never,
+}
+
 /// The stage.
 #[derive(Debug)]
 pub(super) struct Docker {
     dir: PathBuf,
-    skip: bool,
+    skip: Skip,
     keep: bool,
 }
 
 impl Docker {
     /// A stage that leaves its files in `dir`, which it makes. Dropped in the middle, it ends what it started, unless the
     /// containers are to be kept.
-    pub(super) fn new(dir: PathBuf, skip: bool, keep: bool) -> Self {
+    pub(super) fn new(dir: PathBuf, skip: Skip, keep: bool) -> Self {
         Self { dir, skip, keep }
     }
 
@@ -66,7 +77,10 @@ impl Docker {
         let down = steps
             .step("down", async {
                 stack.down().await?;
-                Ok(done((), "no container, network or volume is left"))
+                Ok(done(
+                    (),
+                    "no container is left, and Compose says that its networks and volumes are gone",
+                ))
             })
             .await;
         ended.and(down)
@@ -118,12 +132,17 @@ impl Stage for Docker {
 
     fn run<'a>(&'a mut self, steps: &'a Steps<'_>) -> BoxFuture<'a, Result<(), Stopped>> {
         Box::pin(async {
-            if self.skip {
+            if self.skip == Skip::Always {
                 steps.skip_stage("--skip-docker");
                 return Ok(());
             }
             match Engine::find().await {
                 Ok(engine) => self.through(steps, engine).await,
+                Err(why) if self.skip == Skip::Never => {
+                    let why =
+                        Failure::new(why).remedy("Start an engine, or leave --stage docker out.");
+                    steps.step("engine", async { Err::<Done<()>, _>(why) }).await
+                }
                 Err(why) => {
                     steps.skip_stage(why);
                     Ok(())
@@ -165,7 +184,7 @@ mod tests {
 
     #[tokio::test]
     async fn left_out_it_is_skipped_and_asks_no_engine() {
-        let docker = Docker::new(PathBuf::from("/nowhere"), true, false);
+        let docker = Docker::new(PathBuf::from("/nowhere"), Skip::Always, false);
         let build = Build { version: String::new(), commit: None };
         let report = gate::run("gate", build, &mut [Box::new(docker)], &Quiet).await;
         let stage = &report.stages[0];

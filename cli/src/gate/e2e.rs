@@ -51,7 +51,7 @@ impl E2e {
             let hint = "Set COGO_E2E_URL and COGO_E2E_KEY, or COGO_E2E_DATABASE_URL.";
             return Err(Failed::usage(text).hint(hint).into());
         }
-        let https = Access::https(global);
+        let https = Access::https(global)?;
         let postgres = Access::postgres()?;
         let place = Place::make(&self.out)?;
         let screen = Arc::new(Screen::new(global));

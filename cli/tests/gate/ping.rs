@@ -48,7 +48,11 @@ fn servers_that_answer_let_it_pass_and_no_tool_is_run() {
         ping["steps"].as_array().expect("steps").iter().map(|s| &s["name"]).collect();
     assert_eq!(names.len(), 3, "{ping}");
     let detail = step(ping, "one")["detail"].as_str().expect("a detail");
-    assert!(detail.starts_with("4 tools, ") && detail.contains("cogo-demo 0.1.0"), "{detail}");
+    assert!(
+        detail.starts_with("4 tools, ")
+            && detail.contains(concat!("cogo-demo ", env!("CARGO_PKG_VERSION"))),
+        "{detail}"
+    );
     assert_eq!(ping["facts"]["other"]["tools"], json!(["add", "echo", "fail", "sleep"]));
     assert!(step(ping, "config")["detail"].as_str().expect("a detail").contains("1 disabled"));
 }

@@ -54,6 +54,8 @@ pub(super) struct DeadLetter {
     pub(super) toolset: String,
     pub(super) tool: String,
     pub(super) params: Map<String, Value>,
+    /// The class of failure that it must die of.
+    pub(super) class: String,
     /// The params with which it is requeued.
     pub(super) mended: Map<String, Value>,
 }

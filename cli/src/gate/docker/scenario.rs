@@ -1,7 +1,9 @@
 //! What is done with the bus in the containers.
 
 use std::path::Path;
+use std::time::Duration;
 
+use cogo::clock::Stopwatch;
 use cogo::gate::{Done, Failure, Steps, Stopped, done};
 use serde_json::{Value, json};
 
@@ -12,6 +14,11 @@ use super::plan::{Call, DeadLetter, Plan};
 
 /// What each attempt leaves, whatever came of it.
 const FILES: &[&str] = &["request.json", "response.json", "summary.json"];
+
+/// How long the hub's counters may be behind its answers.
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
+/// How often they are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The running bus, and what is wanted of it.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +62,7 @@ impl Scenario<'_> {
 
     /// A call that must fail for good, and come back.
     async fn dead_letter(&self) -> Result<Done<Ended>, Failure> {
-        let DeadLetter { toolset, tool, params, mended } = &self.plan.dead_letter;
+        let DeadLetter { toolset, tool, params, mended, class } = &self.plan.dead_letter;
         let call = Call {
             toolset: toolset.clone(),
             tool: tool.clone(),
@@ -66,7 +73,12 @@ impl Scenario<'_> {
         is(&self.hub.ended(&id).await?, "failed", toolset, tool)?;
         let letter = self.hub.json(&format!("/api/dead-letters/{id}")).await?;
         self.keep("dead-letter.json", &letter);
-        let class = letter["message"]["class"].as_str().unwrap_or("?").to_owned();
+        let died_of = letter["message"]["class"].as_str().unwrap_or("?").to_owned();
+        if died_of != *class {
+            return Err(Failure::new(format!(
+                "message {id} died of {died_of}, and it should of {class}"
+            )));
+        }
         let body = json!({"ids": [id], "params": mended, "reason": "gate"});
         let answer = self.hub.post("/api/dead-letters/requeue", &body).await?;
         if answer["results"][0]["outcome"] != "requeued" {
@@ -78,11 +90,15 @@ impl Scenario<'_> {
         let events = ["mcp_call_failed", "mcp_call_dead_lettered", "mcp_call_requeued"];
         holds(&ended, &events)?;
         holds(&ended, &["mcp_call_succeeded"])?;
-        Ok(done(ended, format!("{toolset}.{tool}: {class}, requeued with other params, done")))
+        Ok(done(ended, format!("{toolset}.{tool}: {died_of}, requeued with other params, done")))
     }
 
     /// What the attempts left, through the hub, which is another container than the one that wrote it.
     async fn artifacts(&self, ended: &[&Ended]) -> Result<Done<()>, Failure> {
+        if let Some(none) = ended.iter().find(|ended| ended.artifacts().is_empty()) {
+            let id = &none.answer["message"]["id"];
+            return Err(Failure::new(format!("message {id} left no artifacts")));
+        }
         let mut files = 0;
         for place in ended.iter().flat_map(|ended| ended.artifacts()) {
             for file in FILES {
@@ -103,7 +119,18 @@ impl Scenario<'_> {
         }
     }
 
+    /// The hub counts what it reads of the log, which is after an answer was given.
     async fn metrics(&self) -> Result<Done<()>, Failure> {
+        let watch = Stopwatch::start();
+        loop {
+            match self.counted().await {
+                Err(_) if watch.elapsed() < COUNTED_WITHIN => tokio::time::sleep(LOOK_EVERY).await,
+                ended => return ended,
+            }
+        }
+    }
+
+    async fn counted(&self) -> Result<Done<()>, Failure> {
         let text = self.hub.text("/metrics").await?;
         keep(self.dir, "metrics.txt", &text);
         let mut seen = Vec::new();

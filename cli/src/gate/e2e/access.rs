@@ -28,17 +28,29 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.trim().is_empty())
 }
 
+/// A URL as a report may show it, since CI keeps it among its secrets: whose it is, and nothing else of it.
+fn shown(url: &str) -> String {
+    let authority = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default().to_owned()
+}
+
 impl Access {
     /// By `COGO_E2E_URL` and `COGO_E2E_KEY`; else what is missing.
-    pub(super) fn https(global: &Global) -> Result<Self, String> {
+    pub(super) fn https(global: &Global) -> Result<Result<Self, String>> {
         match (variable("COGO_E2E_URL"), variable("COGO_E2E_KEY")) {
             (Some(url), Some(key)) => {
                 let remote = Box::new(global.remote.at(&url, key));
-                Ok(Self::Https { url, remote })
+                Ok(Ok(Self::Https { url, remote }))
             }
-            (Some(_), None) => Err("COGO_E2E_KEY is not set, and COGO_E2E_URL is".to_owned()),
-            (None, Some(_)) => Err("COGO_E2E_URL is not set, and COGO_E2E_KEY is".to_owned()),
-            (None, None) => Err("COGO_E2E_URL and COGO_E2E_KEY are not set".to_owned()),
+            // Half of it is a secret that was lost or misspelt, and no wish to do without.
+            (Some(_), None) => {
+                Err(Failed::usage("COGO_E2E_KEY: is not set, and COGO_E2E_URL is").into())
+            }
+            (None, Some(_)) => {
+                Err(Failed::usage("COGO_E2E_URL: is not set, and COGO_E2E_KEY is").into())
+            }
+            (None, None) => Ok(Err("COGO_E2E_URL and COGO_E2E_KEY are not set".to_owned())),
         }
     }
 
@@ -58,7 +70,7 @@ impl Access {
     /// The bus, looked at, and where it is, as it may be shown.
     pub(super) async fn bus(&self) -> Result<(Bus, String)> {
         match self {
-            Self::Https { url, remote } => Ok((remote.bus(url).await?, url.clone())),
+            Self::Https { url, remote } => Ok((remote.bus(url).await?, shown(url))),
             Self::Postgres { options, .. } => {
                 let bus = connect::open(options, Rights::Login, CONNECTIONS).await?;
                 Ok((bus, connect::name(options)))

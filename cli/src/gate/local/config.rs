@@ -27,7 +27,7 @@ pub(super) const TOKEN_VARIABLE: &str = "GATE_TOOL_TOKEN";
 /// How long a claim is held without a sign of life. Long enough for a machine that is busy, as CI's are.
 const LEASE_MS: u64 = 2000;
 /// How long a silent tool is waited for.
-const SILENT_MS: u64 = 1000;
+const SILENT_MS: u64 = 3000;
 /// The pause between attempts.
 const DELAY_MS: u64 = 300;
 /// How long the breaker stays open; with the fault, far longer than anybody waits for.
@@ -114,7 +114,11 @@ fn change(name: &str, file: &mut Value, inject: Option<Fault>) {
             file["concurrency"] = json!(file["concurrency"].as_u64().unwrap_or(16).max(8));
         }
         // No bucket of the user's is touched.
-        "hub.json" => file["artifacts"]["store"] = json!("folder"),
+        "hub.json" => {
+            file["artifacts"]["store"] = json!("folder");
+            // What is done must stay until it was looked for.
+            file["retention"] = json!({});
+        }
         _ => {}
     }
 }

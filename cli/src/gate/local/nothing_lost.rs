@@ -66,7 +66,7 @@ async fn lost(world: &World, id: MessageId, way: &str) -> Result<Failure, Failur
         Some(last) => {
             let types: Vec<&str> = events.iter().map(|event| event.event_type.as_str()).collect();
             let (types, at) = (types.join(", "), last.created_at.to_rfc3339());
-            format!("the log has {types} (the last at {at}), and nothing that ended it")
+            format!("the log has {types} (the last at {at})")
         }
     };
     Ok(Failure::new(format!(

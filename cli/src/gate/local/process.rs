@@ -1,4 +1,5 @@
-//! Processes of this very program: started, listened to, stopped, killed. None outlives the scenario.
+//! Processes of this very program: started, listened to, stopped, killed. None outlives the scenario, unless the gate itself
+//! is killed or told twice to end: then hub and workers stay, and look for a database that is gone.
 
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
@@ -218,12 +219,13 @@ impl Process {
         }
     }
 
-    /// By the program `kill`, which every Unix has: sending a signal takes a system call, and this crate makes none.
+    /// By the shell's own `kill`, which every Unix has: sending a signal takes a system call, and this crate makes none.
     #[cfg(unix)]
     async fn terminate(&self) -> Result<(), Failure> {
         let Some(pid) = self.pid() else { return Ok(()) };
-        let mut command = Command::new("kill");
-        let sent = command.args(["-TERM", &pid.to_string()]).stdin(Stdio::null()).status().await?;
+        let mut command = Command::new("sh");
+        let command = command.args(["-c", "kill -TERM \"$1\"", "sh", &pid.to_string()]);
+        let sent = command.stdin(Stdio::null()).status().await?;
         match sent.success() {
             true => Ok(()),
             false => Err(Failure::new(format!("{} (pid {pid}) takes no SIGTERM", self.name))),
