@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154 # read by check.sh, which sets root, here and work
 # What cli/build.rs tells of the commit: it is compiled alone and run as cargo would, in repositories made for it.
 # Part of check.sh.
 

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154 # read by check.sh, which sets root, here and work
 # Archives, installers and formula, from a server on this machine. Part of check.sh.
 
 for script in "$root"/installers/*.sh; do

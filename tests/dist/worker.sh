@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154 # read by check.sh, which sets root, here and work
 # The small worker: it refuses what it does not have by name, joins a hub over HTTP with a key, and calls a tool.
 # Part of check.sh.
 
