@@ -12,11 +12,11 @@ use serde_json::json;
 use self::world::World;
 
 #[test]
-fn without_an_engine_it_is_skipped_and_says_which_command_said_what() {
+fn without_an_engine_what_was_asked_for_by_name_fails_and_says_which_command_said_what() {
     let world = World::new();
     world.knows("no-engine", "");
-    let (_, stage) = world.gate();
-    assert_eq!(stage["outcome"], "skipped");
+    let (code, stage) = world.gate();
+    assert_eq!((code, &stage["failed_step"]), (1, &json!("engine")));
     let reason = stage["reason"].as_str().expect("a reason");
     for said in ["`docker info --format {{.ServerVersion}}` said: Cannot connect", "`podman"] {
         assert!(reason.contains(said), "no {said} in {reason}");

@@ -44,7 +44,7 @@ impl World {
                 },
                 "dead_letter": {
                     "toolset": "demo", "tool": "add", "params": {"a": "one", "b": 2},
-                    "class": "tool_error", "mended": {"a": 1, "b": 2},
+                    "class": "invalid_params", "mended": {"a": 1, "b": 2},
                 },
             },
         });
