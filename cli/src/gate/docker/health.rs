@@ -126,7 +126,8 @@ mod tests {
 
     fn plan() -> Plan {
         let call = json!({"toolset": "t", "tool": "t", "params": {}, "answers": ""});
-        let dead = json!({"toolset": "t", "tool": "t", "params": {}, "mended": {}});
+        let dead =
+            json!({"toolset": "t", "tool": "t", "params": {}, "class": "tool_error", "mended": {}});
         let wait = json!({"depends_on": {"once": {"condition": "service_completed_successfully"}}});
         let gate = json!({"hub": {"service": "hub", "port": 1}, "call": call, "dead_letter": dead});
         Plan::of(&json!({"services": {"once": {}, "hub": wait}, "x-gate": gate})).expect("a plan")

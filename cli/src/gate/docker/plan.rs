@@ -94,7 +94,8 @@ mod tests {
 
     fn config() -> Value {
         let call = json!({"toolset": "t", "tool": "t", "params": {}, "answers": ""});
-        let dead = json!({"toolset": "t", "tool": "t", "params": {}, "mended": {}});
+        let dead =
+            json!({"toolset": "t", "tool": "t", "params": {}, "class": "tool_error", "mended": {}});
         json!({
             "services": {
                 "db": {}, "migrate": {"depends_on": {"db": {"condition": "service_healthy"}}},
