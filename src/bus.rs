@@ -6,6 +6,7 @@
 
 #[cfg(feature = "hub")]
 pub(crate) mod activity;
+mod at_hand;
 pub mod circuit;
 mod claim;
 mod core;
@@ -14,7 +15,7 @@ pub mod env;
 mod error;
 mod feed;
 pub(crate) mod group;
-mod json;
+pub(crate) mod json;
 mod limits;
 #[cfg(feature = "hub")]
 pub(crate) mod lists;
@@ -134,11 +135,11 @@ impl Bus {
         let settling = core.clone();
         let most = core.transport.room();
         Self {
-            publishes: Grouper::start(&tasks, room(most), move |messages: Vec<NewMessage>| {
+            publishes: Grouper::start(&tasks, room(most), move |messages: Arc<Vec<NewMessage>>| {
                 let core = publishing.clone();
                 async move { core.enqueue(&messages, true).await }
             }),
-            settles: Grouper::start(&tasks, room(most), move |settles: Vec<Settle>| {
+            settles: Grouper::start(&tasks, room(most), move |settles: Arc<Vec<Settle>>| {
                 let core = settling.clone();
                 async move { core.settle(&settles).await }
             }),
@@ -268,10 +269,20 @@ impl Bus {
     /// # Errors
     /// [`Error::Refused`] names the field; [`Error::Database`].
     pub async fn step(&self, settles: &[Settle], request: &ClaimRequest) -> Result<Step, Error> {
-        let (outcomes, messages) = self.core.step(settles, request).await?;
+        let (outcomes, messages) = self.step_bare(settles, request).await?;
         let claims =
             messages.into_iter().map(|message| Claim::new(self.clone(), *message)).collect();
         Ok(Step { outcomes, claims })
+    }
+
+    /// As [`Bus::step`], for a worker, which settles by itself.
+    #[allow(clippy::vec_box)] // as they come out of the rows; a message is some four hundred bytes
+    pub(crate) async fn step_bare(
+        &self,
+        settles: &[Settle],
+        request: &ClaimRequest,
+    ) -> Result<(Vec<Settled>, Vec<Box<Message>>), Error> {
+        self.core.step(settles, request).await
     }
 
     /// Keeps claims alive: their leases end `lease` from now. Gives those that are no longer in force.

@@ -46,11 +46,10 @@ impl Core {
         if messages.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = batch(messages)?;
         let mut tried = 0;
         let (mut rows, mut taken) = (None, Vec::new());
         if take {
-            match self.enqueue_and_take(messages, &batch).await {
+            match self.enqueue_and_take(messages).await {
                 None => {}
                 Some(Ok((enqueued, ids))) => (rows, taken) = (Some(enqueued), ids),
                 Some(Err(error)) if error.is_transient() => {
@@ -65,7 +64,7 @@ impl Core {
             None => {
                 self.retry("bus_enqueue", || {
                     tried += 1;
-                    self.transport.enqueue(&batch)
+                    self.transport.enqueue(messages)
                 })
                 .await?
             }
@@ -80,17 +79,27 @@ impl Core {
         if messages.iter().any(|message| !message.delay.is_zero()) {
             self.wake.wake_here(Signal::Due);
         }
+        let mut published: Option<(&str, u64)> = None;
+        let tell = |(role, count)| {
+            counter!(PUBLISHED_TOTAL, "role" => ROLES.bounded(role)).increment(count);
+        };
         let receipts = messages.iter().zip(rows).map(|(message, row)| {
             // When the first answer was lost, our own message comes back as known; it is not a duplicate
             // to its sender.
             let own = tried > 1 && row.id == message.id;
             let duplicate = row.duplicate && !own;
             if !duplicate {
-                counter!(PUBLISHED_TOTAL, "role" => ROLES.bounded(&message.role)).increment(1);
+                // Mostly all of a batch are of one role.
+                match &mut published {
+                    Some((role, count)) if *role == message.role => *count += 1,
+                    other => other.replace((&message.role, 1)).into_iter().for_each(tell),
+                }
             }
             Receipt { id: row.id, trace_id: row.trace_id, duplicate }
         });
-        Ok(receipts.collect())
+        let receipts = receipts.collect();
+        published.into_iter().for_each(tell);
+        Ok(receipts)
     }
 
     /// Enqueues, and has a worker of this process take them, if there is one with places free; and the ids of what it
@@ -98,11 +107,14 @@ impl Core {
     async fn enqueue_and_take(
         &self,
         messages: &[NewMessage],
-        batch: &str,
     ) -> Option<Result<(Vec<Enqueued>, Vec<MessageId>), Error>> {
         let postgres = self.transport.postgres()?;
         let reserved = Reserved::at(self.wake.takers(), messages)?;
-        let (rows, stepped) = match postgres.enqueue_and_claim(batch, &reserved.request).await {
+        let batch = match batch(messages) {
+            Ok(batch) => batch,
+            Err(error) => return Some(Err(error)),
+        };
+        let (rows, stepped) = match postgres.enqueue_and_claim(&batch, &reserved.request).await {
             Ok(rows) => rows,
             Err(error) => return Some(Err(error)),
         };
@@ -251,7 +263,8 @@ struct Stepped {
     unreadable: Vec<Box<Message>>,
 }
 
-fn batch(items: &[impl serde::Serialize]) -> Result<String, Error> {
+/// A batch as JSON.
+pub(super) fn batch(items: &[impl serde::Serialize]) -> Result<String, Error> {
     serde_json::to_string(items).map_err(|error| Error::Refused {
         code: Code::InvalidArgument,
         message: format!("the batch cannot be written as JSON: {error}"),

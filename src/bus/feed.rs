@@ -163,7 +163,7 @@ impl Feed {
         counter!(CIRCUIT_CLOSE_TOTAL).increment(0);
         let looking = bus.clone();
         // Not the process' tasks: it ends with the last clone of the feed, and nobody needs to wait for it.
-        let looks = Grouper::start(&Tasks::new(), None, move |ids: Vec<MessageId>| {
+        let looks = Grouper::start(&Tasks::new(), None, move |ids: Arc<Vec<MessageId>>| {
             let bus = looking.clone();
             async move { Ok(in_order(&ids, bus.look_at(&ids).await?)) }
         });

@@ -20,15 +20,12 @@ const MAX_GROUP: usize = 100;
 const MAX_FLUSHES: usize = 2;
 /// How long the first flush may take until a second one goes beside it. What comes meanwhile makes one group, so that
 /// under load there are few commits with much in each; and a flush that waits for something holds up nobody for long.
-const ALONE_FOR: Duration = Duration::from_millis(4);
+pub(crate) const ALONE_FOR: Duration = Duration::from_millis(4);
 /// From so many in one group, the next one may be larger for a moment's wait: to set up a statement takes as long as what
 /// it does for ten messages.
 pub(crate) const MANY: usize = 4;
-
 /// That moment.
-pub(crate) async fn linger() {
-    tokio::time::sleep(Duration::from_millis(1)).await;
-}
+pub(crate) const LINGER: Duration = Duration::from_millis(1);
 
 /// Callers beyond this wait before they are queued.
 const MAX_QUEUED: usize = 10_000;
@@ -59,14 +56,14 @@ impl<T, R> Clone for Grouper<T, R> {
 
 impl<T, R> Grouper<T, R>
 where
-    T: Clone + Send + 'static,
+    T: Clone + Send + Sync + 'static,
     R: Send + 'static,
 {
     /// Starts a grouper whose groups are carried out by `flush`, which answers in the group's order. Where `room`
     /// is given, a group is at most as heavy as that, or of one item. It ends when the last clone is dropped.
     pub(crate) fn start<F, Fut>(tasks: &Tasks, room: Option<Room<T>>, flush: F) -> Self
     where
-        F: Fn(Vec<T>) -> Fut + Send + Sync + 'static,
+        F: Fn(Arc<Vec<T>>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Vec<R>, Error>> + Send,
     {
         let (weigh, most): (fn(&T) -> usize, _) =
@@ -91,14 +88,22 @@ where
                 let Ok(permit) = Arc::clone(&flushes).acquire_owned().await else { return };
                 let turn = Arc::clone(&alone).acquire_owned();
                 let turn = tokio::time::timeout(ALONE_FOR, turn).await.ok();
-                if last >= MANY && waiting.len() < MAX_GROUP {
-                    linger().await;
-                }
-                // While we waited for the permit, more may have come.
                 let mut weight = weigh(&first.item);
                 let mut group = vec![first];
+                let moment = tokio::time::sleep(LINGER);
+                tokio::pin!(moment);
                 while group.len() < MAX_GROUP {
-                    let Ok(next) = waiting.try_recv() else { break };
+                    // While we waited for the permit, more may have come. As many as last time are worth a moment: who
+                    // was answered then is about to call again.
+                    let next = match waiting.try_recv() {
+                        Ok(next) => next,
+                        Err(_) if last < MANY || group.len() >= last => break,
+                        Err(_) => tokio::select! {
+                            biased;
+                            Some(next) = waiting.recv() => next,
+                            () = &mut moment => break,
+                        },
+                    };
                     weight = weight.saturating_add(weigh(&next.item));
                     if weight > most {
                         left = Some(next);
@@ -127,13 +132,14 @@ where
 
 async fn carry_out<T, R, F, Fut>(flush: &F, group: Vec<Pending<T, R>>)
 where
-    T: Clone,
-    F: Fn(Vec<T>) -> Fut,
+    T: Clone + Sync,
+    F: Fn(Arc<Vec<T>>) -> Fut,
     Fut: Future<Output = Result<Vec<R>, Error>>,
 {
     let (items, mut answers): (Vec<_>, Vec<_>) =
         group.into_iter().map(|pending| (pending.item, pending.answer)).unzip();
-    match flush(items.clone()).await {
+    let items = Arc::new(items);
+    match flush(Arc::clone(&items)).await {
         Ok(results) => {
             for (answer, result) in answers.into_iter().zip(results) {
                 drop(answer.send(Ok(result))); // the caller may have gone; the call was made
@@ -154,8 +160,8 @@ where
             // One bad item must not fail its neighbours, so each goes alone; all were refused together,
             // and calls are safe to repeat.
             tracing::debug!(error = %error, "A group of {} was refused; sending one by one", answers.len());
-            for (item, answer) in items.into_iter().zip(answers) {
-                let result = flush(vec![item]).await;
+            for (item, answer) in items.iter().zip(answers) {
+                let result = flush(Arc::new(vec![item.clone()])).await;
                 let result = result.and_then(|mut results| results.pop().ok_or(Error::Closed));
                 drop(answer.send(result));
             }
@@ -174,7 +180,7 @@ mod tests {
     async fn what_waits_goes_together_and_a_bad_item_fails_alone() {
         let groups = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&groups);
-        let grouper = Grouper::start(&Tasks::new(), None, move |items: Vec<u32>| {
+        let grouper = Grouper::start(&Tasks::new(), None, move |items: Arc<Vec<u32>>| {
             let seen = Arc::clone(&seen);
             async move {
                 seen.lock().expect("not poisoned").push(items.len());
@@ -186,7 +192,7 @@ mod tests {
                         code: Code::InvalidArgument,
                     });
                 }
-                Ok(items.into_iter().map(|n| n * 2).collect())
+                Ok(items.iter().map(|n| n * 2).collect())
             }
         });
         let calls = (0..50u32).map(|n| {
@@ -208,9 +214,9 @@ mod tests {
     async fn a_lone_call_waits_for_nobody_and_after_a_large_group_the_next_may_grow() {
         let groups = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&groups);
-        let grouper = Grouper::start(&Tasks::new(), None, move |items: Vec<usize>| {
+        let grouper = Grouper::start(&Tasks::new(), None, move |items: Arc<Vec<usize>>| {
             seen.lock().expect("not poisoned").push(items.len());
-            async { Ok(items) }
+            async move { Ok(items.to_vec()) }
         });
         let began = tokio::time::Instant::now();
         for n in 0..10 {
@@ -234,7 +240,7 @@ mod tests {
     async fn a_database_that_does_not_answer_is_asked_once_for_all() {
         let asked = Arc::new(Mutex::new(0));
         let count = Arc::clone(&asked);
-        let grouper = Grouper::start(&Tasks::new(), None, move |_: Vec<u32>| {
+        let grouper = Grouper::start(&Tasks::new(), None, move |_: Arc<Vec<u32>>| {
             *count.lock().expect("not poisoned") += 1;
             async {
                 tokio::task::yield_now().await;
@@ -252,11 +258,11 @@ mod tests {
         let groups = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&groups);
         let room = Room { most: 10, weigh: |n: &usize| *n };
-        let grouper = Grouper::start(&Tasks::new(), Some(room), move |items: Vec<usize>| {
-            seen.lock().expect("not poisoned").push(items.clone());
+        let grouper = Grouper::start(&Tasks::new(), Some(room), move |items: Arc<Vec<usize>>| {
+            seen.lock().expect("not poisoned").push(items.to_vec());
             async move {
                 tokio::task::yield_now().await;
-                Ok(items)
+                Ok(items.to_vec())
             }
         });
         let weights = [4, 4, 4, 25, 1, 1, 9, 9, 2];

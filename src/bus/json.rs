@@ -56,6 +56,19 @@ pub(crate) fn size(value: &impl Serialize) -> usize {
     serde_json::to_writer(&mut count, value).map_or(0, |()| count.0)
 }
 
+/// About how many bytes `value` takes in memory.
+pub(crate) fn weight(value: &Value) -> usize {
+    let beneath = match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(fields) => {
+            fields.iter().map(|(key, value)| size_of::<String>() + key.len() + weight(value)).sum()
+        }
+        _ => 0,
+    };
+    size_of::<Value>() + beneath
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -67,5 +80,14 @@ mod tests {
         assert!(holds_nul(&value));
         assert_eq!(storable(value), json!({"a\u{fffd}": ["x\u{fffd}y", {"b": 1}]}));
         assert!(!holds_nul(&json!({"a": [1, "x", null]})));
+    }
+
+    #[test]
+    fn what_is_long_is_heavy_wherever_it_is() {
+        let long = "x".repeat(1000);
+        for heavy in [json!(long), json!([1, {"a": long}]), json!({long.clone(): 1})] {
+            assert!((1000..1500).contains(&weight(&heavy)), "{}", weight(&heavy));
+        }
+        assert!(weight(&json!(vec![0; 1000])) > 1000 * weight(&json!(0)));
     }
 }

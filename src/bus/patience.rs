@@ -4,13 +4,15 @@
 //! answered, and no error comes. Whoever waited for it would wait for ever, and so would whoever waits for him.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt as _, TryFutureExt as _};
 use futures_util::stream::{self, BoxStream, StreamExt as _, TryStreamExt as _};
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgPool, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::postgres::{PgConnection, PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Error, Execute, Executor, Postgres, SqlStr};
+
+use crate::bus::at_hand::{AtHand, Kept};
 
 /// How long an answer is waited for. A call takes milliseconds, on a busy database some hundred; four tries
 /// of a request must end before the hub's own limit of thirty seconds.
@@ -21,50 +23,86 @@ const CHORE_WITHIN: Duration = Duration::from_secs(60);
 /// The database, asked over a pool.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Patient<'a> {
-    pool: &'a PgPool,
+    connections: &'a Arc<AtHand>,
     within: Duration,
 }
 
 impl<'a> Patient<'a> {
     /// For calls that somebody waits for.
-    pub(crate) fn new(pool: &'a PgPool) -> Self {
-        Self { pool, within: ANSWER_WITHIN }
+    pub(crate) fn new(connections: &'a Arc<AtHand>) -> Self {
+        Self { connections, within: ANSWER_WITHIN }
     }
 
     /// For calls that nobody waits for.
-    pub(crate) fn for_chores(pool: &'a PgPool) -> Self {
-        Self { pool, within: CHORE_WITHIN }
+    pub(crate) fn for_chores(connections: &'a Arc<AtHand>) -> Self {
+        Self { connections, within: CHORE_WITHIN }
     }
 }
 
 /// A connection on which an answer is awaited. If it does not come, or nobody waits for it any more, the
 /// connection is closed: the pool would ask it for a sign of life first, and wait for that in turn.
 struct Asked {
-    connection: PoolConnection<Postgres>,
-    answered: bool,
+    connections: Arc<AtHand>,
+    connection: Option<Kept>,
+    end: End,
+}
+
+/// How asking ended.
+enum End {
+    Answered,
+    /// The connection may be of no more use: the pool looks at it.
+    Doubtful,
+    Unanswered,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        if !self.answered {
-            self.connection.close_on_drop();
+        let Some(mut kept) = self.connection.take() else { return };
+        match self.end {
+            End::Answered => self.connections.keep(kept),
+            End::Doubtful => {}
+            End::Unanswered => kept.connection.close_on_drop(),
         }
+    }
+}
+
+impl Asked {
+    async fn on(connections: Arc<AtHand>) -> sqlx::Result<Self> {
+        let connection = Some(connections.take().await?);
+        Ok(Self { connections, connection, end: End::Unanswered })
+    }
+
+    fn connection(&mut self) -> sqlx::Result<&mut PgConnection> {
+        // It is there until the drop.
+        self.connection.as_mut().map(|kept| &mut *kept.connection).ok_or(Error::PoolClosed)
     }
 }
 
 /// Asks on a connection of `$patient`'s pool, and gives the answer if it comes in time.
 macro_rules! ask {
     ($patient:expr, |$connection:ident| $question:expr) => {{
-        let Patient { pool, within } = $patient;
-        let pool = pool.clone();
+        let Patient { connections, within } = $patient;
+        let connections = Arc::clone(connections);
         async move {
-            let mut asked = Asked { connection: pool.acquire().await?, answered: false };
-            let $connection = &mut *asked.connection;
+            let mut asked = Asked::on(connections).await?;
+            let $connection = asked.connection()?;
             let answer = tokio::time::timeout(within, $question).await;
-            asked.answered = answer.is_ok();
+            asked.end = match &answer {
+                Ok(Ok(_)) => End::Answered,
+                Ok(Err(error)) if !ends_connection(error) => End::Answered,
+                Ok(Err(_)) => End::Doubtful,
+                Err(_) => End::Unanswered,
+            };
             answer.unwrap_or_else(|_| Err(Error::Io(io::ErrorKind::TimedOut.into())))
         }
     }};
+}
+
+/// Whether the connection may be of no more use after this: all that is not the answer to a statement, and what a server says
+/// that goes down (class 57P) or has lost the way (class 08).
+fn ends_connection(error: &Error) -> bool {
+    let Some(error) = error.as_database_error() else { return true };
+    error.code().is_none_or(|code| code.starts_with("57P") || code.starts_with("08"))
 }
 
 impl<'p> Executor<'p> for Patient<'_> {
@@ -145,8 +183,9 @@ mod tests {
         // One place: who does not give it back keeps the next one out.
         let pool = PgPoolOptions::new().max_connections(1).connect_lazy_with(connect);
         let asking = async {
-            let soon = Patient { pool: &pool, within: Duration::from_millis(20) };
-            let later = Patient { pool: &pool, within: Duration::from_secs(3600) };
+            let connections = &AtHand::of(&pool);
+            let soon = Patient { connections, within: Duration::from_millis(20) };
+            let later = Patient { connections, within: Duration::from_secs(3600) };
             let refused = |asked: Result<_, Error>| match asked {
                 Err(Error::Io(error)) => assert_eq!(error.kind(), io::ErrorKind::TimedOut),
                 other => panic!("{other:?}"),

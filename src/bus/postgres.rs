@@ -2,12 +2,15 @@
 
 mod listen;
 
+use std::sync::Arc;
+
 use futures_util::future::{BoxFuture, FutureExt as _};
 use serde_json::Value;
 use sqlx::postgres::PgPool;
 
 use crate::artifact;
 use crate::breaker;
+use crate::bus::at_hand::AtHand;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
 use crate::bus::core::millis;
@@ -17,30 +20,32 @@ use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::patience::Patient;
 use crate::bus::queries::backlog::{self, Limit, Parked};
 use crate::bus::queries::{
-    self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow,
+    self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow, arrays,
     dead_letters, env, offers,
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
-use crate::message::{DEFAULT_TENANT, Message, MessageId, TraceId};
+use crate::message::{DEFAULT_TENANT, Message, MessageId, NewMessage, TraceId};
 use crate::shutdown::Tasks;
 
 /// The database, asked over a pool.
 #[derive(Debug, Clone)]
 pub(crate) struct Postgres {
     pool: PgPool,
+    connections: Arc<AtHand>,
 }
 
 impl Postgres {
     pub(crate) fn new(pool: PgPool) -> Self {
-        Self { pool }
+        let connections = AtHand::of(&pool);
+        Self { pool, connections }
     }
 
     /// Tells other processes of this one's wake-ups, and hears of theirs, from now on.
     pub(crate) fn start_waking(&self, wake: &Wake, tasks: &Tasks) {
-        listen::start_telling(wake, tasks, self.pool.clone());
+        listen::start_telling(wake, tasks, Arc::clone(&self.connections));
         listen::start_listening(wake, tasks, self.pool.clone());
     }
 
@@ -50,7 +55,7 @@ impl Postgres {
 
     /// For calls that somebody waits for.
     pub(crate) fn db(&self) -> Patient<'_> {
-        Patient::new(&self.pool)
+        Patient::new(&self.connections)
     }
 
     /// `bus_enqueue_and_claim`.
@@ -69,7 +74,7 @@ impl Postgres {
 
     /// For calls that nobody waits for.
     pub(crate) fn chores(&self) -> Patient<'_> {
-        Patient::for_chores(&self.pool)
+        Patient::for_chores(&self.connections)
     }
 }
 
@@ -82,8 +87,8 @@ fn ask<'a, T>(
 }
 
 impl Transport for Postgres {
-    fn enqueue<'a>(&'a self, messages: &'a str) -> Answer<'a, Vec<Enqueued>> {
-        ask("bus_enqueue", queries::enqueue(self.db(), messages))
+    fn enqueue<'a>(&'a self, messages: &'a [NewMessage]) -> Answer<'a, Vec<Enqueued>> {
+        ask("bus_enqueue", arrays::enqueue(self.db(), messages))
     }
 
     fn step<'a>(&'a self, settles: &'a str, request: &'a ClaimRequest) -> Answer<'a, Vec<StepRow>> {
@@ -335,7 +340,7 @@ impl Transport for Postgres {
     }
 
     fn wake_others(&self) -> BoxFuture<'_, ()> {
-        listen::tell_now(&self.pool).boxed()
+        listen::tell_now(&self.connections).boxed()
     }
 
     /// One request may be as large as Postgres takes it; what the grouper gathers is far below that.

@@ -2,6 +2,7 @@
 //!
 //! Transitions are the `bus_*` functions of `migrations/`; what is here calls them and reads tables.
 
+pub(super) mod arrays;
 pub(super) mod replay;
 
 use chrono::{DateTime, Utc};
@@ -21,6 +22,9 @@ pub(crate) struct Enqueued {
     pub(crate) duplicate: bool,
 }
 
+/// `bus_enqueue`, with an array of messages as JSON: for tokens, who are held to their scope there. Others have
+/// [`arrays::enqueue`].
+#[cfg(feature = "hub")]
 pub(crate) async fn enqueue(
     db: impl PgExecutor<'_>,
     messages: &str,
@@ -121,11 +125,19 @@ pub(crate) enum StepRow {
 
 impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for StepRow {
     fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
+        Self::at(row, 0)
+    }
+}
+
+impl StepRow {
+    /// Reads one whose columns begin at place `first`: ord, outcome, and those of the message. By their places, as
+    /// [`Message::at`] does it.
+    fn at(row: &sqlx::postgres::PgRow, first: usize) -> sqlx::Result<Self> {
         use sqlx::Row as _;
-        match row.try_get::<Option<i64>, _>("ord")? {
-            Some(ord) => Ok(Self::Outcome { ord, outcome: row.try_get("outcome")? }),
+        match row.try_get::<Option<i64>, _>(first)? {
+            Some(ord) => Ok(Self::Outcome { ord, outcome: row.try_get(first + 1)? }),
             None => {
-                let message = Box::new(Message::from_row(row)?);
+                let message = Box::new(Message::at(row, first + 2)?);
                 // What stands in for an unreadable payload may also be one: look again, which is rare.
                 let readable = message.payload.get("unreadable").is_none()
                     || row.try_get::<Value, _>("payload").is_ok();
@@ -170,15 +182,16 @@ struct EnqueuedOrClaimed {
 impl sqlx::FromRow<'_, sqlx::postgres::PgRow> for EnqueuedOrClaimed {
     fn from_row(row: &sqlx::postgres::PgRow) -> sqlx::Result<Self> {
         use sqlx::Row as _;
-        let enqueued = match row.try_get::<Option<i64>, _>("place")? {
+        let enqueued = match row.try_get::<Option<i64>, _>(0)? {
             Some(place) => {
-                let (id, trace_id) = (row.try_get("new_id")?, row.try_get("new_trace_id")?);
-                Some((place, Enqueued { id, trace_id, duplicate: row.try_get("duplicate")? }))
+                let (id, trace_id) = (row.try_get(1)?, row.try_get(2)?);
+                Some((place, Enqueued { id, trace_id, duplicate: row.try_get(3)? }))
             }
             None => None,
         };
-        let claimed = match row.try_get::<Option<MessageId>, _>("id")? {
-            Some(_) => Some(StepRow::from_row(row)?),
+        // Four columns of the one, then two and the message of the other.
+        let claimed = match row.try_get::<Option<MessageId>, _>(6)? {
+            Some(_) => Some(StepRow::at(row, 4)?),
             None => None,
         };
         Ok(Self { enqueued, claimed })

@@ -29,7 +29,7 @@ use crate::artifact;
 use crate::breaker;
 use crate::bus::circuit::{Circuit, CircuitAction};
 use crate::bus::claim::ClaimRequest;
-use crate::bus::core::millis;
+use crate::bus::core::{batch, millis};
 use crate::bus::env::{Names, Sealed};
 use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
@@ -43,7 +43,7 @@ use crate::bus::wake::Wake;
 use crate::error::Code;
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
-use crate::message::{DEFAULT_TENANT, Message, MessageId, TraceId};
+use crate::message::{DEFAULT_TENANT, Message, MessageId, NewMessage, TraceId};
 use crate::net;
 use crate::secret::Secret;
 use crate::shutdown::Tasks;
@@ -185,12 +185,12 @@ fn read_steps(_call: &'static str, body: &[u8]) -> Result<Vec<StepRow>, Error> {
 }
 
 impl Transport for Rest {
-    fn enqueue<'a>(&'a self, messages: &'a str) -> Answer<'a, Vec<Enqueued>> {
+    fn enqueue<'a>(&'a self, messages: &'a [NewMessage]) -> Answer<'a, Vec<Enqueued>> {
         #[derive(Serialize)]
         struct Arguments {
             messages: Box<RawValue>,
         }
-        match raw("bus_enqueue", messages) {
+        match batch(messages).and_then(|messages| raw("bus_enqueue", &messages)) {
             Ok(messages) => self.rpc("bus_enqueue", Arguments { messages }, read),
             Err(error) => async { Err(error) }.boxed(),
         }

@@ -25,15 +25,15 @@ use crate::bus::queries::{
 };
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
-use crate::message::{Message, MessageId, TraceId};
+use crate::message::{Message, MessageId, NewMessage, TraceId};
 
 /// An answer that is awaited.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// One way to the bus. Each call is one round trip, made once: what may be repeated is `core.rs`' to decide.
 pub(crate) trait Transport: fmt::Debug + Send + Sync {
-    /// `bus_enqueue`, with an array of messages as JSON.
-    fn enqueue<'a>(&'a self, messages: &'a str) -> Answer<'a, Vec<Enqueued>>;
+    /// `bus_enqueue`, or what does the same. Answers in the order of `messages`.
+    fn enqueue<'a>(&'a self, messages: &'a [NewMessage]) -> Answer<'a, Vec<Enqueued>>;
     /// `bus_step`, with an array of settles as JSON.
     fn step<'a>(&'a self, settles: &'a str, request: &'a ClaimRequest) -> Answer<'a, Vec<StepRow>>;
     /// `bus_step` that claims nothing.

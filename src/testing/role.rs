@@ -10,7 +10,7 @@ use crate::bus::{Bus, Feed};
 use crate::live::Live;
 use crate::message::{Message, MessageId};
 use crate::shutdown::{Shutdown, Tasks};
-use crate::worker::{Context, Role};
+use crate::worker::{Context, Prefetch, Role};
 
 /// Long enough for anything that should happen, on a machine that is busy with other tests.
 const SOON: Duration = Duration::from_secs(30);
@@ -40,6 +40,7 @@ impl RunningRole {
             worker_id: format!("{}-test", role.name),
             tenant: crate::message::DEFAULT_TENANT.to_owned(),
             concurrency: 4,
+            prefetch: Prefetch::Auto,
             lease: Duration::from_secs(10),
             drain: Duration::from_secs(5),
             retry: Live::default(),

@@ -234,9 +234,10 @@ fn foreign_calls() -> Vec<(String, &'static str)> {
 }
 
 /// Calls that are no token's, whatever it says.
-const FOR_OPERATORS: [&str; 18] = [
+const FOR_OPERATORS: [&str; 19] = [
     "select bus_now()",
     "select bus_enqueue_and_claim('[]', 'w', '{r/s}')",
+    "select bus_enqueue_many('{}', '{}', '{}', '[]')",
     "select bus_pin('[]')",
     "select bus_env_set('[]')",
     "select bus_env_unset('{}')",

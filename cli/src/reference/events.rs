@@ -83,6 +83,10 @@ fn written_by(function: &str, body: &str) -> BTreeSet<String> {
                     each.map(|what| format!("{INTENT}{}", until_quote(what))).collect()
                 }
             }
+        } else if value.starts_with("event_type,") {
+            // Once for all messages that have the intent, in cogo.message_heads.
+            assert_eq!(function, "cogo.enqueue", "cannot tell which type its event_type is");
+            vec![format!("{INTENT}scheduled")]
         } else if let Some(name) = value.strip_prefix('\'') {
             match until_quote(name) {
                 // cogo.log_circuit; its callers say what.

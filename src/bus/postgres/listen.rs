@@ -4,10 +4,12 @@
 //! commit. It is sent afterwards, from one place, at most once in [`COALESCE`].
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgListener, PgPool};
 
+use crate::bus::at_hand::AtHand;
 use crate::bus::patience::Patient;
 use crate::bus::queries;
 use crate::bus::wake::{Signal, Wake};
@@ -29,18 +31,18 @@ const CHANNELS: [(Signal, &str); 5] = [
 
 /// Tells other processes to look at everything. It costs a round trip, and a needless wake-up when
 /// our task was faster; that it may be half-way is why this does not leave it to that.
-pub(super) async fn tell_now(pool: &PgPool) {
-    tell(pool, &CHANNELS.map(|(_, channel)| channel), "").await;
+pub(super) async fn tell_now(connections: &Arc<AtHand>) {
+    tell(connections, &CHANNELS.map(|(_, channel)| channel), "").await;
 }
 
-async fn tell(pool: &PgPool, channels: &[&str], own: &str) {
-    if let Err(error) = queries::notify(Patient::new(pool), channels, own).await {
+async fn tell(connections: &Arc<AtHand>, channels: &[&str], own: &str) {
+    if let Err(error) = queries::notify(Patient::new(connections), channels, own).await {
         tracing::debug!(error = %chain(&error), "Could not wake other processes; they poll");
     }
 }
 
 /// Starts to tell other processes of our wake-ups.
-pub(super) fn start_telling(wake: &Wake, tasks: &Tasks, pool: PgPool) {
+pub(super) fn start_telling(wake: &Wake, tasks: &Tasks, connections: Arc<AtHand>) {
     let (lines, closed) = (wake.lines(), wake.closed());
     tasks.spawn(async move {
         loop {
@@ -50,7 +52,7 @@ pub(super) fn start_telling(wake: &Wake, tasks: &Tasks, pool: PgPool) {
             }
             let due = CHANNELS.iter().filter(|(signal, _)| lines.take_to_tell(*signal));
             let channels: Vec<_> = due.map(|(_, channel)| *channel).collect();
-            tell(&pool, &channels, lines.own()).await;
+            tell(&connections, &channels, lines.own()).await;
             tokio::time::sleep(COALESCE).await;
         }
     });

@@ -40,6 +40,7 @@ fn runner(bus: &Bus, tenant: &str, topic: &str, worker: &str) -> Runner<Nothing>
         tenant: tenant.to_owned(),
         topics: vec![topic.parse().expect("a topic")],
         concurrency: 2,
+        prefetch: cogo::worker::Prefetch::Auto,
         lease: Duration::from_secs(30),
     };
     Runner::new(Nothing, options, bus.clone(), Arc::new(Policies::default()))
@@ -222,6 +223,7 @@ async fn a_worker_claims_fewer_at_once_where_all_do_not_go_into_one_answer() {
         tenant: "default".to_owned(),
         topics: vec!["echo/default".parse().expect("a topic")],
         concurrency: 16,
+        prefetch: cogo::worker::Prefetch::Auto,
         lease: Duration::from_secs(30),
     };
     let runner = Runner::new(Nothing, options, s.bus.clone(), Arc::new(Policies::default()));
@@ -259,6 +261,7 @@ async fn a_retry_is_not_forgotten_until_the_next_poll_where_no_hub_tells_of_it()
         tenant: "*".to_owned(),
         topics: vec!["echo/default".parse().expect("a topic")],
         concurrency: 2,
+        prefetch: cogo::worker::Prefetch::Auto,
         lease: Duration::from_secs(30),
     };
     let runner = Runner::new(FailsOnce, options, s.bus.clone(), Arc::new(Policies::default()));

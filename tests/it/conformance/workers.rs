@@ -88,6 +88,7 @@ impl Running {
             tenant: "default".to_owned(),
             topics: vec![topic()],
             concurrency: 4,
+            prefetch: cogo::worker::Prefetch::Auto,
             lease,
         };
         let runner = Runner::new(handler, options, bus.clone(), Arc::new(Policies::default()));

@@ -65,7 +65,7 @@ pub(super) const KINDS: &[Kind] = &[
         name: "<intent>_scheduled",
         group: Group::Message,
         when: "A message was enqueued: the event holds all of it",
-        by: "`bus_enqueue`, `bus_enqueue_and_claim`, `bus_replay_trace`",
+        by: "`bus_enqueue`, `bus_enqueue_many`, `bus_enqueue_and_claim`, `bus_replay_trace`",
         reasons: "",
         payload: &[
             ("intent", "What is wanted, such as `mcp.call`"),

@@ -1,0 +1,188 @@
+//! `bus_enqueue_many`: a batch in arrays leaves what the same batch leaves as JSON.
+
+use std::time::Duration;
+
+use cogo::bus::Bus;
+use cogo::message::{MessageId, NewMessage};
+use cogo::testing::TestDb;
+use serde_json::{Value, json};
+
+use crate::fixtures::{count, echo, replay_differences};
+
+/// Ten messages, in several heads.
+fn mixed() -> Vec<NewMessage> {
+    let mut batch: Vec<_> = (0..10).map(|n| echo(json!({"n": n}))).collect();
+    batch[3] = echo(json!("later")).with_delay(Duration::from_hours(1)).with_priority(5);
+    batch[5] = echo(json!(null)).with_deadline(Duration::from_mins(1)).with_max_attempts(2);
+    batch[5].parent_id = Some(batch[0].id);
+    batch[7].tenant = "other".to_owned();
+    batch
+}
+
+/// All that is in the tables but what differs from one enqueue to the next: times, ids of events, traces, numbers.
+async fn left(db: &TestDb) -> Vec<Value> {
+    sqlx::query_scalar(
+        "select to_jsonb(m) - '{trace_id,claim_no,run_at,created_at,updated_at,rank_at,deadline_at,ordering_no}'::text[]
+                || jsonb_build_object('in', m.run_at - m.created_at, 'rank', m.rank_at - m.created_at,
+                    'deadline', m.deadline_at - m.created_at, 'numbered', m.claim_no > 0, 'ordered', m.ordering_no is not null,
+                    'event', to_jsonb(e) - '{seq,xid,created_at,id,trace_id}'::text[]
+                        || jsonb_build_object('payload', e.payload - '{run_at,ordering_no}'::text[],
+                            'in', (e.payload ->> 'run_at')::timestamptz - m.created_at,
+                            'ordered', e.payload ? 'ordering_no', 'of', e.trace_id = m.trace_id))
+            from agent_messages m join bus_events e on e.message_id = m.id order by m.id",
+    )
+    .fetch_all(db.pool())
+    .await
+    .expect("rows")
+}
+
+#[tokio::test]
+async fn a_batch_in_arrays_leaves_what_the_same_batch_leaves_as_json() {
+    let (arrays, whole) = (TestDb::new().await, TestDb::new().await);
+    let keyed = |n: i32| echo(json!(n)).with_idempotency_key(format!("k{n}"));
+    let ordered = |n: i32| echo(json!(n)).with_ordering_key("o");
+    let batches = [
+        mixed(),
+        (0..9).map(|n| if n % 2 == 0 { keyed(n) } else { ordered(n) }).collect(),
+        vec![echo(json!("alone")).with_deadline(Duration::from_secs(9))],
+    ];
+    let bus = Bus::new(arrays.pool().clone());
+    for batch in batches {
+        bus.publish_all(&batch).await.expect("published");
+        sqlx::query("select * from bus_enqueue($1)")
+            .bind(serde_json::to_value(&batch).expect("JSON"))
+            .execute(whole.pool())
+            .await
+            .expect("enqueued");
+    }
+    let found = left(&arrays).await;
+    assert_eq!(found.len(), 20);
+    assert_eq!(found, left(&whole).await);
+    for db in [&arrays, &whole] {
+        assert_eq!(replay_differences(db).await, Vec::<String>::new());
+        let ids = "(select distinct id from bus_events) x";
+        assert_eq!(count(db, ids).await, 20, "each event has an id of its own");
+    }
+}
+
+#[tokio::test]
+async fn what_is_known_among_many_is_told_and_the_rest_is_written_once() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let mut batch = mixed();
+    let known = bus.publish(batch[4].clone()).await.expect("published");
+    batch.push(batch[8].clone());
+
+    for again in [false, true] {
+        let receipts = bus.publish_all(&batch).await.expect("published");
+        let ids: Vec<_> = receipts.iter().map(|receipt| receipt.id).collect();
+        assert_eq!(ids, batch.iter().map(|message| message.id).collect::<Vec<_>>());
+        let duplicates: Vec<_> = receipts.iter().map(|receipt| receipt.duplicate).collect();
+        let first: Vec<_> = (0..11).map(|n| again || n == 4 || n == 10).collect();
+        assert_eq!(duplicates, first);
+        assert_eq!(receipts[4].trace_id, known.trace_id);
+        for receipt in receipts {
+            let stored = bus.message(receipt.id).await.expect("found");
+            assert_eq!(stored.trace_id, receipt.trace_id);
+        }
+        assert_eq!(count(&db, "agent_messages").await, 10);
+        assert_eq!(count(&db, "bus_events").await, 10);
+    }
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn json_answers_for_a_batch_with_known_and_delayed_messages_in_its_order() {
+    let db = TestDb::new().await;
+    let batch = mixed();
+    let bus = Bus::new(db.pool().clone());
+    bus.publish(batch[3].clone()).await.expect("published");
+    for again in [false, true] {
+        let rows: Vec<(MessageId, bool, String)> =
+            sqlx::query_as("select id, duplicate, status from bus_enqueue($1)")
+                .bind(serde_json::to_value(&batch).expect("JSON"))
+                .fetch_all(db.pool())
+                .await
+                .expect("enqueued");
+        let expected: Vec<_> = (0..10)
+            .map(|n| (batch[n].id, again || n == 3, if n == 3 { "delayed" } else { "queued" }))
+            .collect();
+        let found: Vec<_> =
+            rows.iter().map(|(id, known, status)| (*id, *known, status.as_str())).collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test]
+async fn bad_arrays_are_refused_by_name_and_write_nothing() {
+    let db = TestDb::new().await;
+    let (a, b) = (MessageId::new(), MessageId::new());
+    let ids = format!("'{{{a},{b}}}'");
+    let good = r#"'[{"role": "r", "service": "s", "intent": "i"}]'"#;
+    let two = r#"'[{"role": "r", "service": "s", "intent": "i"}, {"role": "a/b", "service": "s", "intent": "i"}]'"#;
+    let call = |ids: &str, traces: &str, payloads: &str, heads: &str, head_of: &str| {
+        format!("select * from bus_enqueue_many({ids}, {traces}, {payloads}, {heads}, {head_of})")
+    };
+    let cases = [
+        (call(&format!("'{{{a},null}}'"), &ids, "'{1,2}'", good, "null"), "CG400", "ids: must be"),
+        (
+            call(&format!("'[0:1]={{{a},{b}}}'"), &ids, "'{1,2}'", good, "null"),
+            "CG400",
+            "ids: must be",
+        ),
+        (call("null", &ids, "'{1,2}'", good, "null"), "CG400", "ids: must be"),
+        (call(&ids, &format!("'{{{a}}}'"), "'{1,2}'", good, "null"), "CG400", "traces: must be"),
+        (call(&ids, &ids, "'{1,null}'", good, "null"), "CG400", "payloads: must be"),
+        (call(&ids, &ids, "null", good, "null"), "CG400", "payloads: must be"),
+        (call(&ids, &ids, "'{1,2}'", "'[]'", "null"), "CG400", "heads: must be"),
+        (call(&ids, &ids, "'{1,2}'", "'{}'", "null"), "CG400", "heads: must be"),
+        (call(&ids, &ids, "'{1,2}'", "null", "null"), "CG400", "heads: must be"),
+        (call(&ids, &ids, "'{1,2}'", "'[1]'", "null"), "CG400", "messages[0]: must be an object"),
+        (
+            call(&ids, &ids, "'{1,2}'", r#"'[{"id": null}]'"#, "null"),
+            "CG400",
+            "heads: must be without",
+        ),
+        (
+            call(&ids, &ids, "'{1,2}'", good, "'{1,2}'"),
+            "CG400",
+            "head_of: must be numbers from 1 to 1",
+        ),
+        (call(&ids, &ids, "'{1,2}'", two, "'{1,null}'"), "CG400", "head_of: must be"),
+        (call(&ids, &ids, "'{1,2}'", two, "'{1}'"), "CG400", "head_of: must be"),
+        (call(&ids, &ids, "'{1,2}'", two, "'{1,2}'"), "CG400", "messages[1].role: must be"),
+        (call(&ids, &ids, "'{1,2}'", two, "'{2,1}'"), "CG400", "messages[0].role: must be"),
+        (
+            call(&ids, &ids, "array['1', to_jsonb(repeat('x', 5 << 20))]", good, "null"),
+            "CG413",
+            "messages[1].payload: at most 4 MiB",
+        ),
+        (
+            call(
+                &ids,
+                &ids,
+                "array['1', (select jsonb_agg('1e131071'::numeric) from generate_series(1, 200))]",
+                good,
+                "null",
+            ),
+            "CG413",
+            "messages[1].payload: at most 16 MiB",
+        ),
+        (
+            call("array_fill(gen_random_uuid(), '{10001}')", &ids, "'{1,2}'", good, "null"),
+            "CG413",
+            "ids: at most 10000",
+        ),
+    ];
+    for (sql, state, text) in cases {
+        let error = sqlx::query(sqlx::AssertSqlSafe(sql.clone()))
+            .fetch_all(db.pool())
+            .await
+            .expect_err(&sql);
+        let error = error.as_database_error().expect("the database's own").to_owned();
+        assert_eq!(error.code().as_deref(), Some(state), "{sql}: {error}");
+        assert!(error.message().starts_with(text), "expected {text:?}, got {:?}", error.message());
+    }
+    assert_eq!(count(&db, "agent_messages").await, 0);
+    assert_eq!(count(&db, "bus_events").await, 0);
+}
