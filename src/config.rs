@@ -38,6 +38,7 @@ use crate::message::ALL_TENANTS;
 #[cfg(any(feature = "hub", feature = "remote"))]
 use crate::options;
 use crate::retry;
+use crate::worker::Prefetch;
 
 pub use crate::policy::Invalid;
 pub use reload::{Reload, Reloaded};
@@ -127,6 +128,10 @@ pub struct Worker {
     /// How many messages one worker handles at once; from 1 to 1024.
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: usize,
+    /// How many claimed messages may wait in the worker until one of these is done: `auto`, or from 0 to 1000.
+    /// `auto` means as many as it begins within a tenth of a second at the pace that it has, and none where
+    /// handlers take that long, so that other workers get them.
+    pub prefetch: Prefetch,
     /// How long a claim is held without being extended, in milliseconds; from 1000 to 3600000 (an
     /// hour). After a crash a message waits that long before another worker gets it.
     #[schemars(range(min = 1000, max = 3_600_000))]
@@ -148,6 +153,7 @@ impl Default for Worker {
             tenant: crate::message::DEFAULT_TENANT.to_owned(),
             // Calls mostly wait for somebody else; sixteen keep two cores far from busy.
             concurrency: 16,
+            prefetch: Prefetch::Auto,
             lease_ms: 30_000,
             // Under the 30 s that container platforms give between SIGTERM and SIGKILL.
             drain_ms: 20_000,

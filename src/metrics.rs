@@ -31,7 +31,7 @@ pub const PROCESS_CPU_SECONDS_TOTAL: &str = "process_cpu_seconds_total";
 pub const PROCESS_OPEN_FDS: &str = "process_open_fds";
 /// Threads.
 pub const PROCESS_THREADS: &str = "process_threads";
-/// From due to claimed, by the database's clock, by `role`.
+/// From due to the handler's start, by `role`: to the claim by the database's clock, and what it waited in the worker.
 pub const CLAIM_LATENCY_MS: &str = "cogo_claim_latency_ms";
 /// From the handler's end to the settle's commit, by `role`.
 pub const SETTLE_LATENCY_MS: &str = "cogo_settle_latency_ms";
@@ -41,6 +41,8 @@ pub const HANDLER_LATENCY_MS: &str = "cogo_handler_latency_ms";
 pub const SETTLES_TOTAL: &str = "cogo_settles_total";
 /// Handlers running now, by `role`.
 pub const IN_FLIGHT: &str = "cogo_handlers_in_flight";
+/// Messages that this worker has claimed and that wait in it for a handler to be free, by `role`.
+pub const PREFETCHED: &str = "cogo_prefetched_messages";
 /// Events seen in the log since this hub started, by `event_type`.
 pub const EVENTS_TOTAL: &str = "cogo_bus_events_total";
 /// Leases lost while a handler ran, by `role`.
@@ -103,7 +105,7 @@ pub fn describe() {
     describe_counter!(PROCESS_CPU_SECONDS_TOTAL, Unit::Seconds, "Time on processors");
     describe_gauge!(PROCESS_OPEN_FDS, "Open file descriptors");
     describe_gauge!(PROCESS_THREADS, "Threads");
-    describe_histogram!(CLAIM_LATENCY_MS, Unit::Milliseconds, "From due to claimed");
+    describe_histogram!(CLAIM_LATENCY_MS, Unit::Milliseconds, "From due to the handler's start");
     describe_histogram!(
         SETTLE_LATENCY_MS,
         Unit::Milliseconds,
@@ -119,6 +121,7 @@ pub fn describe() {
     );
     describe_counter!(SETTLES_TOTAL, "Settled claims by outcome");
     describe_gauge!(IN_FLIGHT, "Handlers running now");
+    describe_gauge!(PREFETCHED, "Claimed messages that wait in a worker for a free handler");
     describe_counter!(EVENTS_TOTAL, "Events seen in the log since this hub started");
     describe_counter!(LEASES_LOST_TOTAL, "Leases lost while a handler ran");
     describe_counter!(PROGRESS_DROPPED_TOTAL, "Progress reports that were dropped");

@@ -7,11 +7,17 @@ mod circuits;
 mod execution;
 mod in_flight;
 mod lease;
+mod meters;
+mod places;
+mod prefetch;
 mod progress;
+mod refused;
+mod resolved;
 pub mod runner;
 mod spans;
 mod start;
 mod topics;
+mod turns;
 mod upkeep;
 
 use std::future::Future;
@@ -32,6 +38,7 @@ use crate::message::Message;
 use crate::retry::{self, ErrorClass};
 use crate::shutdown::Shutdown;
 use crate::trace::Place;
+pub use prefetch::{PREFETCH_MAX, Prefetch};
 
 /// Does the work of a role, one message at a time.
 ///
@@ -201,6 +208,8 @@ pub struct Context {
     pub tenant: String,
     /// How many messages it handles at once.
     pub concurrency: usize,
+    /// How many claimed messages may wait in it until one of these is done.
+    pub prefetch: Prefetch,
     /// How long a claim is held without being extended.
     pub lease: Duration,
     /// How long to wait for running handlers when stopping.

@@ -11,7 +11,7 @@ use cogo::bus::Bus;
 use cogo::config::{File as _, Source};
 use cogo::live::Live;
 use cogo::shutdown::{Shutdown, Tasks};
-use cogo::worker::{Context, Role};
+use cogo::worker::{Context, Prefetch, Role};
 use rand::RngExt as _;
 use serde::Serialize;
 use tokio::sync::watch;
@@ -80,6 +80,9 @@ pub(crate) struct Limits {
     /// How many messages to handle at once
     #[arg(long, value_name = "N")]
     pub(crate) concurrency: Option<usize>,
+    /// How many claimed messages may wait here until a handler is free: `auto`, or a number
+    #[arg(long, value_name = "AUTO|N")]
+    pub(crate) prefetch: Option<Prefetch>,
     /// How long handlers may take to finish when stopping, in milliseconds
     #[arg(long, value_name = "MS")]
     pub(crate) drain_ms: Option<u64>,
@@ -90,6 +93,7 @@ impl Limits {
     pub(crate) fn load(&self, source: &Source) -> Result<cogo::config::Worker> {
         let mut worker: cogo::config::Worker = source.load()?;
         worker.concurrency = self.concurrency.unwrap_or(worker.concurrency);
+        worker.prefetch = self.prefetch.unwrap_or(worker.prefetch);
         worker.drain_ms = self.drain_ms.unwrap_or(worker.drain_ms);
         worker.validate().map_err(|invalid| {
             let flag = invalid.field.replace('_', "-");
@@ -304,6 +308,7 @@ pub(crate) fn context(
         worker_id,
         tenant: options.tenant.clone(),
         concurrency: options.concurrency,
+        prefetch: options.prefetch,
         lease: options.lease(),
         drain: options.drain(),
         retry: policies.retry,

@@ -1,6 +1,7 @@
 //! The breakers of one worker: what it may do is asked before a message is handled, and how that went is told
 //! after. The counting and deciding is `breaker`'s, the transitions are the database's; here they meet.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,12 +9,15 @@ use rand::RngExt as _;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::breaker::{Admission, Breakers, Id, Outcome, Permit, Policies, Remote, State, Verdict};
+use crate::breaker::{
+    Admission, Breakers, Id, Outcome, Permit, Policies, Remote, Rule, State, Verdict,
+};
 use crate::bus::circuit::Circuit;
 use crate::bus::{Bus, Error, Signal};
 use crate::clock::Stopwatch;
 use crate::error::chain;
 use crate::live::Live;
+use crate::worker::resolved::Resolved;
 
 /// How often the breakers are read when nothing wakes us. A transition must be known everywhere within two
 /// seconds, also where no wake-up comes through.
@@ -36,7 +40,7 @@ pub(crate) struct Circuits {
     bus: Bus,
     worker: String,
     tenant: String,
-    policies: Live<Policies>,
+    policies: Resolved<Rule>,
     breakers: Mutex<Breakers>,
     /// The breakers' time; they read no clock.
     since: Stopwatch,
@@ -46,8 +50,9 @@ pub(crate) struct Circuits {
     looked: watch::Sender<Option<Stopwatch>>,
     /// Somebody waits for the next look.
     wanted: Notify,
-    /// How many calls are under way, or ask whether they may be.
-    in_hand: watch::Sender<usize>,
+    /// How many calls are under way, or ask whether they may be; and whether there is one, for who waits for that.
+    in_hand: AtomicUsize,
+    some_in_hand: watch::Sender<bool>,
 }
 
 /// A call that is under way, or asks whether it may be.
@@ -56,14 +61,21 @@ struct InHand(Arc<Circuits>);
 
 impl InHand {
     fn new(circuits: &Arc<Circuits>) -> Self {
-        circuits.in_hand.send_modify(|count| *count += 1);
+        circuits.in_hand.fetch_add(1, Ordering::AcqRel);
+        // Not each call: only where a look costs a request does anybody wait for it.
+        if circuits.bus.pace().is_far {
+            circuits.count_in_hand();
+        }
         Self(Arc::clone(circuits))
     }
 }
 
 impl Drop for InHand {
     fn drop(&mut self) {
-        self.0.in_hand.send_modify(|count| *count -= 1);
+        self.0.in_hand.fetch_sub(1, Ordering::AcqRel);
+        if self.0.bus.pace().is_far {
+            self.0.count_in_hand();
+        }
     }
 }
 
@@ -77,11 +89,14 @@ pub(crate) struct Passage {
 }
 
 impl Passage {
-    /// How the call ended; carries out what follows from it.
-    pub(crate) async fn ended(mut self, outcome: Outcome) {
-        if let Some(permit) = self.permit.take() {
-            self.circuits.ended(&self.id, permit, outcome).await;
-        }
+    /// How the call ended; gives what is to be told the database, if anything.
+    pub(crate) fn ended(
+        mut self,
+        outcome: Outcome,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let verdict = self.circuits.ended(&self.id, self.permit.take()?, outcome);
+        let is_told = verdict != Verdict::Nothing;
+        is_told.then_some(async move { self.circuits.tell(&self.id, outcome, verdict).await })
     }
 }
 
@@ -89,10 +104,8 @@ impl Drop for Passage {
     fn drop(&mut self) {
         if let Some(permit) = self.permit.take() {
             let circuits = &self.circuits;
-            let policy = circuits.policies.get().resolve(&self.id.key);
-            let now = circuits.since.elapsed();
             // Nobody is left to tell the database; a probe's lease will run out.
-            let _untold = circuits.lock().ended(&self.id, permit, Outcome::Unknown, &policy, now);
+            let _untold = circuits.ended(&self.id, permit, Outcome::Unknown);
         }
     }
 }
@@ -103,14 +116,23 @@ impl Circuits {
             bus,
             worker: worker.to_owned(),
             tenant: tenant.to_owned(),
-            policies,
+            policies: Resolved::new(policies),
             breakers: Mutex::new(Breakers::new(worker)),
             since: Stopwatch::start(),
             learnt: watch::Sender::new(0),
             looked: watch::Sender::new(None),
             wanted: Notify::new(),
-            in_hand: watch::Sender::new(0),
+            in_hand: AtomicUsize::new(0),
+            some_in_hand: watch::Sender::new(false),
         })
+    }
+
+    fn count_in_hand(&self) {
+        self.some_in_hand.send_if_modified(|some| {
+            // Read under the lock of who tells, so that the last one to tell says what is so.
+            let now = self.in_hand.load(Ordering::Acquire) > 0;
+            std::mem::replace(some, now) != now
+        });
     }
 
     /// Whether a call of `key` may be made now, which may take `timeout`: the same for each call of the key, for
@@ -120,10 +142,10 @@ impl Circuits {
         if self.bus.pace().is_far && !self.knows() {
             self.look_first().await;
         }
-        let mut learnt = self.learnt.subscribe();
+        // Armed before it is looked, but only where somebody was asked: mostly there is nothing to wait for.
+        let mut learnt = None;
         loop {
-            learnt.mark_unchanged();
-            let policy = self.policies.get().resolve(&id.key);
+            let policy = self.policies.get(&id.key);
             let admission = self.lock().admit(&id, &policy, self.since.elapsed());
             match admission {
                 Admission::Admit(permit) => {
@@ -142,11 +164,15 @@ impl Circuits {
                     }
                 },
                 // Somebody else of this process has asked.
-                Admission::Wait => {
-                    if tokio::time::timeout(ANSWER_WITHIN, learnt.changed()).await.is_err() {
-                        return None;
+                Admission::Wait => match &mut learnt {
+                    None => learnt = Some(self.learnt.subscribe()),
+                    Some(learnt) => {
+                        let answer = tokio::time::timeout(ANSWER_WITHIN, learnt.changed());
+                        if answer.await.is_err() {
+                            return None;
+                        }
                     }
-                }
+                },
             }
         }
     }
@@ -173,9 +199,14 @@ impl Circuits {
         answered(asked, "ask for a probe of", id).await
     }
 
-    async fn ended(&self, id: &Id, permit: Permit, outcome: Outcome) {
-        let policy = self.policies.get().resolve(&id.key);
-        let verdict = self.lock().ended(id, permit, outcome, &policy, self.since.elapsed());
+    fn ended(&self, id: &Id, permit: Permit, outcome: Outcome) -> Verdict {
+        let policy = self.policies.get(&id.key);
+        self.lock().ended(id, permit, outcome, &policy, self.since.elapsed())
+    }
+
+    /// Carries out what follows from the end of a call.
+    async fn tell(&self, id: &Id, outcome: Outcome, verdict: Verdict) {
+        let policy = self.policies.get(&id.key);
         let circuit = match verdict {
             Verdict::Nothing => return,
             Verdict::ProposeOpening { seen_version, evidence } => {
@@ -202,12 +233,12 @@ impl Circuits {
     /// Reads all breakers again and again, until `stop`.
     pub(crate) async fn follow(&self, stop: CancellationToken) {
         let mut woken = self.bus.waker(Signal::Circuit);
-        let mut in_hand = self.in_hand.subscribe();
+        let mut in_hand = self.some_in_hand.subscribe();
         loop {
             self.look().await;
             loop {
                 let pace = self.bus.pace();
-                let idle = pace.is_far && *in_hand.borrow_and_update() == 0;
+                let idle = pace.is_far && !*in_hand.borrow_and_update();
                 let pause = match pace.is_far {
                     true => pace.pause(),
                     false => POLL.mul_f64(rand::rng().random_range(0.75..1.0)),
@@ -282,10 +313,9 @@ impl Circuits {
     }
 
     fn adopt_rows(&self, rows: impl Iterator<Item = Remote>) {
-        let policies = self.policies.get();
         let now = self.since.elapsed();
         for row in rows {
-            let news = self.lock().adopt(&row, &policies.resolve(&row.id.key), now);
+            let news = self.lock().adopt(&row, &self.policies.get(&row.id.key), now);
             if news {
                 tracing::info!(
                     circuit.key = %row.id.key,

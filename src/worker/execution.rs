@@ -2,25 +2,26 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use metrics::{counter, histogram};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use crate::breaker::{Id, Outcome};
-use crate::bus::{Bus, Settle};
+use crate::bus::Settle;
 use crate::clock::Stopwatch;
 use crate::message::Message;
-use crate::metrics::{HANDLER_LATENCY_MS, SETTLES_TOTAL};
 use crate::retry::{Decision, ErrorClass, Policy, Reason, Tried};
 use crate::trace;
-use crate::worker::circuits::{Circuits, Passage};
+use crate::worker::circuits::Passage;
 use crate::worker::progress::Reports;
 use crate::worker::spans::AttemptSpan;
+use crate::worker::start::Starter;
 use crate::worker::{Delivery, Failure, Handler, Output};
 
 /// How long a handler may go on after its time is up or its claim is cancelled, to say itself what that
@@ -30,28 +31,25 @@ const GRACE: Duration = Duration::from_secs(1);
 const LAST_REPORTS: Duration = Duration::from_secs(2);
 
 /// What is needed to run one delivery.
-pub(crate) struct Execution<H> {
-    pub(crate) handler: Arc<H>,
-    pub(crate) message: Arc<Message>,
-    pub(crate) policy: Policy,
-    pub(crate) bus: Bus,
-    pub(crate) circuits: Arc<Circuits>,
-    pub(crate) span: AttemptSpan,
-    pub(crate) worker_id: String,
+pub(super) struct Execution<'a, H> {
+    of: &'a Starter<H>,
+    message: Arc<Message>,
+    /// Under which policies are looked up.
+    key: String,
+    policy: Arc<Policy>,
+    span: AttemptSpan,
     /// What the handler reports.
-    pub(crate) reports: Reports,
+    reports: Reports,
     /// Since the claim was answered.
-    pub(crate) claimed: Stopwatch,
+    claimed: Stopwatch,
     /// The claim's lease is lost.
-    pub(crate) lost: CancellationToken,
-    /// The worker stops and waits no longer.
-    pub(crate) stop: CancellationToken,
+    lost: CancellationToken,
 }
 
 /// What is left of a delivery: what to send, unless the claim is lost, and what its breaker learns from it.
-pub(crate) struct Ended {
-    pub(crate) settle: Option<Settle>,
-    pub(crate) called: Option<(Passage, Outcome)>,
+pub(super) struct Ended {
+    pub(super) settle: Option<Settle>,
+    pub(super) called: Option<(Passage, Outcome)>,
 }
 
 /// Whether the work may be done now, and where.
@@ -103,9 +101,22 @@ impl Facts {
     }
 }
 
-impl<H: Handler> Execution<H> {
+impl<'a, H: Handler> Execution<'a, H> {
+    /// A delivery of `message`, whose claim was answered when `claimed` started.
+    pub(super) fn new(
+        of: &'a Starter<H>,
+        message: Arc<Message>,
+        claimed: Stopwatch,
+        lost: CancellationToken,
+    ) -> Self {
+        let key = of.handler.policy_key(&message);
+        let policy = of.retry.get(&key);
+        let (span, reports) = (AttemptSpan::default(), Reports::default());
+        Self { of, message, key, policy, span, reports, claimed, lost }
+    }
+
     /// Runs the handler to its end, if its breaker lets it. What is logged meanwhile names the message.
-    pub(crate) async fn run(self) -> Ended {
+    pub(super) async fn run(self) -> Ended {
         let span = tracing::info_span!(
             "attempt",
             trace_id = %self.message.trace_id, message.id = %self.message.id,
@@ -119,37 +130,40 @@ impl<H: Handler> Execution<H> {
             self.begin_span(None);
             return self.not_tried(End::TooLate);
         }
-        if let Some(reason) = self.handler.refuses(&self.message) {
+        if let Some(reason) = self.of.handler.refuses(&self.message) {
             return self.not_tried(End::Refused(reason));
         }
-        let key = self.handler.policy_key(&self.message);
+        if self.of.stop.is_cancelled() {
+            return self.not_tried(End::NotBegun);
+        }
         let way = tokio::select! {
-            way = self.way(&key) => way,
+            biased; // mostly it is known at once
+            way = self.way() => way,
             () = self.lost.cancelled() => return self.not_tried(End::Lost),
-            () = self.stop.cancelled() => return self.not_tried(End::NotBegun),
+            () = self.of.stop.cancelled() => return self.not_tried(End::NotBegun),
         };
         let (passage, fallback) = match way {
             Way::Own(passage) => (passage, None),
             Way::Fallback(passage, name) => (passage, Some(name)),
-            Way::None => return self.not_tried(End::Parked(key)),
+            Way::None => return self.not_tried(End::Parked(self.key.clone())),
         };
         self.begin_span(fallback.as_deref());
         let began = Stopwatch::start();
         let end = self.handle(fallback.clone()).await;
         let took = began.elapsed();
-        let role = self.message.role.clone();
-        #[allow(clippy::cast_precision_loss)] // milliseconds
-        histogram!(HANDLER_LATENCY_MS, "role" => role).record(began.elapsed_ms() as f64);
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.of.meters.handled(elapsed_ms);
         let outcome = self.outcome(&end, took);
-        let facts =
-            Facts { elapsed_ms: began.elapsed_ms(), fallback: fallback.map(|name| (name, key)) };
+        let fallback = fallback.map(|name| (name, self.key.clone()));
+        let facts = Facts { elapsed_ms, fallback };
         Ended { settle: self.settle(end, &facts), called: Some((passage, outcome)) }
     }
 
     fn begin_span(&self, fallback: Option<&str>) {
         if trace::installed() {
-            let parent = self.handler.sent_from(&self.message);
-            self.span.begin(&self.message, &self.worker_id, parent.as_ref(), fallback);
+            let parent = self.of.handler.sent_from(&self.message);
+            let worker = &self.of.options.worker_id;
+            self.span.begin(&self.message, worker, parent.as_ref(), fallback);
         }
     }
 
@@ -157,15 +171,15 @@ impl<H: Handler> Execution<H> {
         Ended { settle: self.settle(end, &Facts::default()), called: None }
     }
 
-    async fn way(&self, key: &str) -> Way {
+    async fn way(&self) -> Way {
         let id = |key: &str| Id::new(&self.message.tenant, key);
         let timeout = self.policy.timeout(None);
-        if let Some(passage) = self.circuits.pass(id(key), timeout).await {
+        if let Some(passage) = self.of.circuits.pass(id(&self.key), timeout).await {
             return Way::Own(passage);
         }
         let ran = may_have_run(&self.message);
-        let Some(fallback) = self.handler.fallback(&self.message, ran) else { return Way::None };
-        match self.circuits.pass(id(&fallback.policy_key), timeout).await {
+        let Some(fallback) = self.of.handler.fallback(&self.message, ran) else { return Way::None };
+        match self.of.circuits.pass(id(&fallback.policy_key), timeout).await {
             Some(passage) => Way::Fallback(passage, fallback.name),
             None => Way::None,
         }
@@ -214,7 +228,6 @@ impl<H: Handler> Execution<H> {
         if timeout.is_zero() {
             return End::TooLate;
         }
-        let reports = self.reports.clone();
         // One token for both reasons to stop; the handler need not tell them apart.
         let cancelled = CancellationToken::new();
         let delivery = Delivery {
@@ -223,36 +236,51 @@ impl<H: Handler> Execution<H> {
             cancelled: cancelled.clone(),
             fallback,
             place: self.span.place(),
-            progress: reports.clone(),
+            progress: self.reports.clone(),
         };
         // In a block, since `handle` need not be an async fn and may panic before it gives its future.
-        let handling = async { self.handler.handle(delivery).await };
-        let handling = AssertUnwindSafe(handling).catch_unwind();
-        tokio::pin!(handling);
-        let time_up = tokio::time::sleep(timeout + GRACE);
-        tokio::pin!(time_up);
-        let ended = CancellationToken::new();
-        let recording = reports.record(&self.bus, &self.message, &self.worker_id, &ended);
-        tokio::pin!(recording);
+        let handling = async { self.of.handler.handle(delivery).await };
+        let handling = pin!(AssertUnwindSafe(handling).catch_unwind());
+        self.attend(handling, &cancelled, timeout).await
+    }
 
-        let working = async {
-            let why = tokio::select! {
-                ended = &mut handling => return returned(ended),
-                () = &mut time_up => return End::TimedOut(timeout),
-                () = self.lost.cancelled() => End::Lost,
-                () = self.stop.cancelled() => End::Stopped,
-            };
-            cancelled.cancel();
-            match tokio::time::timeout(GRACE, handling).await {
-                Ok(ended) => returned(ended),
-                Err(_) => why,
+    /// Waits for the handler's end, or ends it. Reports are written meanwhile.
+    async fn attend(
+        &self,
+        mut handling: Pin<&mut impl Future<Output = Returned>>,
+        cancelled: &CancellationToken,
+        timeout: Duration,
+    ) -> End {
+        let reports = &self.reports;
+        let ended = CancellationToken::new();
+        let worker_id = &self.of.options.worker_id;
+        let mut recording = pin!(reports.record(&self.of.bus, &self.message, worker_id, &ended));
+        // Many never wait: then no timer needs to know of them.
+        let end = match futures_util::poll!(handling.as_mut()) {
+            Poll::Ready(result) if !reports.used() => return returned(result),
+            Poll::Ready(result) => returned(result),
+            Poll::Pending => {
+                let time_up = tokio::time::sleep(timeout + GRACE);
+                let working = async {
+                    let why = tokio::select! {
+                        ended = &mut handling => return returned(ended),
+                        () = time_up => return End::TimedOut(timeout),
+                        () = self.lost.cancelled() => End::Lost,
+                        () = self.of.stop.cancelled() => End::Stopped,
+                    };
+                    cancelled.cancel();
+                    match tokio::time::timeout(GRACE, handling).await {
+                        Ok(ended) => returned(ended),
+                        Err(_) => why,
+                    }
+                };
+                let mut working = pin!(working);
+                tokio::select! {
+                    end = &mut working => end,
+                    // It ends after the handler alone.
+                    () = &mut recording => working.await,
+                }
             }
-        };
-        tokio::pin!(working);
-        let end = tokio::select! {
-            end = &mut working => end,
-            // It ends after the handler alone.
-            () = &mut recording => working.await,
         };
         ended.cancel();
         // Whoever watches sees the last report before the result. A claim that is lost has no result.
@@ -264,7 +292,7 @@ impl<H: Handler> Execution<H> {
     }
 
     fn settle(&self, end: End, facts: &Facts) -> Option<Settle> {
-        let stopping = self.stop.is_cancelled();
+        let stopping = self.of.stop.is_cancelled();
         match end {
             End::Returned(Ok(output)) => {
                 self.count("done");
@@ -324,7 +352,7 @@ impl<H: Handler> Execution<H> {
     }
 
     fn may_repeat(&self) -> bool {
-        self.handler.may_repeat(&self.message)
+        self.of.handler.may_repeat(&self.message)
     }
 
     fn release(&self) -> Settle {
@@ -369,12 +397,14 @@ impl<H: Handler> Execution<H> {
 
     fn count(&self, outcome: &'static str) {
         self.span.outcome(outcome);
-        let role = self.message.role.clone();
-        counter!(SETTLES_TOTAL, "role" => role, "outcome" => outcome).increment(1);
+        self.of.meters.count(outcome);
     }
 }
 
-fn returned(ended: std::thread::Result<Result<Output, Failure>>) -> End {
+/// What a handler's future gives, or its panic.
+type Returned = std::thread::Result<Result<Output, Failure>>;
+
+fn returned(ended: Returned) -> End {
     match ended {
         Ok(result) => End::Returned(result),
         Err(panic) => End::Panicked(words(&*panic)),

@@ -66,7 +66,7 @@ pub(crate) async fn keep(
             }
             Err(_) => tracing::warn!("Extending {} leases took too long", claims.len()),
         }
-        let expired = in_flight.expire(lease);
+        let expired = in_flight.expire();
         if expired > 0 {
             counter!(LEASES_LOST_TOTAL, "role" => role.clone()).increment(expired as u64);
             tracing::warn!("{expired} leases ran out unextended; their handlers are cancelled");

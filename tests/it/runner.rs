@@ -3,7 +3,9 @@
 mod adversity;
 mod at_once;
 mod breakers;
+mod prefetch;
 mod tenants;
+mod turns;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,9 +24,24 @@ use tokio::sync::{Semaphore, watch};
 use crate::fixtures::{SOON, echo, eventually, publish, replay_differences, topic};
 
 /// Does what the payload says.
+#[derive(Clone)]
 struct Scripted {
     /// Handlers told to wait take a permit from here.
     gate: Arc<Semaphore>,
+    /// Each that begins puts a permit here. What is claimed in the database may not have come to its handler yet.
+    begun: Arc<Semaphore>,
+}
+
+impl Scripted {
+    fn new() -> Self {
+        Self { gate: Arc::new(Semaphore::new(0)), begun: Arc::new(Semaphore::new(0)) }
+    }
+
+    /// Waits until so many more have begun.
+    async fn have_begun(&self, many: u32) {
+        let permits = tokio::time::timeout(SOON, self.begun.acquire_many(many)).await;
+        permits.expect("they begin in time").expect("open").forget();
+    }
 }
 
 impl Handler for Scripted {
@@ -33,6 +50,7 @@ impl Handler for Scripted {
     }
 
     async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
+        self.begun.add_permits(1);
         let payload = &delivery.message.payload;
         match payload.get("do").and_then(Value::as_str) {
             Some("panic") => panic!("on purpose"),
@@ -72,14 +90,14 @@ impl Handler for Scripted {
 struct Running {
     shutdown: Shutdown,
     tasks: Tasks,
-    gate: Arc<Semaphore>,
+    script: Scripted,
 }
 
 impl Running {
     async fn start(bus: &Bus, policies: Value, lease: Duration, concurrency: usize) -> Self {
-        let gate = Arc::new(Semaphore::new(0));
-        let handler = Scripted { gate: Arc::clone(&gate) };
-        Self { gate, ..Self::start_with(handler, bus, policies, lease, concurrency).await }
+        let script = Scripted::new();
+        let running = Self::start_with(script.clone(), bus, policies, lease, concurrency).await;
+        Self { script, ..running }
     }
 
     async fn start_with<H: Handler>(
@@ -104,6 +122,7 @@ impl Running {
             tenant: "default".to_owned(),
             topics: vec![topic()],
             concurrency,
+            prefetch: cogo::worker::Prefetch::Auto,
             lease,
         };
         Self::start_as(handler, options, bus, policies).await
@@ -124,7 +143,7 @@ impl Running {
             .await
             .expect("ready in time")
             .expect("running");
-        Self { shutdown, tasks, gate: Arc::new(Semaphore::new(0)) }
+        Self { shutdown, tasks, script: Scripted::new() }
     }
 
     async fn stop(self) {
@@ -233,8 +252,7 @@ async fn a_policy_that_is_replaced_holds_for_the_next_delivery() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
     let (setter, policies) = Live::new(policies_of(json!({"echo": {"retry_on": []}})));
-    let handler = Scripted { gate: Arc::new(Semaphore::new(0)) };
-    let running = Running::start_live(handler, &bus, policies, LEASE, 1).await;
+    let running = Running::start_live(Scripted::new(), &bus, policies, LEASE, 1).await;
     let send = async || {
         let payload = json!({"do": "fail", "class": "connect"});
         let id = bus.publish(echo(payload).with_max_attempts(2)).await.expect("published").id;
@@ -292,7 +310,7 @@ async fn a_lease_is_kept_alive_while_its_handler_runs() {
     let held =
         until(&bus, id, |message| message.lease_until.is_some_and(|until| until > late)).await;
     assert_eq!(held.claim_no, first.claim_no);
-    running.gate.add_permits(1);
+    running.script.gate.add_permits(1);
     let done = finished(&bus, id).await;
     assert_eq!((done.status, done.attempts), (Status::Done, 1));
     running.stop().await;
@@ -319,10 +337,10 @@ async fn a_drain_finishes_what_runs_and_takes_nothing_new() {
     let bus = Bus::new(db.pool().clone());
     let running = Running::start(&bus, json!({}), LEASE, 1).await;
     let id = bus.publish(echo(json!({"do": "wait"}))).await.expect("published").id;
-    until(&bus, id, |message| message.status == Status::Claimed).await;
+    running.script.have_begun(1).await;
     running.shutdown.drain();
     let waiting = bus.publish(echo(json!({}))).await.expect("published").id;
-    running.gate.add_permits(1);
+    running.script.gate.add_permits(1);
     assert!(running.tasks.join(SOON).await, "the runner ends");
     assert_eq!(bus.message(id).await.expect("found").status, Status::Done);
     assert_eq!(bus.message(waiting).await.expect("found").status, Status::Queued);
@@ -339,9 +357,7 @@ async fn when_the_drain_is_over_messages_are_released_with_their_attempts() {
     let deaf = send(json!({"do": "forever"})).await;
     let polite = send(json!({"do": "polite", "class": "closed"})).await;
     let ambiguous = send(json!({"do": "polite", "class": "ambiguous"})).await;
-    for id in [deaf, polite, ambiguous, fragile] {
-        until(&bus, id, |message| message.status == Status::Claimed).await;
-    }
+    running.script.have_begun(4).await;
     running.shutdown.cancel();
     assert!(running.tasks.join(SOON).await, "the runner ends");
     for id in [deaf, polite] {
@@ -371,7 +387,7 @@ async fn progress_is_recorded() {
     .await;
     assert_eq!(event.payload, json!({"progress": {"done": 0.5}}));
     assert_eq!((event.attempt, event.worker_id.as_deref()), (1, Some("w1")));
-    running.gate.add_permits(1);
+    running.script.gate.add_permits(1);
     finished(&bus, id).await;
     running.stop().await;
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());
@@ -468,11 +484,11 @@ async fn what_nobody_told_of_is_found_though_handlers_keep_ending() {
     let mut ended = 0;
     while bus.message(message.id).await.expect("found").status != Status::Done {
         assert!(ended < 15, "it waits for handlers that are none of its business");
-        running.gate.add_permits(1);
+        running.script.gate.add_permits(1);
         ended += 1;
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
-    running.gate.add_permits(30);
+    running.script.gate.add_permits(30);
     running.stop().await;
 }
 

@@ -76,6 +76,7 @@ fn context(
         worker_id: var("COGO_WORKER").or(its).unwrap_or("rust-1".to_owned()),
         tenant,
         concurrency: options.concurrency,
+        prefetch: options.prefetch,
         lease: options.lease(),
         drain: options.drain(),
         retry,

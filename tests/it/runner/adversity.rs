@@ -109,7 +109,7 @@ async fn a_result_beside_a_refused_settle_outlives_a_database_that_does_not_answ
     for id in [good, bad] {
         until(&bus, id, |message| message.status == Status::Claimed).await;
     }
-    running.gate.add_permits(2);
+    running.script.gate.add_permits(2);
     let done = finished(&bus, good).await;
     assert_eq!((done.status, done.error), (Status::Done, None));
     assert_eq!(finished(&bus, bad).await.status, Status::Failed);
@@ -180,7 +180,7 @@ async fn a_message_that_comes_back_to_its_own_worker_costs_the_others_no_lease()
     bus.cancel(&[id], None).await.expect("cancelled");
     bus.requeue(&[id], None).await.expect("requeued");
     tokio::time::sleep(4 * lease).await;
-    running.gate.add_permits(1);
+    running.script.gate.add_permits(1);
     let done = finished(&bus, other).await;
     assert_eq!((done.status, done.attempts), (Status::Done, 1));
     running.shutdown.cancel();

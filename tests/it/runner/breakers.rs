@@ -127,6 +127,7 @@ impl Fleet {
                 tenant: "default".to_owned(),
                 topics: vec![topic()],
                 concurrency: 4,
+                prefetch: cogo::worker::Prefetch::Auto,
                 lease: Duration::from_secs(10),
             };
             let calls = Calls { target: Arc::clone(target), fallback: fallback.cloned() };

@@ -44,6 +44,7 @@ async fn work_off(bus: &Bus) -> Vec<String> {
         tenant: ALL_TENANTS.to_owned(),
         topics: vec![topic()],
         concurrency: 4,
+        prefetch: cogo::worker::Prefetch::Auto,
         lease: LEASE,
     };
     let running = Running::start_as(notebook.clone(), options, bus, Policies::default()).await;

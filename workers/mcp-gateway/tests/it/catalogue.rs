@@ -55,6 +55,7 @@ impl Hub {
             worker_id: id.to_owned(),
             tenant: tenant.to_owned(),
             concurrency: 4,
+            prefetch: cogo::worker::Prefetch::Auto,
             lease: Duration::from_secs(30),
             drain: Duration::from_secs(5),
             retry: Live::default(),

@@ -43,6 +43,7 @@ async fn calls_go_to_the_fallback_while_the_breaker_is_open() {
         worker_id: "gateway".to_owned(),
         tenant: "default".to_owned(),
         concurrency: 4,
+        prefetch: cogo::worker::Prefetch::Auto,
         lease: Duration::from_secs(10),
         drain: Duration::from_secs(5),
         retry: policies::<cogo::retry::Policies>(json!({

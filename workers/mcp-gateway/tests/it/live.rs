@@ -55,6 +55,7 @@ impl Place {
             worker_id: "gateway".to_owned(),
             tenant: "default".to_owned(),
             concurrency: 8,
+            prefetch: cogo::worker::Prefetch::Auto,
             lease: Duration::from_secs(10),
             drain: Duration::from_secs(5),
             retry: Live::default(),

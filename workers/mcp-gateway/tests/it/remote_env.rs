@@ -51,6 +51,7 @@ async fn place(reference: &str, first: Option<&str>) -> (Place, Store) {
         worker_id: "gateway".to_owned(),
         tenant: "default".to_owned(),
         concurrency: 8,
+        prefetch: cogo::worker::Prefetch::Auto,
         lease: Duration::from_secs(30),
         drain: Duration::from_secs(5),
         retry: Live::default(),

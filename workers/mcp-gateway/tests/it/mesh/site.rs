@@ -361,6 +361,7 @@ impl Machine {
             worker_id: format!("machine-{}", MessageId::new().0.simple()),
             tenant: "default".to_owned(),
             concurrency: 8,
+            prefetch: cogo::worker::Prefetch::Auto,
             lease: Duration::from_secs(10),
             drain: Duration::from_secs(1),
             retry: Live::default(),

@@ -1,0 +1,167 @@
+//! A turn, and what follows from its answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::FutureExt as _;
+use tokio::sync::watch;
+
+use crate::bus::{Error, Settle, Settled};
+use crate::clock::Stopwatch;
+use crate::error::{Code, chain};
+use crate::message::Message;
+use crate::worker::places::Asked;
+use crate::worker::start::{Gathered, Starter, stale};
+use crate::worker::turns::Turns;
+use crate::worker::upkeep::jittered;
+use crate::worker::{Handler, refused};
+
+/// Pauses after a turn that failed, doubled up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// The same after the key was refused: somebody has to replace it.
+const KEY_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(30));
+/// After work that was the last for now, the first look that nobody asked for; each further one is twice as far
+/// off, until the bus' own pace is reached. A link that has died is as quiet as one over which nothing comes.
+const SOON: Duration = Duration::from_millis(500);
+
+/// What was under way, and has ended.
+pub(super) enum Ended {
+    Turn(Box<Turn>),
+    /// A refused batch was settled in smaller ones; of these nothing was answered.
+    Refused(Gathered),
+}
+
+/// What came of a turn.
+#[allow(clippy::vec_box)] // as they come out of the rows
+pub(super) struct Turn {
+    pub(super) batch: Gathered,
+    pub(super) asked: Asked,
+    /// How many wake-ups had come when it began.
+    pub(super) heard: u64,
+    pub(super) began: Stopwatch,
+    pub(super) answer: Result<(Vec<Settled>, Vec<Box<Message>>), Error>,
+}
+
+impl<H: Handler> Turns<'_, H> {
+    /// Carries out what follows from a turn. Whether the worker is to stop, since nobody can wait for the bus.
+    pub(super) fn end(&mut self, turn: Turn, ready: &watch::Sender<bool>) -> Result<bool, Error> {
+        let Turn { batch, asked, heard, began, answer } = turn;
+        let error = match answer {
+            Ok((outcomes, messages)) => {
+                ready.send_if_modified(|ready| !std::mem::replace(ready, true));
+                self.found(asked.all(), messages.len(), heard);
+                self.amounts.answered(asked.all(), messages.len(), batch.len());
+                if asked.all() == 0 && batch.settles.iter().any(Settle::makes_way) {
+                    // What it made way for was not looked for.
+                    self.hear();
+                }
+                if messages.iter().any(|message| is_survivor(message)) {
+                    self.careful = Some(Stopwatch::start());
+                }
+                self.settled(&batch, &outcomes);
+                self.starter.hold(&messages, began);
+                let messages = self.starter.in_turn(messages);
+                let put = self.starter.places.answered(asked, messages, Stopwatch::start());
+                self.starter.start(put);
+                return Ok(false);
+            }
+            Err(error) => error,
+        };
+        let none = self.starter.places.answered(asked, Vec::new(), began);
+        self.starter.start(none);
+        // A key that was never taken is wrong; one that was may be replaced while we run. So is an address
+        // where no bus ever was; where one was, somebody may answer in its place for a while.
+        if error.is_transient() || self.answered && error.may_pass() {
+            self.amounts.unanswered(asked.all(), batch.len());
+            self.put_before(batch);
+            self.back_off(&error);
+            // When it is cancelled the leases run out; nobody waits for the bus to come back.
+            return Ok(self.shutdown.cancelled().is_cancelled());
+        }
+        let want = asked.all();
+        if want > 1 && error.code() == Code::PayloadTooLarge && self.bus.pace().is_far {
+            tracing::debug!(error = %chain(&error), "Claiming fewer than {want} at once");
+            self.amounts.unanswered(want, 0);
+            self.look = true;
+            self.put_before(batch);
+            return Ok(false);
+        }
+        if batch.is_empty() {
+            return Err(error);
+        }
+        tracing::error!(error = %chain(&error), "The bus refused a batch of settles");
+        let starter = Arc::clone(&self.starter);
+        let request = starter.request(&self.topics.get(), 0);
+        let settled = async move {
+            let Starter { bus, in_flight, .. } = &*starter;
+            Ended::Refused(refused::settle_in_parts(bus, in_flight, &request, batch).await)
+        };
+        self.under_way.push(settled.boxed());
+        Ok(false)
+    }
+
+    /// The bus has answered: of `want` messages there were `found`.
+    fn found(&mut self, want: usize, found: usize, heard: u64) {
+        // Now that the bus takes us for who we are.
+        if let Some(taker) = self.taker.take()
+            && self.bus.join(taker)
+        {
+            self.starter.places.share();
+        }
+        (self.answered, self.backoff) = (true, Duration::ZERO);
+        if std::mem::take(&mut self.locked_out) {
+            tracing::info!("The hub takes the key again; going on");
+        }
+        if want > 0 {
+            // Fewer than there was room for: nothing more waits, until someone says so, or has said so meanwhile.
+            self.look = found == want || self.look && heard != self.heard;
+            self.looked = Stopwatch::start();
+        }
+        if found > 0 {
+            self.soon = SOON;
+        }
+    }
+
+    fn settled(&self, batch: &Gathered, outcomes: &[Settled]) {
+        let starter = &self.starter;
+        for ((settle, since), outcome) in batch.settles.iter().zip(&batch.since).zip(outcomes) {
+            let claim = (settle.id, settle.claim_no);
+            starter.in_flight.remove(claim);
+            starter.meters.settled(*since);
+            if *outcome == Settled::Stale {
+                stale(claim);
+            }
+        }
+    }
+
+    /// Puts settles that were not answered before those that have gathered since.
+    pub(super) fn put_before(&mut self, mut batch: Gathered) {
+        batch.append(std::mem::take(&mut self.settles));
+        self.settles = batch;
+        self.keep_newest();
+    }
+
+    fn back_off(&mut self, error: &Error) {
+        let limits = if matches!(error, Error::Unauthorized { .. }) {
+            if !std::mem::replace(&mut self.locked_out, true) {
+                tracing::error!(
+                    error = %chain(error),
+                    "Locked out; trying again until the key is replaced"
+                );
+            }
+            KEY_BACKOFF
+        } else {
+            tracing::warn!(error = %chain(error), "The bus did not answer; trying again");
+            BACKOFF
+        };
+        self.look = true;
+        let backoff = self.backoff.clamp(limits.0, limits.1);
+        self.pause = Some((Stopwatch::start(), jittered(backoff)));
+        self.backoff = (backoff * 2).min(limits.1);
+    }
+}
+
+/// Whether a worker died, or lost its way to the bus, while it had this.
+fn is_survivor(message: &Message) -> bool {
+    message.error.as_ref().is_some_and(|error| error["class"] == "lease_expired")
+}
