@@ -14,6 +14,7 @@
 //! |---|---|
 //! | `COGO_BENCH_ROUNDS` | how many rounds; 5 |
 //! | `COGO_BENCH_CALLS` | how many calls a round and way one at a time, and twice as many at once; 400 |
+//! | `COGO_BENCH_AT_ONCE` | how many calls are under way, with commas between the numbers; 1,16,64 |
 //! | `COGO_BENCH_WAYS` | which ways, with commas between them; all |
 //! | `COGO_BENCH_OTHER` | another `cogo`, to be measured beside this one |
 //! | `COGO_BENCH_DIR` | where the rivals are installed; `target/bench-mcp` |
@@ -58,6 +59,7 @@ fn run(threads: bool, work: impl Future<Output = Result<()>>) -> Result<()> {
 async fn compare() -> Result<()> {
     let (rounds, calls) = (number("COGO_BENCH_ROUNDS", 5)?, number("COGO_BENCH_CALLS", 400)?);
     let wanted = std::env::var("COGO_BENCH_WAYS").unwrap_or_default();
+    let numbers = at_once()?;
     let dir = tempfile::Builder::new().prefix("cogo-bench-").tempdir()?;
     let mut ways = Vec::new();
     for name in rivals::NAMES.iter().chain(&durable::NAMES) {
@@ -77,7 +79,7 @@ async fn compare() -> Result<()> {
         for way in &ways {
             let client = load::Client::connect(&way.url, way.token.as_deref(), &way.tool).await;
             let client = client.with_context(|| format!("{}\n{}", way.name, way.said()))?;
-            for at_once in load::AT_ONCE {
+            for &at_once in &numbers {
                 let calls = if at_once == 1 { calls } else { calls * 2 };
                 let before = way.cpu();
                 let measured = client.measure(calls, at_once).await;
@@ -94,6 +96,16 @@ async fn compare() -> Result<()> {
     }
     say(&report.text());
     Ok(())
+}
+
+/// Which of [`load::AT_ONCE`] are measured.
+fn at_once() -> Result<Vec<usize>> {
+    let Ok(wanted) = std::env::var("COGO_BENCH_AT_ONCE") else { return Ok(load::AT_ONCE.into()) };
+    let numbers = wanted.split(',').map(|text| match text.trim().parse() {
+        Ok(number) if load::AT_ONCE.contains(&number) => Ok(number),
+        _ => bail!("COGO_BENCH_AT_ONCE: {text:?} is none of {:?}", load::AT_ONCE),
+    });
+    numbers.collect()
 }
 
 fn number(name: &str, usual: usize) -> Result<usize> {

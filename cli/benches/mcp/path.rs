@@ -54,6 +54,7 @@ pub(crate) async fn measure() -> Result<()> {
         worker_id: "bench".to_owned(),
         tenant: "default".to_owned(),
         concurrency: AT_ONCE[2],
+        prefetch: cogo::worker::Prefetch::Auto,
         lease: Duration::from_secs(30),
         drain: Duration::from_secs(10),
         retry: Live::default(),

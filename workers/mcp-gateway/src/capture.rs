@@ -6,28 +6,56 @@
 //! for it is in the log with its result, and three flushes took longer than all else that a call does: what was
 //! written in the last seconds before a power cut may be empty then. Secrets are out before anything is
 //! written. A disk that fails never fails a call.
+//!
+//! Successes that come while one is being written wait for the same thread: to hand each to a thread of its own and back
+//! takes as long as to write it, and threads that make directories in one directory wait for each other. So the next
+//! thread is begun only where many wait.
 
+use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use cogo::clock::utc_now;
 use cogo::message::MessageId;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::metrics;
 use crate::redact::Redactor;
 
 /// How many directories of one message may bear the same millisecond.
 const MAX_SAME_TIME: u32 = 16;
+/// From so many that wait for each thread that writes, another one is begun: then it is the disk that is slow.
+const MANY: usize = 8;
+/// How many threads write successes at most; as many as calls wait for a disk that takes its time.
+const WRITERS: usize = 64;
 
-/// Writes artifacts.
+/// Writes artifacts. Cheap to clone; clones share what waits.
 #[derive(Debug, Clone)]
 pub struct Capture {
-    root: PathBuf,
+    root: Arc<Path>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// What waits for a thread, and how many there are.
+#[derive(Debug, Default)]
+struct Waiting {
+    attempts: VecDeque<Attempt>,
+    writers: usize,
+}
+
+/// An attempt that is to be written.
+#[derive(Debug)]
+struct Attempt {
+    toolset: String,
+    message: MessageId,
+    record: Record,
     redactor: Arc<Redactor>,
+    written: oneshot::Sender<io::Result<String>>,
 }
 
 /// One attempt. What is `None` gets no file.
@@ -46,25 +74,38 @@ pub struct Record {
 impl Capture {
     /// Artifacts go below `root`, which is made when first needed.
     #[must_use]
-    pub fn new(root: impl Into<PathBuf>, redactor: Arc<Redactor>) -> Self {
-        Self { root: root.into(), redactor }
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into().into(), waiting: Arc::default() }
     }
 
-    /// Writes one attempt of `message` at `toolset`, which must be the name of a toolset. Gives the
-    /// directory's path relative to the artifacts directory; `None` if it could not be written
+    /// Writes one attempt of `message` at `toolset`, which must be the name of a toolset, without what `redactor` knows
+    /// to be secret. Gives the directory's path relative to the artifacts directory; `None` if it could not be written
     /// within `patience`, which is logged and counted.
     pub async fn write(
         &self,
         toolset: &str,
         message: MessageId,
         record: Record,
+        redactor: Arc<Redactor>,
         patience: Duration,
     ) -> Option<String> {
-        let (this, name) = (self.clone(), toolset.to_owned());
-        let written = tokio::task::spawn_blocking(move || this.write_now(&name, message, &record));
-        let written = tokio::time::timeout(patience, written).await;
-        let written = match written {
-            Ok(outcome) => outcome.map_err(io::Error::other).and_then(|outcome| outcome),
+        let (written, answer) = oneshot::channel();
+        let attempt = Attempt { toolset: toolset.to_owned(), message, record, redactor, written };
+        if attempt.record.error.is_some() {
+            // It is flushed to disk: nobody else is to wait for that.
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || this.put(attempt));
+        } else {
+            let mut waiting = self.waiting();
+            waiting.attempts.push_back(attempt);
+            if waiting.is_short_of_writers() {
+                waiting.writers += 1;
+                let this = self.clone();
+                tokio::task::spawn_blocking(move || this.drain());
+            }
+        }
+        let written = match tokio::time::timeout(patience, answer).await {
+            Ok(written) => written.map_err(io::Error::other).and_then(|written| written),
             Err(_) => Err(io::ErrorKind::TimedOut.into()), // the thread may still finish
         };
         match written {
@@ -80,10 +121,51 @@ impl Capture {
         }
     }
 
-    fn write_now(&self, toolset: &str, message: MessageId, record: &Record) -> io::Result<String> {
+    /// Writes what waits, until nothing does.
+    fn drain(&self) {
+        loop {
+            let next = {
+                let mut waiting = self.waiting();
+                let next = waiting.attempts.pop_front();
+                if next.is_none() {
+                    waiting.writers -= 1;
+                }
+                next
+            };
+            match next {
+                Some(attempt) => self.put(attempt),
+                None => return,
+            }
+        }
+    }
+
+    /// Writes an attempt, unless nobody waits for it any more, and tells where it is.
+    fn put(&self, attempt: Attempt) {
+        let Attempt { toolset, message, record, redactor, written } = attempt;
+        if written.is_closed() {
+            return;
+        }
+        let writing = || self.write_now(&toolset, message, &record, &redactor);
+        // Whatever panics, the thread goes on to the next.
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(writing));
+        let outcome = outcome.unwrap_or_else(|_| Err(io::Error::other("writing them panicked")));
+        let _gave_up_meanwhile = written.send(outcome);
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        // Nothing that can panic happens under the lock, so a poisoned one is still whole.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write_now(
+        &self,
+        toolset: &str,
+        message: MessageId,
+        record: &Record,
+        redactor: &Redactor,
+    ) -> io::Result<String> {
         let relative = PathBuf::from("mcp").join(toolset);
         let parent = self.root.join(&relative);
-        directory(&parent, true)?;
         let time = utc_now().format("%Y%m%dT%H%M%S%.3fZ");
         let mut last = None;
         for number in 1..=MAX_SAME_TIME {
@@ -92,7 +174,7 @@ impl Capture {
                 more => format!("{time}-{message}-{more}"),
             };
             let (temporary, target) = (parent.join(format!(".tmp-{name}")), parent.join(&name));
-            match self.fill(&temporary, record).and_then(|()| take(&temporary, &target)) {
+            match fill(&temporary, record, redactor).and_then(|()| take(&temporary, &target)) {
                 Ok(()) => return Ok(relative.join(name).to_string_lossy().into_owned()),
                 Err(error) => {
                     if error.kind() != io::ErrorKind::AlreadyExists {
@@ -105,28 +187,42 @@ impl Capture {
         }
         Err(last.unwrap_or_else(|| io::ErrorKind::AlreadyExists.into()))
     }
+}
 
-    fn fill(&self, dir: &Path, record: &Record) -> io::Result<()> {
-        directory(dir, false)?;
-        let files = [
-            ("request.json", Some(&record.request)),
-            ("response.json", record.response.as_ref()),
-            ("summary.json", Some(&record.summary)),
-            ("error.json", record.error.as_ref()),
-        ];
-        for (name, value) in files {
-            if let Some(value) = value {
-                let mut text = serde_json::to_vec_pretty(&self.redactor.artifact(value))?;
-                text.push(b'\n');
-                let mut file = create(&dir.join(name))?;
-                file.write_all(&text)?;
-                if record.error.is_some() {
-                    file.sync_all()?;
-                }
+impl Waiting {
+    /// Whether another thread is to be begun for what waits.
+    fn is_short_of_writers(&self) -> bool {
+        self.writers < WRITERS && self.attempts.len() > self.writers * MANY
+    }
+}
+
+fn fill(dir: &Path, record: &Record, redactor: &Redactor) -> io::Result<()> {
+    match directory(dir, false) {
+        // Mostly what it stands in is there.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            directory(dir.parent().unwrap_or(dir), true)?;
+            directory(dir, false)?;
+        }
+        made => made?,
+    }
+    let files = [
+        ("request.json", Some(&record.request)),
+        ("response.json", record.response.as_ref()),
+        ("summary.json", Some(&record.summary)),
+        ("error.json", record.error.as_ref()),
+    ];
+    for (name, value) in files {
+        if let Some(value) = value {
+            let mut text = serde_json::to_vec_pretty(&redactor.artifact(value))?;
+            text.push(b'\n');
+            let mut file = create(&dir.join(name))?;
+            file.write_all(&text)?;
+            if record.error.is_some() {
+                file.sync_all()?;
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Gives `temporary` its name, unless that is taken: a rename would replace an empty directory.
@@ -153,4 +249,88 @@ fn create(path: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options.open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::join_all;
+    use serde_json::json;
+
+    use super::*;
+
+    fn record(number: usize) -> Record {
+        let (request, summary) = (json!({"number": number}), json!({"ok": true}));
+        Record { request, response: Some(json!([number])), summary, error: None }
+    }
+
+    fn attempt(number: usize) -> (Attempt, oneshot::Receiver<io::Result<String>>) {
+        let (written, answer) = oneshot::channel();
+        let (message, redactor) = (MessageId::new(), Arc::default());
+        let (toolset, record) = ("demo".to_owned(), record(number));
+        (Attempt { toolset, message, record, redactor, written }, answer)
+    }
+
+    #[tokio::test]
+    async fn each_of_many_is_written_whole_and_told_of_its_own() {
+        let root = tempfile::tempdir().expect("a directory");
+        let capture = Capture::new(root.path());
+        let writing = (0..100).map(|number| {
+            let mut record = record(number);
+            // Some of them are failures.
+            record.error = (number % 10 == 0).then(|| json!({"class": "timeout"}));
+            let capture = capture.clone();
+            let patience = Duration::from_secs(60);
+            let (id, redactor) = (MessageId::new(), Arc::default());
+            async move { capture.write("demo", id, record, redactor, patience).await }
+        });
+        for (number, path) in join_all(writing).await.into_iter().enumerate() {
+            let dir = root.path().join(path.expect("written"));
+            let read = |name| std::fs::read_to_string(dir.join(name)).expect("a file");
+            let request: Value = serde_json::from_str(&read("request.json")).expect("JSON");
+            assert_eq!(request, json!({"number": number}));
+            assert!(!read("response.json").is_empty() && !read("summary.json").is_empty());
+            assert_eq!(dir.join("error.json").exists(), number % 10 == 0);
+        }
+        while capture.waiting().writers > 0 {
+            tokio::task::yield_now().await; // the last one is about to see that nothing waits
+        }
+        // Whoever clears up may take the toolset's directory with all that is in it.
+        std::fs::remove_dir_all(root.path().join("mcp")).expect("cleared");
+        let (id, redactor) = (MessageId::new(), Arc::default());
+        let again = capture.write("demo", id, record(1), redactor, Duration::from_secs(60)).await;
+        assert!(root.path().join(again.expect("written")).is_dir());
+    }
+
+    #[test]
+    fn another_thread_writes_only_where_many_wait_for_each() {
+        let mut waiting = Waiting::default();
+        let mut began = Vec::new();
+        for number in 1..=20 {
+            waiting.attempts.push_back(attempt(number).0);
+            if waiting.is_short_of_writers() {
+                waiting.writers += 1;
+                began.push(number);
+            }
+        }
+        assert_eq!(began, [1, 9, 17]);
+        waiting.writers = WRITERS;
+        waiting.attempts.extend((0..1000).map(|number| attempt(number).0));
+        assert!(!waiting.is_short_of_writers(), "there is an end to it");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_not_written_any_more() {
+        let root = tempfile::tempdir().expect("a directory");
+        let capture = Capture::new(root.path());
+        let ((given_up, gone), (awaited, mut answer)) = (attempt(1), attempt(2));
+        drop(gone);
+        let mut waiting = capture.waiting();
+        (waiting.writers, waiting.attempts) = (1, [given_up, awaited].into());
+        drop(waiting);
+        capture.drain();
+        let path = answer.try_recv().expect("answered").expect("written");
+        let demo = std::fs::read_dir(root.path().join("mcp/demo")).expect("a directory");
+        let names: Vec<_> = demo.map(|entry| entry.expect("an entry").path()).collect();
+        assert_eq!(names, [root.path().join(path)]);
+    }
 }

@@ -39,7 +39,7 @@ const KEEP_GRACE: Duration = Duration::from_millis(400);
 pub struct McpHandler {
     toolsets: Arc<Toolsets>,
     policies: Live<Policies>,
-    artifacts_dir: PathBuf,
+    capture: Capture,
     announced: Arc<Announced>,
     store: Store,
 }
@@ -151,7 +151,8 @@ impl McpHandler {
         let announced = Arc::new(Announced::new(toolsets.offer()));
         let (policies, artifacts_dir) = (policies.into(), artifacts_dir.into());
         let store = Store::folder(&artifacts_dir, Limits::default());
-        Self { toolsets, policies, artifacts_dir, announced, store }
+        let capture = Capture::new(artifacts_dir);
+        Self { toolsets, policies, capture, announced, store }
     }
 
     /// What it says of itself to others, for [`announce::run`](crate::catalogue::announce::run) to keep.
@@ -226,8 +227,9 @@ impl McpHandler {
         }
         let mut meta = json!({ "latency_ms": latency_ms });
         let patience = left.saturating_sub(clock.elapsed()) + CAPTURE_GRACE;
-        let capture = Capture::new(&self.artifacts_dir, Arc::clone(toolsets.redactor()));
-        if let Some(path) = capture.write(upstream.name(), message.id, record, patience).await {
+        let (name, redactor_of) = (upstream.name(), Arc::clone(toolsets.redactor()));
+        let written = self.capture.write(name, message.id, record, redactor_of, patience).await;
+        if let Some(path) = written {
             meta["artifacts"] = path.into();
         }
         match outcome {

@@ -331,6 +331,13 @@ impl Drop for CancelOnDrop {
         let notice = (self.armed && !self.probe.withdraw()).then(|| {
             CancelledNotificationParam::new(Some(self.id.clone()), Some(self.reason.to_owned()))
         });
+        // Mostly there is nothing to tell and nobody at the sinks: that needs no task of its own.
+        if notice.is_none()
+            && let Ok(mut sinks) = sinks.0.try_lock()
+        {
+            sinks.remove(&token);
+            return;
+        }
         self.tasks.spawn(async move {
             sinks.0.lock().await.remove(&token);
             if let Some(notice) = notice {

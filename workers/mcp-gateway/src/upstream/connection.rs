@@ -123,6 +123,9 @@ impl Connection {
     /// may so overtake the last of them.
     pub(super) async fn pass_on_reports(&self) {
         let due = self.wire.reports();
+        if *self.progress.1.borrow() >= due {
+            return;
+        }
         let mut passed_on = self.progress.1.subscribe();
         let all = passed_on.wait_for(|passed_on| *passed_on >= due);
         // One that rmcp could not read is never passed on.
