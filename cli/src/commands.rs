@@ -7,8 +7,8 @@ use crate::connect::Global;
 use crate::exit::Exit;
 use crate::output::Output;
 use crate::{
-    artifact, circuit, config, dlq, env, gate, hub, jwt, limits, mcp, message, migrate, replay,
-    status, tail, top, trace, up, worker, workers,
+    artifact, bench, circuit, config, dlq, env, gate, hub, jwt, limits, mcp, message, migrate,
+    replay, status, tail, top, trace, up, worker, workers,
 };
 
 pub(crate) const FIRST_STEPS: &str = "\
@@ -40,6 +40,7 @@ pub(crate) enum Command {
     Status(status::Status),
     Config(config::Config),
     Gate(gate::Gate),
+    Bench(bench::Bench),
     Migrate(migrate::Migrate),
 }
 
@@ -55,7 +56,7 @@ impl Command {
 
     /// Whether it looks after signals itself, since it has to clean up.
     pub(crate) fn hears_signals(&self) -> bool {
-        self.serves() || matches!(self, Self::Gate(_))
+        self.serves() || matches!(self, Self::Gate(_) | Self::Bench(_))
     }
 
     /// What it logs unless it is told otherwise.
@@ -64,7 +65,7 @@ impl Command {
             // It serves whoever looks at the log; there is nobody else to tell.
             _ if self.serves() => "warn,cogo=info",
             // What goes wrong is in the report, and the lines under way would be torn.
-            Self::Gate(_) => "off",
+            Self::Gate(_) | Self::Bench(_) => "off",
             // It says itself what went wrong.
             _ => "error",
         }
@@ -107,6 +108,7 @@ impl Command {
             Self::Status(command) => command.run(global, output).await,
             Self::Config(command) => command.run(global, output),
             Self::Gate(command) => command.run(global, output).await,
+            Self::Bench(command) => command.run(global, output).await,
             Self::Migrate(command) => command.run(global, output).await,
         }
     }

@@ -46,7 +46,7 @@ impl Hub {
     }
 
     pub(crate) async fn run(self, global: &Global) -> Result<Exit> {
-        let limits = Limits { concurrency: None, drain_ms: self.drain_ms };
+        let limits = Limits { drain_ms: self.drain_ms, ..Limits::default() };
         if self.minimal {
             return minimal::serve(global, &self.listen, &limits).await;
         }

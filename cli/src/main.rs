@@ -9,6 +9,8 @@
 #[cfg(feature = "full")]
 mod artifact;
 #[cfg(feature = "full")]
+mod bench;
+#[cfg(feature = "full")]
 mod circuit;
 #[cfg_attr(not(feature = "full"), path = "commands/worker.rs")]
 mod commands;

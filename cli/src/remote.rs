@@ -97,6 +97,12 @@ impl Remote {
         self.from.url
     }
 
+    /// Whether the database was named by a flag, and not by the environment.
+    #[cfg(feature = "full")]
+    pub(crate) fn is_database_flag(&self) -> bool {
+        self.from.database_url
+    }
+
     /// The same ways and certificates, to another bus.
     pub(crate) fn at(&self, url: &str, key: String) -> Self {
         let from = From::default();

@@ -11,9 +11,9 @@ use crate::output::{self, Output};
 use crate::{config, mcp, message, status, tail, trace, worker, workers};
 
 /// What only the full build has; `tests/dist/check.sh` holds the list to that build's own.
-const ELSEWHERE: [&str; 12] = [
-    "up", "hub", "top", "dlq", "limits", "circuit", "artifact", "replay", "env", "token", "gate",
-    "migrate",
+const ELSEWHERE: [&str; 13] = [
+    "up", "bench", "hub", "top", "dlq", "limits", "circuit", "artifact", "replay", "env", "token",
+    "gate", "migrate",
 ];
 
 pub(crate) const FIRST_STEPS: &str = "\

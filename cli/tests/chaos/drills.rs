@@ -210,7 +210,7 @@ async fn a_sick_tool_opens_one_breaker_for_all_workers_and_one_probe_closes_it()
     })
     .await?;
     // What came late before the breaker opened may wait as well; the probe came just now.
-    let before = opened.elapsed_ms() - 400;
+    let before = opened.elapsed_ms().saturating_sub(400);
     tokio::time::sleep(Duration::from_millis(500)).await;
     let began = fleet.mcp.elapsed_ms() - opened.elapsed_ms();
     let probes = fleet.mcp.ledger().into_iter().filter(|call| call.at_ms > began + before);

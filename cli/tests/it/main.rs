@@ -1,6 +1,7 @@
 //! The tests of the binary: the real `cogo`, run as a person or a script runs it.
 
 mod artifacts;
+mod bench;
 mod circuits;
 mod config;
 mod dead_letters;

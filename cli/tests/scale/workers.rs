@@ -79,8 +79,14 @@ impl Fleet {
             let topic = Topic::new("scale", &service)?;
             let bus = bus(hub, Some((&id, &topic.to_string())))?;
             let (tenant, topics_of) = ("default".to_owned(), vec![topic.clone()]);
-            let options =
-                Options { worker_id: id, tenant, topics: topics_of, concurrency, lease: LEASE };
+            let options = Options {
+                worker_id: id,
+                tenant,
+                topics: topics_of,
+                concurrency,
+                prefetch: cogo::worker::Prefetch::Auto,
+                lease: LEASE,
+            };
             let runner = Runner::new(note.clone(), options, bus, retry::Policies::default());
             let (ready, is_ready) = watch::channel(false);
             let shutdown = shutdown.clone();
