@@ -1,6 +1,8 @@
 //! The one test binary of the library: real Postgres, real processes.
 
+mod arrays;
 mod artifact;
+mod at_hand;
 mod backlog;
 mod caller;
 mod catalogue;
@@ -9,6 +11,7 @@ mod claim;
 mod claim_schedules;
 mod config;
 mod conformance;
+mod cost;
 mod dead_letters;
 mod deadline;
 mod embedded;
@@ -20,6 +23,7 @@ mod fixtures;
 mod gate;
 mod hub;
 mod identity;
+mod large_claims;
 mod layers;
 mod limits;
 mod log;
