@@ -7,7 +7,7 @@ default:
     @just --list
 
 # All of CI.
-check: fmt lint docs alone sdk-check ops readme book compose dist-check test images
+check: fmt lint docs alone sdk-check ops readme book peers-check compose dist-check test images
 
 # The format is rustfmt's.
 fmt:
@@ -53,6 +53,23 @@ ops:
 test:
     cargo test --locked --no-fail-fast
 
+# What a message costs, in numbers that no machine changes, against tests/it/cost/budgets.json; what was counted is in
+# target/cost. Part of the tests; here nothing may be left out. See docs/performance-guard.md.
+cost:
+    rm -rf target/cost
+    COGO_COST_STRICT=1 COGO_COST_REPORT={{ justfile_directory() }}/target/cost cargo test --locked -p cogo-bus --test it cost::
+
+# Sets these budgets anew, by what is counted now; then holds what was set.
+cost-budgets:
+    COGO_REGENERATE=1 COGO_COST_STRICT=1 cargo test --locked -p cogo-bus --test it cost::
+    just cost
+
+# The library's tests on Postgres 16, 17 and 18, or on those that are named; some minutes each. Installs them below
+# target/postgres (x86_64 Linux, needs Node.js and npm).
+postgres *versions:
+    tests/postgres/install.sh
+    tests/postgres/check.sh {{ versions }}
+
 # The same tests with nextest, a process each.
 nextest:
     cargo nextest run --workspace --all-features --locked
@@ -94,6 +111,21 @@ remote-scale:
 # npm, and installs what it compares with below target/bench-mcp. The figures are for docs/benchmarks-mcp.md.
 bench-mcp:
     cargo bench --locked -p cogo-cli --bench mcp
+
+# What the bus itself can do, on a Postgres that is started for it with its usual durability; half an hour. The report and
+# its plots go below artifacts/bench. `just bench enqueue drain` for some of it; see docs/benchmarks.md.
+bench *args="all":
+    cargo build --release --locked -p cogo-cli
+    target/release/cogo bench --local {{ args }}
+
+# COGO beside other queues on Postgres: the same work, on one cluster, in one run; some minutes. Installs them below
+# target/bench-peers. The figures are for docs/benchmarks-peers.md. `just bench-peers --quick --only cogo,floor` takes half a minute.
+bench-peers *args:
+    cargo run --quiet --release --locked --manifest-path benches/peers/Cargo.toml --target-dir target/bench-peers -- {{ args }}
+
+# benches/peers without building it: format, lock files, the drivers' syntax, what its document names. Needs Node.js 20.
+peers-check:
+    tests/peers/check.sh
 
 # Advisories, licences, bans and sources of the dependencies (needs cargo-deny, and a network that reaches its database).
 deny:
