@@ -347,8 +347,8 @@ begin
                 set status = 'claimed', attempts = a.attempts + 1, claim_no = a.claim_no + 1,
                     claimed_by = worker, claimed_at = moment, lease_until = moment + lease
                 -- By their places: joined by id, the plan for any limit expects a tenth of what waits, and reads all of the
-                -- primary key. One that was claimed and released again since the statement began is locked and not found by
-                -- its new place; the release wakes whoever takes it.
+                -- primary key. One that was claimed and released again since the statement began is locked here and not
+                -- found by its new place. Whoever the release wakes meets the lock, so it may wait for the next poll.
                 where a.ctid = any (array(select p.place from picked p))
                 returning a.*
             ), remembered as materialized (

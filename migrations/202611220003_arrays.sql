@@ -49,6 +49,9 @@ create function cogo.enqueue(ids uuid[], traces uuid[], payloads jsonb[], heads 
 #variable_conflict use_column
 declare
     problem text;
+    place bigint;
+    size bigint;
+    written bigint := 0;
     moment constant timestamptz := cogo.now();
     asked constant integer := cardinality(ids);
     claim_no constant bigint := cogo.first_claim_no(moment);
@@ -75,13 +78,18 @@ begin
     -- of them could be claimed by nobody (54000), and would fail every claim that comes upon it. In half a kB there is no
     -- room for so many.
     if pg_column_size(payloads) > 512 then
-        select format('messages[%s].payload: at most 16 MiB when written out', ord - 1) into problem
-            from unnest(payloads) with ordinality as e (p, ord)
-            where case when pg_column_size(p) > 512 then octet_length(p::text) > 16777216 end
-            order by ord limit 1;
-        if problem is not null then
-            raise exception '%', problem using errcode = 'CG413';
-        end if;
+        -- One after the other, so that it ends where there is too much: to write out 1 GiB takes 3 s.
+        for place, size in
+            select ord, octet_length(p::text) from unnest(payloads) with ordinality as e (p, ord) where pg_column_size(p) > 512
+        loop
+            if size > 16777216 then
+                raise exception 'messages[%].payload: at most 16 MiB when written out', place - 1 using errcode = 'CG413';
+            end if;
+            written := written + size;
+            if written > 1073741824 then
+                raise exception 'messages: at most 1 GiB when written out; send them in several calls' using errcode = 'CG413';
+            end if;
+        end loop;
     end if;
 
     if exists (select from cogo.limits where max_queued is not null) then
@@ -190,11 +198,11 @@ begin
     -- Some were known. A second statement, and so a second snapshot: it sees what the first waited for.
     if exists (
         select from generate_series(1, asked) as i (ord)
-            join cogo.message_heads(heads, moment) h on h.no = coalesce(head_of[i.ord], 1)
             cross join lateral (
                 select a.tenant from public.agent_messages a where a.id = ids[i.ord] limit 1
             ) known
-        where known.tenant <> h.tenant
+        -- Not joined with the heads: with one for each message that was a loop within a loop.
+        where known.tenant <> coalesce(heads -> (coalesce(head_of[i.ord], 1) - 1) ->> 'tenant', 'default')
     ) then
         raise exception 'messages: an id belongs to a message of another tenant' using errcode = 'CG409';
     end if;
@@ -203,7 +211,8 @@ begin
         into known
         from (
             select i.ord, ids[i.ord] as id, h.tenant, h.idempotency_key,
-                row_number() over (partition by ids[i.ord] order by i.ord) = 1 as first
+                -- In the order in which they were inserted.
+                row_number() over (partition by ids[i.ord] order by h.tenant, h.idempotency_key nulls last, i.ord) = 1 as first
             from generate_series(1, asked) as i (ord)
             join cogo.message_heads(heads, moment) h on h.no = coalesce(head_of[i.ord], 1)
         ) i
@@ -241,6 +250,7 @@ create function cogo.head_problem(heads jsonb, head_of integer[]) returns text
     as $$
 declare
     problem text;
+    number integer;
     place integer;
 begin
     -- Nearly always there is one, and each statement takes longer than to look at it.
@@ -249,8 +259,11 @@ begin
             then jsonb_build_array((heads -> 0) || '{"payload": null}')
         else cogo.with_payload(heads) end);
     if problem is not null then
-        place := array_position(head_of, substring(problem from '^messages\[([0-9]+)\]')::integer + 1);
-        problem := regexp_replace(problem, '^messages\[[0-9]+\]', format('messages[%s]', coalesce(place - 1, 0)));
+        number := substring(problem from '^messages\[([0-9]+)\]')::integer + 1;
+        place := case when head_of is null then 1 else array_position(head_of, number) end;
+        -- One that no message has can be named by its own place alone.
+        problem := regexp_replace(problem, '^messages\[[0-9]+\]',
+            case when place is null then format('heads[%s]', number - 1) else format('messages[%s]', place - 1) end);
     end if;
     return problem;
 end
@@ -300,7 +313,8 @@ begin
             payloads := array[messages -> 0 -> 'payload'];
         end if;
     else
-        select bool_and(coalesce(m_payload and (id is not null or m_id is null) and (trace_id is not null or m_trace is null), false)),
+        select bool_and(coalesce(m_payload and m_head is not null
+                    and (id is not null or m_id is null) and (trace_id is not null or m_trace is null), false)),
                 bool_and(coalesce(m_head = head, false)),
                 array_agg(coalesce(id, cogo.uuid_v7(moment))), array_agg(coalesce(trace_id, cogo.uuid_v7(moment))),
                 array_agg(payload)
@@ -331,7 +345,8 @@ begin
     end if;
 
     known := cogo.enqueue(ids, traces, payloads, heads, head_of);
-    if heads @? '$[*].delay_ms ? (@ != null && @ != 0)' then
+    -- A number may be a string here.
+    if heads @? '$[*].delay_ms ? (@ > 0 || @.type() == "string")' then
         statuses := array(
             select case when (h ->> 'delay_ms')::bigint > 0 then 'delayed' else 'queued' end
             from jsonb_array_elements(heads) with ordinality as e (h, no) order by no);
@@ -378,7 +393,7 @@ begin
         raise exception 'bus_enqueue_many: not for tokens; use bus_enqueue' using errcode = 'CG403';
     end if;
     if asked > 10000 then
-        raise exception 'ids: at most 10000 in one call, not %', asked using errcode = 'CG413';
+        raise exception 'ids: at most 10000 messages in one call, not %', asked using errcode = 'CG413';
     end if;
     if asked = 0 then
         return;

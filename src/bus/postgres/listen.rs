@@ -52,6 +52,10 @@ pub(super) fn start_telling(wake: &Wake, tasks: &Tasks, connections: Arc<AtHand>
             }
             let due = CHANNELS.iter().filter(|(signal, _)| lines.take_to_tell(*signal));
             let channels: Vec<_> = due.map(|(_, channel)| *channel).collect();
+            if channels.is_empty() {
+                // Told with those before: each signal knocks for itself.
+                continue;
+            }
             tell(&connections, &channels, lines.own()).await;
             tokio::time::sleep(COALESCE).await;
         }
