@@ -21,7 +21,8 @@ pub use watch::{Update, Watch};
 
 use crate::bus::error::Error;
 use crate::bus::group::Grouper;
-use crate::bus::queries::{Head, Looked};
+use crate::bus::queries::Looked;
+use crate::bus::queries::events::Head;
 use crate::bus::{Bus, Ended, Hear, Signal};
 use crate::clock::Stopwatch;
 use crate::error::chain;

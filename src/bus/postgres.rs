@@ -19,9 +19,11 @@ use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::patience::Patient;
 use crate::bus::queries::backlog::{self, Limit, Parked};
+use crate::bus::queries::events::Head;
+use crate::bus::queries::workers::{Depth, WorkerRow};
 use crate::bus::queries::{
-    self, Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow, arrays,
-    dead_letters, env, offers,
+    self, Enqueued, Extended, Looked, Operated, Reaped, StepRow, arrays, circuits, dead_letters,
+    env, events, offers, workers,
 };
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
@@ -125,19 +127,19 @@ impl Transport for Postgres {
     }
 
     fn message_events(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>> {
-        ask("message_events", queries::message_events(self.db(), id, max))
+        ask("message_events", events::message_events(self.db(), id, max))
     }
 
     fn progress(&self, id: MessageId, after: i64, max: i64) -> Answer<'_, Vec<Event>> {
-        ask("message_events", queries::progress(self.db(), id, after, max))
+        ask("message_events", events::progress(self.db(), id, after, max))
     }
 
     fn inputs(&self, id: MessageId, max: i64) -> Answer<'_, Vec<Event>> {
-        ask("message_events", queries::inputs(self.db(), id, max))
+        ask("message_events", events::inputs(self.db(), id, max))
     }
 
     fn trace_events(&self, trace: TraceId, max: i64) -> Answer<'_, Vec<Event>> {
-        ask("trace_events", queries::trace_events(self.db(), trace, max))
+        ask("trace_events", events::trace_events(self.db(), trace, max))
     }
 
     fn read_events<'a>(
@@ -146,23 +148,23 @@ impl Transport for Postgres {
         max: i32,
         filter: &'a Value,
     ) -> Answer<'a, Vec<Event>> {
-        ask("bus_read_events", queries::read_events(self.db(), after, max, filter))
+        ask("bus_read_events", events::read_events(self.db(), after, max, filter))
     }
 
     fn read_heads(&self, after: Cursor, max: i32) -> Answer<'_, Vec<Head>> {
-        ask("bus_read_events", queries::read_heads(self.db(), after, max))
+        ask("bus_read_events", events::read_heads(self.db(), after, max))
     }
 
     fn log_end(&self) -> Answer<'_, String> {
-        ask("bus_log_end", queries::log_end(self.db()))
+        ask("bus_log_end", events::log_end(self.db()))
     }
 
     fn append_events<'a>(&'a self, events: &'a Value) -> Answer<'a, i32> {
-        ask("bus_append_event", queries::append_events(self.db(), events))
+        ask("bus_append_event", events::append_events(self.db(), events))
     }
 
     fn worker_seen<'a>(&'a self, worker: &'a Value) -> Answer<'a, bool> {
-        ask("bus_worker_seen", queries::worker_seen(self.db(), worker))
+        ask("bus_worker_seen", workers::worker_seen(self.db(), worker))
     }
 
     fn worker_gone<'a>(
@@ -171,11 +173,11 @@ impl Transport for Postgres {
         reason: &'a str,
         tenant: &'a str,
     ) -> Answer<'a, bool> {
-        ask("bus_worker_gone", queries::worker_gone(self.db(), worker, reason, tenant))
+        ask("bus_worker_gone", workers::worker_gone(self.db(), worker, reason, tenant))
     }
 
     fn workers(&self, max: i64) -> Answer<'_, Vec<WorkerRow>> {
-        ask("workers", queries::workers(self.db(), max))
+        ask("workers", workers::workers(self.db(), max))
     }
 
     fn define<'a>(&'a self, definitions: &'a Value, tenant: &'a str) -> Answer<'a, Vec<String>> {
@@ -236,7 +238,7 @@ impl Transport for Postgres {
     }
 
     fn stats(&self) -> Answer<'_, Vec<Depth>> {
-        ask("bus_stats", queries::stats(self.db()))
+        ask("bus_stats", workers::stats(self.db()))
     }
 
     fn limits(&self) -> Answer<'_, Vec<Limit>> {
@@ -252,7 +254,7 @@ impl Transport for Postgres {
     }
 
     fn circuits<'a>(&'a self, tenant: &'a str) -> Answer<'a, Vec<Circuit>> {
-        ask("bus_circuits", queries::circuits(self.db(), tenant))
+        ask("bus_circuits", circuits::circuits(self.db(), tenant))
     }
 
     fn circuit_open<'a>(
@@ -265,7 +267,7 @@ impl Transport for Postgres {
         evidence: &'a Value,
     ) -> Answer<'a, Circuit> {
         let (db, call) = (self.db(), "bus_circuit_open");
-        ask(call, queries::circuit_open(db, id, worker, reason, seen_version, policy, evidence))
+        ask(call, circuits::circuit_open(db, id, worker, reason, seen_version, policy, evidence))
     }
 
     fn circuit_probe<'a>(
@@ -274,7 +276,7 @@ impl Transport for Postgres {
         worker: &'a str,
         lease_ms: i32,
     ) -> Answer<'a, (bool, Circuit)> {
-        ask("bus_circuit_probe", queries::circuit_probe(self.db(), id, worker, lease_ms))
+        ask("bus_circuit_probe", circuits::circuit_probe(self.db(), id, worker, lease_ms))
     }
 
     fn circuit_report<'a>(
@@ -284,7 +286,7 @@ impl Transport for Postgres {
         ok: Option<bool>,
         reason: Option<&'a str>,
     ) -> Answer<'a, Option<Circuit>> {
-        ask("bus_circuit_report", queries::circuit_report(self.db(), id, worker, ok, reason))
+        ask("bus_circuit_report", circuits::circuit_report(self.db(), id, worker, ok, reason))
     }
 
     fn circuit_set<'a>(
@@ -294,7 +296,7 @@ impl Transport for Postgres {
         actor: Option<&'a str>,
         reason: Option<&'a str>,
     ) -> Answer<'a, Circuit> {
-        ask("bus_circuit_set", queries::circuit_set(self.db(), id, action, actor, reason))
+        ask("bus_circuit_set", circuits::circuit_set(self.db(), id, action, actor, reason))
     }
 
     fn cancel<'a>(

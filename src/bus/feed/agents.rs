@@ -4,7 +4,7 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::Feed;
-use crate::bus::queries::Head;
+use crate::bus::queries::events::Head;
 
 /// How many changes are kept for a follower that is slow; then it is told that it missed some.
 pub(super) const KEPT_CHANGES: usize = 256;

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{BATCH, Feed};
 use crate::bus::error::Error;
-use crate::bus::queries::Head;
+use crate::bus::queries::events::Head;
 use crate::event::Cursor;
 
 /// Reads along with the feed. It holds no connection, and costs the database nothing unless it falls behind

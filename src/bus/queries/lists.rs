@@ -6,8 +6,8 @@
 
 use sqlx::postgres::PgExecutor;
 
-use super::WorkerRow;
 use super::log::BELOW_HORIZON;
+use super::workers::WorkerRow;
 use crate::bus::lists::{Listed, MessageFilter, TraceFilter, Traced, WorkerPlace};
 use crate::event::Cursor;
 

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use sqlx::postgres::PgExecutor;
 use uuid::Uuid;
 
-use super::excerpts;
+use super::events::excerpts;
 use crate::bus::log::{Filter, Order};
 use crate::event::{Cursor, Event};
 use crate::message::MessageId;

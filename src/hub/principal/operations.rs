@@ -114,7 +114,7 @@ impl Principal {
         let Some(opened) = self.open("message_events", Access::Read).await? else {
             return self.0.all.bus.message_events(id, max).await;
         };
-        ask!(opened, queries::message_excerpts, id, i64::from(max))
+        ask!(opened, queries::events::message_excerpts, id, i64::from(max))
     }
 
     /// What was said to one message, as [`crate::bus::Bus::inputs`]; none for one that the key may not see.
@@ -125,7 +125,7 @@ impl Principal {
         let Some(opened) = self.open("message_events", Access::Read).await? else {
             return self.0.all.bus.inputs(id, max).await;
         };
-        ask!(opened, queries::inputs, id, i64::from(max))
+        ask!(opened, queries::events::inputs, id, i64::from(max))
     }
 
     /// What happened within one trace, as far as the key may see it, oldest first, at most `max` events; payloads as
@@ -137,7 +137,7 @@ impl Principal {
         let Some(opened) = self.open("trace_events", Access::Read).await? else {
             return self.0.all.bus.trace_events(trace, max).await;
         };
-        ask!(opened, queries::trace_excerpts, trace, i64::from(max))
+        ask!(opened, queries::events::trace_excerpts, trace, i64::from(max))
     }
 
     /// Withdraws a message that is not finished. Who holds it is told to stop. [`Operated::NotAllowed`] says that it
@@ -174,7 +174,7 @@ impl Principal {
         let Some(opened) = self.open("bus_append_event", Access::Write).await? else {
             return self.0.all.bus.append_event(event).await;
         };
-        ask!(opened, queries::append_events, &json!([bus::storable(event)]))?;
+        ask!(opened, queries::events::append_events, &json!([bus::storable(event)]))?;
         self.wake(&[Signal::Log]);
         Ok(())
     }
@@ -188,7 +188,7 @@ impl Principal {
         let Some(opened) = self.open("workers", Access::Read).await? else {
             return self.0.all.bus.workers(max).await;
         };
-        ask!(opened, queries::workers, i64::from(max))
+        ask!(opened, queries::workers::workers, i64::from(max))
     }
 
     /// The dead letters that fit `filter` and that it may see, the latest first, at most `max`.
@@ -231,7 +231,7 @@ impl Principal {
         let Some(opened) = self.open("bus_circuits", Access::Read).await? else {
             return self.0.all.bus.circuits(self.tenant()).await;
         };
-        ask!(opened, queries::circuits, self.tenant())
+        ask!(opened, queries::circuits::circuits, self.tenant())
     }
 }
 
