@@ -47,12 +47,13 @@ pub use json::MAX_PAYLOAD_BYTES;
 #[cfg(feature = "hub")]
 pub(crate) use json::storable;
 pub use limits::{Limits, TenantLimit, TopicLimit};
-#[cfg(feature = "hub")]
-pub(crate) use queries::Head;
+pub use queries::Reaped;
 pub use queries::backlog::{Limit, Parked};
 #[cfg(feature = "hub")]
+pub(crate) use queries::events::Head;
+#[cfg(feature = "hub")]
 pub use queries::pending::Pending;
-pub use queries::{Depth, Reaped, WorkerRow};
+pub use queries::workers::{Depth, WorkerRow};
 pub(crate) use transport::Pace;
 pub use wake::{Signal, Waker};
 
@@ -216,6 +217,11 @@ impl Bus {
 
     pub(crate) fn wake(&self, signal: Signal) {
         self.core.wake.wake(signal);
+    }
+
+    /// Says that a call was given up which should have been answered by then.
+    pub(crate) fn unanswered(&self) {
+        self.transport().unanswered();
     }
 
     /// Wakes other processes now. For a process that ends after a publish: otherwise wake-ups are sent
@@ -441,7 +447,7 @@ impl Bus {
         &self,
         after: Cursor,
         max: u32,
-    ) -> Result<Vec<queries::Head>, Error> {
+    ) -> Result<Vec<queries::events::Head>, Error> {
         let max = i32::try_from(max).unwrap_or(i32::MAX);
         self.core.retry("bus_read_events", || self.transport().read_heads(after, max)).await
     }

@@ -129,8 +129,8 @@ pub struct Worker {
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: usize,
     /// How many claimed messages may wait in the worker until one of these is done: `auto`, or from 0 to 1000.
-    /// `auto` means as many as it begins within a tenth of a second at the pace that it has, and none where
-    /// handlers take that long, so that other workers get them.
+    /// `auto` means as many as it begins within a tenth of a second at the pace that it has, at most 2000, and
+    /// none where handlers take that long, so that other workers get them.
     pub prefetch: Prefetch,
     /// How long a claim is held without being extended, in milliseconds; from 1000 to 3600000 (an
     /// hour). After a crash a message waits that long before another worker gets it.

@@ -52,6 +52,7 @@ enum End {
     Answered,
     /// The connection may be of no more use: the pool looks at it.
     Doubtful,
+    /// Or with an answer after which the connection is of no use for certain.
     Unanswered,
 }
 
@@ -89,6 +90,7 @@ macro_rules! ask {
             let answer = tokio::time::timeout(within, $question).await;
             asked.end = match &answer {
                 Ok(Ok(_)) => End::Answered,
+                Ok(Err(error)) if is_outdated(error) => End::Unanswered,
                 Ok(Err(error)) if !ends_connection(error) => End::Answered,
                 Ok(Err(_)) => End::Doubtful,
                 Err(_) => End::Unanswered,
@@ -96,6 +98,12 @@ macro_rules! ask {
             answer.unwrap_or_else(|_| Err(Error::Io(io::ErrorKind::TimedOut.into())))
         }
     }};
+}
+
+/// Whether the connection's statements are those of a schema that has changed (0A000, "cached plan must not change result
+/// type"): it would refuse them for as long as it lives.
+fn is_outdated(error: &Error) -> bool {
+    error.as_database_error().is_some_and(|error| error.code().is_some_and(|code| code == "0A000"))
 }
 
 /// Whether the connection may be of no more use after this: all that is not the answer to a statement, and what a server says

@@ -35,9 +35,9 @@ use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
-use crate::bus::queries::{
-    Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow,
-};
+use crate::bus::queries::events::Head;
+use crate::bus::queries::workers::{Depth, WorkerRow};
+use crate::bus::queries::{Enqueued, Extended, Looked, Operated, Reaped, StepRow};
 use crate::bus::transport::{Answer, Pace, Transport, Want};
 use crate::bus::wake::Wake;
 use crate::error::Code;
@@ -539,6 +539,10 @@ impl Transport for Rest {
     fn artifacts(&self) -> Option<artifact::Store> {
         let http: Arc<dyn artifact::Remote> = self.http.clone();
         Some(artifact::Store::hub(http))
+    }
+
+    fn unanswered(&self) {
+        self.http.doubt().raise();
     }
 
     /// The hub does, since it reads the log.

@@ -20,9 +20,9 @@ use crate::bus::error::Error;
 use crate::bus::offer::{Definition, Offered, Pin};
 use crate::bus::postgres::Postgres;
 use crate::bus::queries::backlog::{Limit, Parked};
-use crate::bus::queries::{
-    Depth, Enqueued, Extended, Head, Looked, Operated, Reaped, StepRow, WorkerRow,
-};
+use crate::bus::queries::events::Head;
+use crate::bus::queries::workers::{Depth, WorkerRow};
+use crate::bus::queries::{Enqueued, Extended, Looked, Operated, Reaped, StepRow};
 use crate::event::{Cursor, Event};
 use crate::identity::Claims;
 use crate::message::{Message, MessageId, NewMessage, TraceId};
@@ -165,6 +165,9 @@ pub(crate) trait Transport: fmt::Debug + Send + Sync {
     fn forget(&self, want: &Want);
     /// Where artifacts are kept at the other end, if there is such a place.
     fn artifacts(&self) -> Option<artifact::Store>;
+    /// A call was given up before it was answered, and before this noticed that: the way may be dead. Where giving up ends
+    /// the connection, as over SQL, there is nothing to do.
+    fn unanswered(&self) {}
     /// Wakes other processes now.
     fn wake_others(&self) -> BoxFuture<'_, ()>;
     /// How many bytes of messages or settles go well into one request.

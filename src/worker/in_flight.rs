@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Stopwatch;
@@ -28,6 +29,8 @@ struct Held {
 pub(crate) struct InFlight {
     lease: Duration,
     all: Arc<Mutex<All>>,
+    /// Some that came late are to be looked at.
+    late: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -37,12 +40,36 @@ struct All {
     running: usize,
     /// An older claim of a message has made way for a newer one since this was last asked.
     superseded: bool,
+    /// When it was last heard that claims may have been taken away.
+    taken: Option<Stopwatch>,
 }
 
 impl InFlight {
     /// Claims that are held for `lease` unless they are extended.
     pub(crate) fn new(lease: Duration) -> Self {
-        Self { lease, all: Arc::default() }
+        Self { lease, all: Arc::default(), late: Arc::default() }
+    }
+
+    /// Adds what was claimed by a call that began at `began`. What may have been taken away before its answer was here was
+    /// not looked at then, and what took so long has less of its lease left than the keeper counts on: it is to look again.
+    pub(crate) fn hold(&self, claims: impl IntoIterator<Item = ClaimId>, began: Stopwatch) {
+        claims.into_iter().for_each(|claim| self.add(claim, began));
+        let taken = self.lock().taken.map(|taken| taken.elapsed());
+        // Read in this order, what began just before counts.
+        let since = began.elapsed();
+        if taken.is_some_and(|taken| taken <= since) || since >= self.lease / 3 {
+            self.late.notify_one();
+        }
+    }
+
+    /// Claims may have been taken away. To be said before they are looked at.
+    pub(crate) fn taken(&self) {
+        self.lock().taken = Some(Stopwatch::start());
+    }
+
+    /// Waits until some that came late are to be looked at.
+    pub(crate) async fn late(&self) {
+        self.late.notified().await;
     }
 
     /// Adds a claim. An older claim on the same message is lost by that, if nobody noticed before.
@@ -147,6 +174,13 @@ impl InFlight {
         }
     }
 
+    /// How long it is until the first lease runs out unextended.
+    pub(crate) fn left(&self) -> Option<Duration> {
+        let all = self.lock();
+        let open = all.held.values().filter(|held| !held.handled && !held.cancelled.is_cancelled());
+        open.map(|held| self.lease.saturating_sub(held.renewed.elapsed())).min()
+    }
+
     /// Cancels the handlers whose lease was not extended in time: nobody told us so, but the
     /// database may by now have given their messages to others. Gives their number.
     pub(crate) fn expire(&self) -> usize {
@@ -169,6 +203,8 @@ impl InFlight {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
 
     const LEASE: Duration = Duration::from_secs(3600);
@@ -224,6 +260,27 @@ mod tests {
         in_flight.add((kept, 1), Stopwatch::start());
         assert!(in_flight.begin((kept, 1)).is_none() && in_flight.is_empty());
         in_flight.add((kept, 1), Stopwatch::start());
+        assert_eq!(in_flight.left(), Some(Duration::ZERO));
         assert_eq!((in_flight.expire(), in_flight.expire()), (1, 0));
+        assert_eq!(in_flight.left(), None);
+    }
+
+    #[test]
+    fn what_comes_after_claims_were_taken_away_and_was_asked_for_before_is_looked_at_again() {
+        let in_flight = InFlight::new(LEASE);
+        let is_late = || in_flight.late().now_or_never().is_some();
+        in_flight.hold([(MessageId::new(), 1)], Stopwatch::start());
+        assert!(!is_late(), "nothing was taken away");
+        let before = Stopwatch::start();
+        in_flight.taken();
+        std::thread::sleep(Duration::from_millis(1));
+        in_flight.hold([(MessageId::new(), 1)], Stopwatch::start());
+        assert!(!is_late(), "that was claimed after it");
+        in_flight.hold([(MessageId::new(), 1)], before);
+        assert!(is_late());
+        // Nor does one wait for its turn whose claim took a third of its lease.
+        let in_flight = InFlight::new(Duration::ZERO);
+        in_flight.hold([(MessageId::new(), 1)], Stopwatch::start());
+        assert!(in_flight.late().now_or_never().is_some());
     }
 }

@@ -148,7 +148,8 @@ impl<T: Weigh> Places<T> {
         let mut state = self.lock();
         state.asked.own -= asked.own;
         state.asked.more -= asked.more;
-        state.put(items, came)
+        let last = state.waiting.len();
+        state.put(last, items, came)
     }
 
     /// Keeps at most `most` places for who publishes; none once it is closed. What is to wait does not count here: it
@@ -160,12 +161,13 @@ impl<T: Weigh> Places<T> {
         kept
     }
 
-    /// Of `kept` ones, as many are taken as there are `items`, and the others free.
+    /// Of `kept` ones, as many are taken as there are `items`, and the others free. They go before what waits, which was
+    /// asked for beyond these places.
     pub(super) fn filled(&self, kept: usize, items: Vec<T>, came: Stopwatch) -> Put<T> {
         let put = {
             let mut state = self.lock();
             state.kept -= kept;
-            state.put(items, came)
+            state.put(0, items, came)
         };
         self.stirred.notify_one();
         put
@@ -272,20 +274,21 @@ impl<T: Weigh> State<T> {
         self.all.saturating_sub(self.taken + self.asked.own + self.kept)
     }
 
-    fn put(&mut self, items: Vec<T>, came: Stopwatch) -> Put<T> {
+    /// Puts `items` to what waits, from place `at` on.
+    fn put(&mut self, at: usize, items: Vec<T>, came: Stopwatch) -> Put<T> {
         if self.closed {
             return Put { tasks: 0, left: items };
         }
         let (before, count) = (self.weight, items.len());
-        for item in items {
+        for (place, item) in (at..).zip(items) {
             let weight = item.weight();
             self.weight += weight;
-            self.waiting.push_back(Waiting { item, weight, came });
+            self.waiting.insert(place, Waiting { item, weight, came });
         }
         self.each = (self.weight - before).checked_div(count).unwrap_or(self.each);
         // For those that wait for no task that is about to take them.
         let more = self.waiting.len().saturating_sub(self.starting);
-        let tasks = more.min(self.all.saturating_sub(self.taken));
+        let tasks = more.min(self.all.saturating_sub(self.taken + self.kept));
         if tasks > 0 && self.taken == 0 {
             self.at_work = Some(Stopwatch::start());
         }

@@ -124,6 +124,7 @@ pub(super) struct Starter<H> {
     pub(super) meters: Meters,
     /// Nothing more is taken.
     pub(super) draining: CancellationToken,
+    /// Handlers are let go: the worker is to stop, or its loop has ended.
     pub(super) stop: CancellationToken,
     /// For tasks, which outlive the call that starts them.
     pub(super) own: std::sync::Weak<Self>,
@@ -151,8 +152,9 @@ impl<H: Handler> Starter<H> {
 
     /// Holds what was claimed by a call that began at `began`: before any of it can be begun.
     pub(super) fn hold(&self, messages: &[Box<Message>], began: Stopwatch) {
-        for message in messages {
-            self.in_flight.add((message.id, message.claim_no), began);
+        if !messages.is_empty() {
+            let claims = messages.iter().map(|message| (message.id, message.claim_no));
+            self.in_flight.hold(claims, began);
         }
     }
 

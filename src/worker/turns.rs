@@ -12,6 +12,7 @@ mod answer;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -73,6 +74,8 @@ pub(super) struct Turns<'r, H> {
     /// Whether the bus has ever answered, and whether it was told that it does not take our key any more.
     answered: bool,
     locked_out: bool,
+    /// Failures that nobody foresaw, each told of once.
+    odd: HashSet<String>,
     closed: bool,
 }
 
@@ -99,7 +102,7 @@ impl<'r, H: Handler> Turns<'r, H> {
             places: Places::new(options.concurrency, pace),
             meters: Meters::new(&runner.role()),
             draining: shutdown.draining().clone(),
-            stop: shutdown.cancelled().clone(),
+            stop: shutdown.cancelled().child_token(),
             own: own.clone(),
         });
         let taker: Weak<Starter<H>> = Arc::downgrade(&starter);
@@ -122,6 +125,7 @@ impl<'r, H: Handler> Turns<'r, H> {
             many: false,
             answered: false,
             locked_out: false,
+            odd: HashSet::new(),
             closed: false,
         }
     }
@@ -327,8 +331,9 @@ impl<'r, H: Handler> Turns<'r, H> {
 }
 
 impl<H> Drop for Turns<'_, H> {
-    /// However it ended: nobody settles what would be begun from now on.
+    /// However it ended: nobody settles what would be begun from now on, nor keeps the leases of what is being handled.
     fn drop(&mut self) {
         self.starter.places.close();
+        self.starter.stop.cancel();
     }
 }

@@ -93,7 +93,12 @@ pub(crate) async fn show<H: Handler>(
             "in_flight": in_flight.running(),
             "info": says.1,
         });
-        match bus.worker_seen(&worker).await {
+        // One that is not answered is not waited for either: carried out after the goodbye, it would take that back.
+        let seen = tokio::select! {
+            seen = bus.worker_seen(&worker) => seen,
+            () = stop.cancelled() => return,
+        };
+        match seen {
             // Whoever follows the log is to know of it at once, and not when it next looks.
             Ok(_) if told.as_ref() != Some(&says) => {
                 bus.wake(Signal::Log);
@@ -136,4 +141,42 @@ fn host_name() -> String {
 /// Between three quarters of the duration and all of it, so that workers do not move in step.
 pub(crate) fn jittered(duration: Duration) -> Duration {
     duration.mul_f64(rand::rng().random_range(0.75..1.0))
+}
+
+#[cfg(all(test, feature = "hub", feature = "remote"))]
+mod tests {
+    use super::*;
+    use crate::shutdown::Tasks;
+    use crate::worker::lease::tests::Hub;
+    use crate::worker::{Delivery, Failure, Output, Prefetch};
+
+    struct Idle;
+
+    impl Handler for Idle {
+        async fn handle(&self, _: Delivery) -> Result<Output, Failure> {
+            Ok(json!({}).into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_stops_waits_for_no_sign_of_life() {
+        let (hub, bus) = Hub::start(usize::MAX).await;
+        let lease = Duration::from_secs(30);
+        let options = Options {
+            worker_id: "w1".to_owned(),
+            tenant: "default".to_owned(),
+            topics: Vec::new(),
+            concurrency: 1,
+            prefetch: Prefetch::AtMost(0),
+            lease,
+        };
+        let shown = ("echo".to_owned(), Vec::new().into());
+        let (in_flight, stop) = (InFlight::new(lease), CancellationToken::new());
+        let showing = show(bus, Arc::new(Idle), options, shown, in_flight, stop.clone());
+        let showing = Tasks::new().spawn(showing);
+        hub.asked("bus_worker_seen", 1).await;
+        stop.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(2), showing).await;
+        ended.expect("at once").expect("no panic");
+    }
 }

@@ -30,6 +30,7 @@ mod log;
 mod migrations;
 mod odd_sequences;
 mod order;
+mod outdated;
 mod patience;
 mod presence;
 mod realtime;

@@ -49,7 +49,7 @@ pub(super) struct Doubt {
 
 impl Doubt {
     /// A request was lost.
-    fn raise(&self) {
+    pub(super) fn raise(&self) {
         self.raise_here();
         self.by_requests.notify_one();
     }

@@ -45,6 +45,27 @@ fn half_of_what_is_free_is_left_to_who_publishes() {
 }
 
 #[test]
+fn what_waits_takes_no_place_that_is_kept() {
+    let places = places(2, Prefetch::AtMost(4));
+    assert_eq!(places.keep(1), 1);
+    let asked = places.ask(1, 100, false, false);
+    assert_eq!(asked, Asked { own: 1, more: 4 });
+    assert_eq!(places.answered(asked, (0..5).collect(), now()).tasks, 1);
+    let first = || places.next(false).map(|(item, _)| item);
+    assert_eq!(first(), Some(0));
+    // What the place was kept for has it.
+    assert_eq!(places.filled(1, vec![9], now()).tasks, 1);
+    assert_eq!((first(), places.waiting()), (Some(9), 4));
+    // And where nothing comes, what waits.
+    assert_eq!(places.next(true).map(|(item, _)| item), Some(1));
+    let places = self::places(2, Prefetch::AtMost(4));
+    assert_eq!(places.keep(1), 1);
+    let asked = places.ask(1, 100, false, false);
+    assert_eq!(places.answered(asked, (0..5).collect(), now()).tasks, 1);
+    assert_eq!(places.filled(1, vec![], now()).tasks, 1);
+}
+
+#[test]
 fn what_is_beyond_the_places_waits_and_is_asked_for_again_at_half() {
     let places = places(2, Prefetch::AtMost(4));
     let asked = places.ask(1, 100, false, false);

@@ -70,8 +70,10 @@ impl<H: Handler> Turns<'_, H> {
         let none = self.starter.places.answered(asked, Vec::new(), began);
         self.starter.start(none);
         // A key that was never taken is wrong; one that was may be replaced while we run. So is an address
-        // where no bus ever was; where one was, somebody may answer in its place for a while.
-        if error.is_transient() || self.answered && error.may_pass() {
+        // where no bus ever was; where one was, somebody may answer in its place for a while. And what it says to a mere look
+        // that it has answered before may pass as well, unless it is the look that is wrong.
+        let may_pass = error.may_pass() || batch.is_empty() && !is_final(&error);
+        if error.is_transient() || self.answered && may_pass {
             self.amounts.unanswered(asked.all(), batch.len());
             self.put_before(batch);
             self.back_off(&error);
@@ -150,6 +152,12 @@ impl<H: Handler> Turns<'_, H> {
                 );
             }
             KEY_BACKOFF
+        } else if !error.may_pass() && self.odd.insert(kind(error)) {
+            tracing::error!(
+                error = %chain(error),
+                "The bus fails in a way that may not pass by itself; trying again"
+            );
+            BACKOFF
         } else {
             tracing::warn!(error = %chain(error), "The bus did not answer; trying again");
             BACKOFF
@@ -158,6 +166,26 @@ impl<H: Handler> Turns<'_, H> {
         let backoff = self.backoff.clamp(limits.0, limits.1);
         self.pause = Some((Stopwatch::start(), jittered(backoff)));
         self.backoff = (backoff * 2).min(limits.1);
+    }
+}
+
+/// Whether it says that what was asked is wrong, or that there is nobody left to ask. Whatever else may pass: a pooler's own
+/// failures, rights that are being restored, rows that are not yet, or not any more, of the schema that we know.
+fn is_final(error: &Error) -> bool {
+    match error {
+        Error::Name(_) | Error::Field { .. } | Error::Refused { .. } | Error::Closed => true,
+        Error::Database { source, .. } => matches!(source, sqlx::Error::PoolClosed),
+        _ => false,
+    }
+}
+
+/// What failures are told apart by; there are not many.
+fn kind(error: &Error) -> String {
+    match error {
+        Error::Database { source: sqlx::Error::Database(source), .. } => {
+            source.code().unwrap_or_default().into_owned()
+        }
+        error => error.to_string(),
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::json;
 use sqlx::postgres::PgPoolOptions;
 
 use super::*;
+use crate::error::Code;
 use crate::message::MessageId;
 use crate::retry::Policies;
 use crate::worker::runner::Options;
@@ -133,4 +134,39 @@ async fn where_only_a_turn_brings_more_half_as_many_settles_go_beside_it() {
     turns.look = false;
     assert!(turns.begin());
     assert_eq!((turns.under_way.len(), turns.settles.len()), (2, 0));
+}
+
+/// What follows from a turn that brought `error`: whether it is tried again.
+fn tries_again(answered: bool, error: Error) -> bool {
+    let (runner, shutdown) = (runner(), Shutdown::new());
+    let mut turns = turns(&runner, &shutdown);
+    turns.answered = answered;
+    let (asked, began) = (turns.starter.places.ask(1, 1, false, false), Stopwatch::start());
+    let turn = Turn { batch: Gathered::default(), asked, heard: 0, began, answer: Err(error) };
+    let ready = watch::channel(false).0;
+    let goes_on = turns.end(turn, &ready).is_ok();
+    assert_eq!(turns.pause.is_some(), goes_on, "not at once");
+    goes_on
+}
+
+#[tokio::test]
+async fn a_look_that_fails_ends_the_worker_where_it_is_wrong_or_none_was_ever_answered() {
+    let odd = |source| Error::Database { call: "bus_step", source };
+    let refused = || Error::Refused { code: Code::Forbidden, message: "no".to_owned() };
+    // Such as a pooler's own failure, which has no SQLSTATE of those that pass.
+    assert!(tries_again(true, odd(sqlx::Error::RowNotFound)));
+    assert!(!tries_again(false, odd(sqlx::Error::RowNotFound)));
+    assert!(!tries_again(true, refused()) && !tries_again(false, refused()));
+    assert!(!tries_again(true, odd(sqlx::Error::PoolClosed)), "nobody is left to ask");
+    assert!(tries_again(false, odd(sqlx::Error::PoolTimedOut)));
+}
+
+#[tokio::test]
+async fn handlers_are_let_go_with_the_loop_however_it_ends() {
+    let (runner, shutdown) = (runner(), Shutdown::new());
+    let turns = turns(&runner, &shutdown);
+    let stop = turns.starter.stop.clone();
+    assert!(!stop.is_cancelled());
+    drop(turns);
+    assert!(stop.is_cancelled() && !shutdown.cancelled().is_cancelled(), "those of this one alone");
 }
