@@ -9,7 +9,7 @@
 //!
 //! Successes that come while one is being written wait for the same thread: to hand each to a thread of its own and back
 //! takes as long as to write it, and threads that make directories in one directory wait for each other. So the next
-//! thread is begun only where many wait.
+//! thread is begun only where many wait, or one has for long: the write that it waits for may hang.
 
 use std::collections::VecDeque;
 use std::fs::{DirBuilder, File, OpenOptions};
@@ -19,10 +19,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cogo::clock::utc_now;
+use cogo::clock::{Stopwatch, utc_now};
 use cogo::message::MessageId;
 use serde_json::Value;
-use tokio::sync::oneshot;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::metrics;
 use crate::redact::Redactor;
@@ -33,12 +33,17 @@ const MAX_SAME_TIME: u32 = 16;
 const MANY: usize = 8;
 /// How many threads write successes at most; as many as calls wait for a disk that takes its time.
 const WRITERS: usize = 64;
+/// The same, from when on one has waited for so long, for each time so long.
+const SLOW: Duration = Duration::from_millis(50);
+/// How many threads write failures at most, each one of them.
+const FAILURES: usize = 64;
 
 /// Writes artifacts. Cheap to clone; clones share what waits.
 #[derive(Debug, Clone)]
 pub struct Capture {
     root: Arc<Path>,
     waiting: Arc<Mutex<Waiting>>,
+    failures: Arc<Semaphore>,
 }
 
 /// What waits for a thread, and how many there are.
@@ -46,6 +51,8 @@ pub struct Capture {
 struct Waiting {
     attempts: VecDeque<Attempt>,
     writers: usize,
+    /// Since the last one was begun because of one that had waited for long.
+    relieved: Option<Stopwatch>,
 }
 
 /// An attempt that is to be written.
@@ -56,7 +63,11 @@ struct Attempt {
     record: Record,
     redactor: Arc<Redactor>,
     written: oneshot::Sender<io::Result<String>>,
+    since: Stopwatch,
 }
+
+type Answer = oneshot::Receiver<io::Result<String>>;
+type Answered = Result<io::Result<String>, oneshot::error::RecvError>;
 
 /// One attempt. What is `None` gets no file.
 #[derive(Debug, Clone, Default)]
@@ -75,7 +86,8 @@ impl Capture {
     /// Artifacts go below `root`, which is made when first needed.
     #[must_use]
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into().into(), waiting: Arc::default() }
+        let failures = Arc::new(Semaphore::new(FAILURES));
+        Self { root: root.into().into(), waiting: Arc::default(), failures }
     }
 
     /// Writes one attempt of `message` at `toolset`, which must be the name of a toolset, without what `redactor` knows
@@ -90,23 +102,21 @@ impl Capture {
         patience: Duration,
     ) -> Option<String> {
         let (written, answer) = oneshot::channel();
-        let attempt = Attempt { toolset: toolset.to_owned(), message, record, redactor, written };
-        if attempt.record.error.is_some() {
-            // It is flushed to disk: nobody else is to wait for that.
-            let this = self.clone();
-            tokio::task::spawn_blocking(move || this.put(attempt));
-        } else {
-            let mut waiting = self.waiting();
-            waiting.attempts.push_back(attempt);
-            if waiting.is_short_of_writers() {
-                waiting.writers += 1;
-                let this = self.clone();
-                tokio::task::spawn_blocking(move || this.drain());
+        let (toolset_name, since) = (toolset.to_owned(), Stopwatch::start());
+        let attempt = Attempt { toolset: toolset_name, message, record, redactor, written, since };
+        let writing = async {
+            if attempt.record.error.is_some() {
+                self.write_failure(attempt, answer).await
+            } else {
+                self.write_success(attempt, answer).await
             }
-        }
-        let written = match tokio::time::timeout(patience, answer).await {
+        };
+        let written = match tokio::time::timeout(patience, writing).await {
             Ok(written) => written.map_err(io::Error::other).and_then(|written| written),
-            Err(_) => Err(io::ErrorKind::TimedOut.into()), // the thread may still finish
+            Err(_) => {
+                self.waiting().forget_given_up();
+                Err(io::ErrorKind::TimedOut.into()) // the thread may still finish
+            }
         };
         match written {
             Ok(path) => Some(path),
@@ -118,6 +128,44 @@ impl Capture {
                 );
                 None
             }
+        }
+    }
+
+    /// It is flushed to disk: nobody else is to wait for that.
+    async fn write_failure(&self, attempt: Attempt, answer: Answer) -> Answered {
+        // Who gets none waits for one that hangs, and keeps its record no longer than that.
+        if let Ok(permit) = Arc::clone(&self.failures).acquire_owned().await {
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || {
+                this.put(attempt);
+                drop(permit);
+            });
+        }
+        answer.await
+    }
+
+    async fn write_success(&self, attempt: Attempt, mut answer: Answer) -> Answered {
+        {
+            let mut waiting = self.waiting();
+            waiting.forget_given_up();
+            waiting.attempts.push_back(attempt);
+        }
+        loop {
+            self.begin_writer();
+            tokio::select! {
+                biased;
+                answered = &mut answer => return answered,
+                () = tokio::time::sleep(SLOW) => {}
+            }
+        }
+    }
+
+    fn begin_writer(&self) {
+        let mut waiting = self.waiting();
+        if waiting.is_short_of_writers() || waiting.is_held_up() {
+            waiting.writers += 1;
+            let this = self.clone();
+            tokio::task::spawn_blocking(move || this.drain());
         }
     }
 
@@ -141,7 +189,7 @@ impl Capture {
 
     /// Writes an attempt, unless nobody waits for it any more, and tells where it is.
     fn put(&self, attempt: Attempt) {
-        let Attempt { toolset, message, record, redactor, written } = attempt;
+        let Attempt { toolset, message, record, redactor, written, .. } = attempt;
         if written.is_closed() {
             return;
         }
@@ -193,6 +241,25 @@ impl Waiting {
     /// Whether another thread is to be begun for what waits.
     fn is_short_of_writers(&self) -> bool {
         self.writers < WRITERS && self.attempts.len() > self.writers * MANY
+    }
+
+    /// The same, where few wait, and one of them for long: one thread more for each time that is so.
+    fn is_held_up(&mut self) -> bool {
+        let is_slow = |since: Stopwatch| since.elapsed() >= SLOW;
+        let is_held_up = self.writers < WRITERS
+            && self.attempts.front().is_some_and(|oldest| is_slow(oldest.since))
+            && self.relieved.is_none_or(is_slow);
+        if is_held_up {
+            self.relieved = Some(Stopwatch::start());
+        }
+        is_held_up
+    }
+
+    /// Lets go of those in front for which nobody waits any more: where all threads hang, nobody else does.
+    fn forget_given_up(&mut self) {
+        while self.attempts.front().is_some_and(|oldest| oldest.written.is_closed()) {
+            self.attempts.pop_front();
+        }
     }
 }
 
@@ -267,7 +334,8 @@ mod tests {
         let (written, answer) = oneshot::channel();
         let (message, redactor) = (MessageId::new(), Arc::default());
         let (toolset, record) = ("demo".to_owned(), record(number));
-        (Attempt { toolset, message, record, redactor, written }, answer)
+        let since = Stopwatch::start();
+        (Attempt { toolset, message, record, redactor, written, since }, answer)
     }
 
     #[tokio::test]
@@ -316,6 +384,34 @@ mod tests {
         waiting.writers = WRITERS;
         waiting.attempts.extend((0..1000).map(|number| attempt(number).0));
         assert!(!waiting.is_short_of_writers(), "there is an end to it");
+    }
+
+    async fn write(capture: &Capture, record: Record, patience: Duration) -> Option<String> {
+        capture.write("demo", MessageId::new(), record, Arc::default(), patience).await
+    }
+
+    #[tokio::test]
+    async fn a_write_that_hangs_holds_up_nobody_else() {
+        let root = tempfile::tempdir().expect("a directory");
+        let capture = Capture::new(root.path());
+        capture.waiting().writers = 1; // that never looks for what waits
+        let patience = Duration::from_secs(60);
+        let writing = (0..MANY).map(|number| write(&capture, record(number), patience));
+        assert!(join_all(writing).await.iter().all(Option::is_some));
+    }
+
+    #[tokio::test]
+    async fn where_every_write_hangs_nothing_is_kept_of_what_is_given_up() {
+        let root = tempfile::tempdir().expect("a directory");
+        let capture = Capture::new(root.path());
+        capture.waiting().writers = WRITERS;
+        let all = u32::try_from(FAILURES).expect("few");
+        let _hang = capture.failures.acquire_many(all).await.expect("open");
+        let failure = Record { error: Some(json!({"class": "timeout"})), ..record(0) };
+        for record in [record(1), failure, record(2)] {
+            assert_eq!(write(&capture, record, Duration::from_millis(10)).await, None);
+            assert_eq!(capture.waiting().attempts.len(), 0);
+        }
     }
 
     #[test]
