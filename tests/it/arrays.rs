@@ -37,8 +37,10 @@ async fn left(db: &TestDb) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn a_batch_in_arrays_leaves_what_the_same_batch_leaves_as_json() {
+async fn a_batch_in_arrays_leaves_what_it_leaves_as_json_and_message_by_message() {
     let (arrays, whole) = (TestDb::new().await, TestDb::new().await);
+    // One alone is inserted in another way than many.
+    let each = TestDb::new().await;
     let keyed = |n: i32| echo(json!(n)).with_idempotency_key(format!("k{n}"));
     let ordered = |n: i32| echo(json!(n)).with_ordering_key("o");
     let batches = [
@@ -46,9 +48,12 @@ async fn a_batch_in_arrays_leaves_what_the_same_batch_leaves_as_json() {
         (0..9).map(|n| if n % 2 == 0 { keyed(n) } else { ordered(n) }).collect(),
         vec![echo(json!("alone")).with_deadline(Duration::from_secs(9))],
     ];
-    let bus = Bus::new(arrays.pool().clone());
+    let (bus, one_by_one) = (Bus::new(arrays.pool().clone()), Bus::new(each.pool().clone()));
     for batch in batches {
         bus.publish_all(&batch).await.expect("published");
+        for message in &batch {
+            one_by_one.publish(message.clone()).await.expect("published");
+        }
         sqlx::query("select * from bus_enqueue($1)")
             .bind(serde_json::to_value(&batch).expect("JSON"))
             .execute(whole.pool())
@@ -58,7 +63,8 @@ async fn a_batch_in_arrays_leaves_what_the_same_batch_leaves_as_json() {
     let found = left(&arrays).await;
     assert_eq!(found.len(), 20);
     assert_eq!(found, left(&whole).await);
-    for db in [&arrays, &whole] {
+    assert_eq!(found, left(&each).await);
+    for db in [&arrays, &whole, &each] {
         assert_eq!(replay_differences(db).await, Vec::<String>::new());
         let ids = "(select distinct id from bus_events) x";
         assert_eq!(count(db, ids).await, 20, "each event has an id of its own");
@@ -113,6 +119,88 @@ async fn json_answers_for_a_batch_with_known_and_delayed_messages_in_its_order()
     }
 }
 
+/// What `bus_enqueue` answers to a batch: for each message its trace's last digit, whether it was known, and its status.
+async fn enqueue(db: &TestDb, batch: Value) -> sqlx::Result<Vec<(String, bool, String)>> {
+    sqlx::query_as("select right(trace_id::text, 1), duplicate, status from bus_enqueue($1)")
+        .bind(batch)
+        .fetch_all(db.pool())
+        .await
+}
+
+#[tokio::test]
+async fn json_is_read_as_it_was_before_it_was_taken_apart() {
+    let db = TestDb::new().await;
+    let message = json!({"role": "echo", "service": "default", "intent": "echo", "payload": 1});
+    let with = |more: Value| {
+        let mut message = message.clone();
+        message.as_object_mut().expect("one").extend(more.as_object().expect("one").clone());
+        message
+    };
+    let late = enqueue(&db, json!([with(json!({"delay_ms": "5000"}))])).await.expect("enqueued");
+    assert_eq!(late[0].2, "delayed", "a number may be a string");
+
+    // Of one id twice, that with the key comes first, whatever its place.
+    let id = MessageId::new();
+    let trace = |n: u8| format!("00000000-0000-7000-8000-00000000000{n}");
+    let twice = enqueue(
+        &db,
+        json!([
+            with(json!({"id": id, "trace_id": trace(1)})),
+            with(json!({"id": id, "trace_id": trace(2), "idempotency_key": "k", "delay_ms": 1000})),
+        ]),
+    )
+    .await
+    .expect("enqueued");
+    let delayed = |known| ("2".to_owned(), known, "delayed".to_owned());
+    assert_eq!(twice, [delayed(true), delayed(false)]);
+
+    let before = count(&db, "bus_events").await;
+    for bad in [json!("payload"), json!(["payload"]), json!(null), json!(1)] {
+        let error = enqueue(&db, json!([message, bad])).await.expect_err("refused");
+        let error = error.into_database_error().expect("the database's");
+        assert_eq!(error.code().as_deref(), Some("CG400"), "{error}");
+        assert!(error.message().starts_with("messages[1]: must be an object"), "{error}");
+    }
+    assert_eq!(count(&db, "bus_events").await, before);
+}
+
+#[tokio::test]
+async fn one_that_is_known_among_as_many_heads_as_messages_is_told() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let keyed = |n: usize| echo(json!(n)).with_idempotency_key(format!("k{n}"));
+    let known = bus.publish(keyed(150)).await.expect("published");
+    let batch: Vec<_> = (0..300).map(keyed).collect();
+    for again in [false, true] {
+        let receipts = bus.publish_all(&batch).await.expect("published");
+        for (n, receipt) in receipts.iter().enumerate() {
+            assert_eq!(receipt.duplicate, again || n == 150, "message {n}");
+            let id = if n == 150 { known.id } else { batch[n].id };
+            assert_eq!(receipt.id, id, "message {n}");
+        }
+    }
+    assert_eq!(count(&db, "agent_messages").await, 300);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_gigabytes_when_written_out_is_refused() {
+    let db = TestDb::new().await;
+    // 2 kB stored and 16 MB of digits each.
+    let error = sqlx::query(
+        "select * from bus_enqueue((
+            select jsonb_agg(jsonb_build_object('role', 'r', 'service', 's', 'intent', 'i', 'payload', p))
+            from (select jsonb_agg('1e131071'::numeric) as p from generate_series(1, 125)) p, generate_series(1, 70)))",
+    )
+    .execute(db.pool())
+    .await
+    .expect_err("refused")
+    .into_database_error()
+    .expect("the database's");
+    assert_eq!(error.code().as_deref(), Some("CG413"), "{error}");
+    assert!(error.message().contains("1 GiB"), "{error}");
+    assert_eq!(count(&db, "bus_events").await, 0);
+}
+
 #[tokio::test]
 async fn bad_arrays_are_refused_by_name_and_write_nothing() {
     let db = TestDb::new().await;
@@ -152,6 +240,7 @@ async fn bad_arrays_are_refused_by_name_and_write_nothing() {
         (call(&ids, &ids, "'{1,2}'", two, "'{1}'"), "CG400", "head_of: must be"),
         (call(&ids, &ids, "'{1,2}'", two, "'{1,2}'"), "CG400", "messages[1].role: must be"),
         (call(&ids, &ids, "'{1,2}'", two, "'{2,1}'"), "CG400", "messages[0].role: must be"),
+        (call(&ids, &ids, "'{1,2}'", two, "'{1,1}'"), "CG400", "heads[1].role: must be"),
         (
             call(&ids, &ids, "array['1', to_jsonb(repeat('x', 5 << 20))]", good, "null"),
             "CG413",

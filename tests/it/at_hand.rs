@@ -21,8 +21,8 @@ async fn askers(db: &TestDb) -> Vec<i32> {
     .expect("read")
 }
 
-#[tokio::test]
-async fn calls_one_after_the_other_go_over_one_connection() {
+/// How many connections of a new pool are asked by calls that come one after the other.
+async fn asked_in_a_row() -> usize {
     let db = TestDb::new().await;
     let pool = Options::new(db.connect_options()).pool();
     // More than one that could be used in turn.
@@ -35,7 +35,20 @@ async fn calls_one_after_the_other_go_over_one_connection() {
         bus.stats().await.expect("answered");
         other.stats().await.expect("answered");
     }
-    assert_eq!(askers(&db).await.len(), 1);
+    askers(&db).await.len()
+}
+
+#[tokio::test]
+async fn calls_one_after_the_other_go_over_one_connection() {
+    // What was idle for a second goes back to the pool, and a busy machine may take that long between two calls. Were they to
+    // go over the pool's in turn, none of these would find one.
+    let mut asked = asked_in_a_row().await;
+    for _ in 0..2 {
+        if asked > 1 {
+            asked = asked_in_a_row().await;
+        }
+    }
+    assert_eq!(asked, 1);
 }
 
 #[tokio::test]

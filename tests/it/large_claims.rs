@@ -97,6 +97,8 @@ async fn what_a_session_remembers_does_not_depend_on_how_it_writes_times() {
 #[tokio::test]
 async fn a_large_claim_that_would_give_fewer_than_asked_looks_at_all_that_waits() {
     let db = TestDb::new().await;
+    // What a session remembers is good for a second.
+    db.freeze_time().await;
     let mut session = db.pool().acquire().await.expect("a session");
     send(&db, names(0, 100), json!({})).await;
     assert_eq!(claim(&mut session, "echo/default", "default", LARGE).await.len(), 64);
@@ -109,10 +111,12 @@ async fn a_large_claim_that_would_give_fewer_than_asked_looks_at_all_that_waits(
 #[tokio::test]
 async fn a_hint_is_for_its_topics_and_its_tenant_alone() {
     let db = TestDb::new().await;
+    db.freeze_time().await;
     let mut session = db.pool().acquire().await.expect("a session");
     // A batch has one rank: the first of each is sent alone.
     for fields in [json!({"service": "other"}), json!({"tenant": "other"}), json!({})] {
         send(&db, ["first".to_owned()], fields.clone()).await;
+        db.advance(Duration::from_millis(1)).await;
         send(&db, names(0, 200), fields).await;
     }
     let first = |claimed: Vec<String>| claimed.into_iter().next().expect("some");

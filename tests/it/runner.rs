@@ -230,7 +230,8 @@ async fn an_attempt_is_cut_to_what_is_left_of_the_deadline_and_none_follows_it()
     let send = async |payload: Value, deadline: Duration| {
         bus.publish(echo(payload).with_deadline(deadline)).await.expect("published").id
     };
-    let cut = send(json!({"do": "forever"}), Duration::from_millis(300)).await;
+    // Begun before it, and still running then.
+    let cut = send(json!({"do": "forever"}), Duration::from_secs(2)).await;
     let failing = json!({"do": "fail", "class": "connect"});
     let hopeless = send(failing.clone(), Duration::from_secs(59)).await;
     let waiting = send(failing, Duration::from_secs(120)).await;
@@ -301,7 +302,8 @@ async fn a_handler_that_hangs_is_timed_out() {
 async fn a_lease_is_kept_alive_while_its_handler_runs() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
-    let lease = Duration::from_millis(300);
+    // It is extended three times a lease: what holds one call up for less than two thirds of it does no harm.
+    let lease = Duration::from_secs(2);
     let running = Running::start(&bus, json!({}), lease, 1).await;
     let id = bus.publish(echo(json!({"do": "wait"}))).await.expect("published").id;
     let first = until(&bus, id, |message| message.status == Status::Claimed).await;
@@ -445,23 +447,22 @@ async fn a_publish_of_another_process_wakes_the_worker() {
     tokio::time::timeout(SOON, woken.woken()).await.expect("woken in time");
 }
 
-/// As many messages as places would take longer than this, were each place filled by the look of every second alone.
-const WITHOUT_LOOKING: Duration = Duration::from_secs(8);
+/// For so many [`SOON`] would not be enough, were a place filled by the look of every second alone.
+const TOO_MANY_FOR_LOOKS: usize = 50;
 
 #[tokio::test]
 async fn places_that_become_free_are_filled_though_nobody_tells_of_what_waits() {
     let db = TestDb::new().await;
     let (bus, other) = (Bus::new(db.pool().clone()), Bus::new(db.pool().clone()));
-    publish(&other, 40).await;
-    let watch = cogo::clock::Stopwatch::start();
-    let running = Running::start(&bus, json!({}), Duration::from_secs(30), 2).await;
+    let (places, many) = (2, 2 * TOO_MANY_FOR_LOOKS);
+    publish(&other, many).await;
+    let running = Running::start(&bus, json!({}), LEASE, places).await;
     eventually("all are done", async || {
         let query = "select count(*) from agent_messages where status = 'done'";
         let done: i64 = sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("counted");
-        (done == 40).then_some(())
+        (usize::try_from(done) == Ok(many)).then_some(())
     })
     .await;
-    assert!(watch.elapsed() < WITHOUT_LOOKING, "{:?}", watch.elapsed());
     running.stop().await;
 }
 
@@ -483,7 +484,8 @@ async fn what_nobody_told_of_is_found_though_handlers_keep_ending() {
         .expect("written");
     let mut ended = 0;
     while bus.message(message.id).await.expect("found").status != Status::Done {
-        assert!(ended < 15, "it waits for handlers that are none of its business");
+        // Else it is found after the last of them alone.
+        assert!(ended < 30, "it waits for handlers that are none of its business");
         running.script.gate.add_permits(1);
         ended += 1;
         tokio::time::sleep(Duration::from_millis(300)).await;
@@ -496,13 +498,11 @@ async fn what_nobody_told_of_is_found_though_handlers_keep_ending() {
 async fn the_next_message_of_a_key_is_claimed_as_soon_as_the_one_before_it_is_settled() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
-    let running = Running::start(&bus, json!({}), Duration::from_secs(30), 4).await;
-    let watch = cogo::clock::Stopwatch::start();
-    let messages: Vec<_> = (0..20)
+    let running = Running::start(&bus, json!({}), LEASE, 4).await;
+    let messages: Vec<_> = (0..TOO_MANY_FOR_LOOKS)
         .map(|n| NewMessage { ordering_key: Some("k".to_owned()), ..echo(json!({"n": n})) })
         .collect();
     bus.publish_all(&messages).await.expect("published");
-    finished(&bus, messages[19].id).await;
-    assert!(watch.elapsed() < WITHOUT_LOOKING, "{:?}", watch.elapsed());
+    finished(&bus, messages[TOO_MANY_FOR_LOOKS - 1].id).await;
     running.stop().await;
 }

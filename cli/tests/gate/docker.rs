@@ -152,7 +152,7 @@ fn an_interrupted_run_is_taken_down() {
     let world = World::new();
     world.knows("build-hangs", "");
     let mut gate = world.command().spawn().expect("the gate");
-    world.wait_for("building", Duration::from_secs(30));
+    world.wait_for("building", Duration::from_secs(60));
     let interrupt = Command::new("kill").args(["-INT", &gate.id().to_string()]).status();
     assert!(interrupt.expect("kill").success());
     assert_eq!(gate.wait().expect("it ends").code(), Some(130));

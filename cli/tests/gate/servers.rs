@@ -2,9 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
-use cogo::clock::Stopwatch;
 use serde_json::json;
 
 use crate::fixture::{Home, ends, free_port, runs, signal, stage, step};
@@ -53,10 +51,7 @@ fn nothing_remains(home: &Home, at_least: usize) {
     let pids = pids(home);
     assert!(pids.len() >= at_least, "{pids:?}");
     // SIGKILL was sent to all of them before the gate ended; the last of them may take a moment to be gone.
-    let watch = Stopwatch::start();
-    while watch.elapsed() < Duration::from_secs(5) && pids.iter().any(|pid| runs(pid)) {
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    until(|| !pids.iter().any(|pid| runs(pid)));
     let left: Vec<_> = pids.iter().filter(|pid| runs(pid)).collect();
     assert!(left.is_empty(), "{left:?} of {pids:?} remain");
 }

@@ -70,6 +70,18 @@ impl Up {
     }
 }
 
+impl Up {
+    /// Waits until the tool has reported: what is claimed may not have come to it yet.
+    fn wait_until_begun(&self, id: &str) {
+        let has_reported = || {
+            let (_, found) = self.get(&format!("/api/messages/{id}"));
+            let events = found["events"].as_array();
+            events.into_iter().flatten().any(|event| event["event_type"] == "mcp_call_progress")
+        };
+        assert!(until(has_reported), "{}", self.running.stderr.text());
+    }
+}
+
 fn call(tool: &str, params: Value) -> String {
     json!({"toolset": "demo", "tool": tool, "params": params}).to_string()
 }
@@ -146,8 +158,10 @@ fn a_kill_in_the_middle_of_a_thousand_calls_loses_nothing_and_repeats_nothing() 
     const CALLS: i64 = 1000;
     let home = Home::new(Cogo::new());
     let mut up = home.up();
+    // The last take long: where sending is slower than working, the others are done by then.
+    let ms = |n| if n < CALLS - 20 { 100 + n % 7 } else { 5000 };
     for n in 0..CALLS {
-        up.enqueue("sleep", json!({"ms": 100 + n % 7}));
+        up.enqueue("sleep", json!({"ms": ms(n)}));
     }
     let number = |sql: &'static str| {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -165,7 +179,9 @@ fn a_kill_in_the_middle_of_a_thousand_calls_loses_nothing_and_repeats_nothing() 
 
     let up = home.up();
     assert!(number(left) > 0, "the kill came too late to be in the middle");
-    assert!(until(|| number(left) == 0), "{} are not done", number(left));
+    let all_done = || until(|| number(left) == 0);
+    // Twice as long as for anything else: there is much to do.
+    assert!(all_done() || all_done(), "{} are not done", number(left));
     let done = "select count(*) from bus_events where event_type = 'mcp_call_succeeded'";
     let distinct = "select count(distinct message_id) from bus_events
         where event_type = 'mcp_call_succeeded'";
@@ -192,8 +208,8 @@ async fn ctrl_c_lets_a_running_call_finish_and_a_second_one_does_not() {
     let db = TestDb::new().await;
     let home = Home::new(Cogo::on(&db));
     let mut up = home.up();
-    let id = up.enqueue("sleep", json!({"ms": 800}));
-    home.wait_until_claimed(&id);
+    let id = up.enqueue("sleep", json!({"ms": 5000}));
+    up.wait_until_begun(&id);
     up.running.signal("TERM");
     assert_eq!(up.running.end(), Some(0), "{}", up.running.stderr.text());
     assert_eq!(home.status_of(&id), "done");

@@ -12,8 +12,8 @@ use crate::support::until;
 
 /// How long a call lasts in the middle of which something happens.
 const LONG_MS: u64 = 60_000;
-/// How long one lasts that is waited for to its end.
-const SHORT_MS: u64 = 3000;
+/// How long one lasts that is waited for to its end, and cancelled before it.
+const SHORT_MS: u64 = 8000;
 
 #[test]
 fn each_sdk_calls_the_tools_of_machines_that_come_and_go() {

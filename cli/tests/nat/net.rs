@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::inside::inside;
+use crate::support::until;
 
 /// Where the hub is, on the outer side (TEST-NET-3 of RFC 5737).
 pub(crate) const HUB: &str = "203.0.113.10";
 /// The router's address on the inner side.
 pub(crate) const ROUTER: &str = "192.168.77.1";
-/// How long a connection that must not come about is waited for.
-const NO_WAY_IN: Duration = Duration::from_millis(700);
+/// How long a connection is waited for. One that must not come about has had its chance then; one that must is tried again.
+const ONE_TRY: Duration = Duration::from_millis(700);
 
 /// The rules of the router. What is unknown to conntrack and no beginning is dropped without a word, as
 /// many home routers do; `tcp_loose` off keeps it from learning old connections anew.
@@ -168,9 +169,9 @@ impl Net {
         let port = listener.local_addr()?.port();
         let connect = |namespace: &str, address: &str| {
             let address: SocketAddr = format!("{address}:{port}").parse().expect("an address");
-            inside(namespace, || TcpStream::connect_timeout(&address, NO_WAY_IN)).is_ok()
+            inside(namespace, || TcpStream::connect_timeout(&address, ONE_TRY)).is_ok()
         };
-        ensure!(connect(&self.router, "192.168.77.10"), "the server does not listen");
+        ensure!(until(|| connect(&self.router, "192.168.77.10")), "the server does not listen");
         // Even for somebody who knows the way.
         ip(&self.hub, "route add 192.168.77.0/24 via 203.0.113.1")?;
         ensure!(!connect(&self.hub, "192.168.77.10"), "the hub reaches the worker");
@@ -178,10 +179,15 @@ impl Net {
         ip(&self.hub, "route del 192.168.77.0/24")
     }
 
-    /// Whether the worker itself gets out to an address.
+    /// Whether the worker itself gets out to an address now.
     pub(crate) fn gets_out(&self, address: &str) -> bool {
         let address: SocketAddr = address.parse().expect("an address");
-        inside(&self.worker, || TcpStream::connect_timeout(&address, NO_WAY_IN)).is_ok()
+        inside(&self.worker, || TcpStream::connect_timeout(&address, ONE_TRY)).is_ok()
+    }
+
+    /// Whether it does before long: neighbours have to find each other again, and the machine may have other things to do.
+    pub(crate) fn comes_to_get_out(&self, address: &str) -> bool {
+        until(|| self.gets_out(address))
     }
 }
 

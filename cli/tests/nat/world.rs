@@ -120,10 +120,18 @@ impl World {
         std::fs::read_to_string(self.dir.path().join("worker.log")).unwrap_or_default()
     }
 
-    /// Reads from the hub, with the rights of the service.
+    /// Reads from the hub, with the rights of the service; again where the hub has no time for it.
     pub(crate) fn get(&self, path: &str) -> Result<Value> {
         let path = format!("/rest/v1/{path}");
-        http(&self.net.hub, "GET", (BACKEND, &path), &self.service, "")
+        let read = || http(&self.net.hub, "GET", (BACKEND, &path), &self.service, "");
+        let mut answer = read();
+        until(|| {
+            if answer.is_err() {
+                answer = read();
+            }
+            answer.is_ok()
+        });
+        answer
     }
 
     /// Whether the hub takes the worker for online.

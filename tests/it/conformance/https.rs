@@ -165,12 +165,17 @@ async fn an_address_that_is_no_bus_is_said_to_be_none() {
     assert!(error.to_string().contains("not one of a bus"), "{error}");
 }
 
-/// Gives back what it got, once it is let go.
-struct Held(Arc<Notify>);
+/// Says that it has begun, and gives back what it got once it is let go.
+#[derive(Clone, Default)]
+struct Held {
+    begun: Arc<Notify>,
+    let_go: Arc<Notify>,
+}
 
 impl Handler for Held {
     async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
-        self.0.notified().await;
+        self.begun.notify_one();
+        self.let_go.notified().await;
         Ok(delivery.message.payload.clone().into())
     }
 }
@@ -180,21 +185,19 @@ impl Handler for Held {
 async fn a_worker_keeps_its_results_while_somebody_else_answers_in_the_hub_s_place() {
     let s = Setting::new(Way::Service).await;
     let (bus, proxy) = s.through_a_proxy().await;
-    let let_go = Arc::new(Notify::new());
-    let running = Running::start(&bus, Held(Arc::clone(&let_go)), Duration::from_secs(30)).await;
+    let held = Held::default();
+    let running = Running::start(&bus, held.clone(), Duration::from_secs(30)).await;
     for answer in [
         "HTTP/1.1 404 Not Found\r\ncontent-type: text/plain\r\ncontent-length: 18\r\n\r\n404 page not found",
         "HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 9\r\n\r\n<h1>soon<",
         "HTTP/1.1 403 Forbidden\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\n<h1>",
     ] {
         let id = s.admin.publish(echo(json!("kept"))).await.expect("published").id;
-        let in_hand = eventually("it is in hand", async || {
-            let message = s.admin.message(id).await.expect("found");
-            (message.status == Status::Claimed).then_some(message)
-        })
-        .await;
+        // Not when it is claimed: the answer to the claim has to come through.
+        tokio::time::timeout(SOON, held.begun.notified()).await.expect("it is in hand");
+        let in_hand = s.admin.message(id).await.expect("found");
         proxy.answer_instead(Some(answer));
-        let_go.notify_one();
+        held.let_go.notify_one();
         eventually("the settle was tried", async || (proxy.answered_instead() > 4).then_some(()))
             .await;
         proxy.answer_instead(None);

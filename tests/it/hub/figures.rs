@@ -136,6 +136,7 @@ async fn a_call_that_began_before_the_window_is_still_one_of_its_tool() -> Resul
     hub.bus.publish(call("browser", "click")?).await?;
     db.advance(Duration::from_secs(3600)).await;
     claim(&hub.bus, "browser").await?.complete(json!({})).await?;
+    settled(&db, &hub).await?;
     let mcp = hub.get("/api/metrics/mcp/summary?window_s=60").await?.json()?["mcp"].clone();
     assert_eq!((&mcp["calls"], &mcp["succeeded"]), (&json!(0), &json!(1)));
     assert_eq!(mcp["tools"][0]["tool"], "click");

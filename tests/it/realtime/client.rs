@@ -13,7 +13,7 @@ use cogo::shutdown::Tasks;
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::server::{Peer, Server, soon};
+use super::server::{DEADLINE, Peer, Server, soon};
 
 const KEY: &str = "a-key-that-nobody-may-see";
 
@@ -54,7 +54,7 @@ async fn lost(channel: &mut Channel) -> Result<String> {
 
 async fn ended(client: &Client, tasks: &Tasks) -> Result<()> {
     soon("the end", client.close()).await?;
-    ensure!(tasks.join(Duration::from_secs(5)).await, "the task goes on");
+    ensure!(tasks.join(DEADLINE).await, "the task goes on");
     Ok(())
 }
 
@@ -129,11 +129,12 @@ async fn every_channel_is_joined_again_after_every_loss_of_the_connection() -> R
             let (mut server, tasks) = (Server::start().await?, Tasks::new());
             let mut options = options(&server, vsn);
             match loss {
+                // Long enough for both joins and what is told in between, on a machine that is busy with something else.
                 Loss::Silence => {
-                    options.heartbeat = Duration::from_millis(300);
-                    options.silence = Duration::from_millis(150);
+                    options.heartbeat = Duration::from_millis(1000);
+                    options.silence = Duration::from_millis(500);
                 }
-                Loss::HeartbeatUnanswered => options.heartbeat = Duration::from_millis(300),
+                Loss::HeartbeatUnanswered => options.heartbeat = Duration::from_millis(1000),
                 Loss::Close(_) | Loss::Vanish => {}
             }
             let client = Client::start(options, &tasks)?;
@@ -177,7 +178,8 @@ async fn a_channel_that_is_lost_alone_is_joined_again_on_the_same_connection() -
     for vsn in [Vsn::V1, Vsn::V2] {
         let (mut server, tasks) = (Server::start().await?, Tasks::new());
         let mut options = options(&server, vsn);
-        options.answer = Duration::from_millis(50);
+        // Short, since one is waited for; and what is answered is so in time.
+        options.answer = Duration::from_millis(1500);
         let client = Client::start(options, &tasks)?;
         let mut channel = client.channel("a", quiet());
         let mut peer = server.peer().await?;
@@ -344,7 +346,7 @@ async fn broadcasts_go_both_ways_with_acknowledgement_and_as_bytes() -> Result<(
     for vsn in [Vsn::V1, Vsn::V2] {
         let (mut server, tasks) = (Server::start().await?, Tasks::new());
         let mut options = options(&server, vsn);
-        options.answer = Duration::from_millis(200);
+        options.answer = Duration::from_millis(1500);
         let client = Client::start(options, &tasks)?;
         let broadcast = JoinBroadcast { ack: true, ..JoinBroadcast::default() };
         let mut channel = client.channel("a", Config { broadcast, ..quiet() });
@@ -579,6 +581,6 @@ async fn a_dropped_channel_is_left_and_a_second_one_takes_the_topic() -> Result<
     drop(client); // with the last handle the connection ends
     assert!(matches!(peer.message().await?, Some(Message::Close(_))));
     drop(peer);
-    assert!(tasks.join(Duration::from_secs(5)).await);
+    assert!(tasks.join(DEADLINE).await);
     Ok(())
 }

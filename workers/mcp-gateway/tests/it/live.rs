@@ -98,13 +98,18 @@ impl Place {
         self.bus.message(id).await.expect("found").status
     }
 
-    async fn claimed(&self, id: MessageId) {
+    /// Waits until the tool has reported: what is claimed may not have come to it yet.
+    async fn begun(&self, id: MessageId) {
+        let has_reported = async || {
+            let events = self.bus.message_events(id, 100).await.expect("events");
+            events.iter().any(|event| event.event_type == "mcp_call_progress")
+        };
         let wait = async {
-            while self.status(id).await != Status::Claimed {
+            while !has_reported().await {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.expect("it is claimed");
+        tokio::time::timeout(PATIENCE, wait).await.expect("it has begun");
     }
 
     async fn stop(self) {
@@ -135,8 +140,9 @@ async fn running_calls_end_where_they_began_and_new_ones_go_where_the_file_says(
     place.set.set(config(&[("a", &place.at_demo()), ("b", &place.at_demo())]));
     place.echo("a").await;
     let [a, b] = ["a", "b"].map(|name| place.gateway.toolsets().get(name).expect("served"));
-    let running = place.publish("a", "sleep", json!({"ms": 1500})).await;
-    place.claimed(running).await;
+    // Longer than all that is done while it runs.
+    let running = place.publish("a", "sleep", json!({"ms": 10_000})).await;
+    place.begun(running).await;
 
     // Another server for `a`, under way; `b` is as it was.
     let other = Demo::start(place.shutdown.clone()).await.expect("a free port");
@@ -154,8 +160,8 @@ async fn running_calls_end_where_they_began_and_new_ones_go_where_the_file_says(
     eventually("the old connection is closed", || !a.state().connected).await;
 
     // Disabled: what runs ends, what waits stays for others, with all its attempts.
-    let running = place.publish("b", "sleep", json!({"ms": 700})).await;
-    place.claimed(running).await;
+    let running = place.publish("b", "sleep", json!({"ms": 3000})).await;
+    place.begun(running).await;
     let disabled = Toolset { enabled: false, ..place.at_demo() };
     place.set.set(config(&[("a", &changed), ("b", &disabled)]));
     eventually("it is gone", || now().get("b").is_none()).await;

@@ -342,7 +342,7 @@ async fn who_is_slow_to_take_artifacts_has_few_of_them_in_memory() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, again).await.expect("there is room");
+    tokio::time::timeout(PATIENCE * 5, again).await.expect("there is room");
 }
 
 #[tokio::test]

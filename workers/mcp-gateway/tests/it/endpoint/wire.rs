@@ -1,7 +1,6 @@
 //! What goes over the wire, written by hand.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
@@ -163,7 +162,8 @@ pub(crate) async fn read(response: reqwest::Response) -> Answered {
     let is_stream = headers
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-    let text = tokio::time::timeout(PATIENCE, response.text()).await.expect("in time");
+    // Some are tens of megabytes, which take a busy machine most of a minute where nothing is optimized.
+    let text = tokio::time::timeout(PATIENCE * 5, response.text()).await.expect("in time");
     let text = text.expect("a body");
     let messages = match is_stream {
         true => events(&text),
@@ -190,5 +190,5 @@ pub(crate) async fn until(response: reqwest::Response, fits: impl Fn(&Value) -> 
         }
         panic!("the stream ended: {text}");
     };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time")
+    tokio::time::timeout(PATIENCE, wait).await.expect("in time")
 }
