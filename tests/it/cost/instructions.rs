@@ -84,7 +84,7 @@ async fn the_client_takes_few_instructions_a_message() {
 
 /// What valgrind runs.
 #[tokio::test]
-#[ignore = "it is run by another test"]
+#[ignore = "no test of its own: the one above runs it in a process of its own, under valgrind"]
 async fn works_on_some_batches() {
     let (Ok(url), Ok(batches)) = (env::var("COGO_COST_URL"), env::var("COGO_COST_BATCHES")) else {
         return;
