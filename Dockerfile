@@ -8,6 +8,7 @@ ARG RUST_IMAGE=docker.io/library/rust:1.95.0-slim-bookworm
 ARG RUNTIME_IMAGE=gcr.io/distroless/cc-debian12:nonroot
 # Cargo's. For a try `dev` is much faster to build.
 ARG PROFILE=dist
+ARG WORKER_PROFILE=dist-worker
 
 # The manifests, and instead of sources the empty files that Cargo looks for. They are the same until a manifest
 # changes, and so is the layer below that compiles the dependencies.
@@ -66,17 +67,17 @@ RUN set -eu; \
     install -D -t /out "target/$(cat /triple)/$made/cogo"
 
 FROM build AS build-worker
-ARG PROFILE
+ARG WORKER_PROFILE
 ARG WORKER_FEATURES=worker
 COPY --from=manifests /manifests ./
-RUN cargo build --locked --profile "$PROFILE" --target "$(cat /triple)" -p cogo-cli --no-default-features --features "$WORKER_FEATURES"
+RUN cargo build --locked --profile "$WORKER_PROFILE" --target "$(cat /triple)" -p cogo-cli --no-default-features --features "$WORKER_FEATURES"
 COPY . .
 ARG REVISION
 RUN set -eu; \
     find . -path ./target -prune -o -name '*.rs' -exec touch {} +; \
     if [ -n "${REVISION:-}" ]; then export COGO_COMMIT="$REVISION"; fi; \
-    cargo build --offline --locked --profile "$PROFILE" --target "$(cat /triple)" -p cogo-cli --no-default-features --features "$WORKER_FEATURES"; \
-    case "$PROFILE" in dev) made=debug ;; *) made=$PROFILE ;; esac; \
+    cargo build --offline --locked --profile "$WORKER_PROFILE" --target "$(cat /triple)" -p cogo-cli --no-default-features --features "$WORKER_FEATURES"; \
+    case "$WORKER_PROFILE" in dev) made=debug ;; *) made=$WORKER_PROFILE ;; esac; \
     install -D -t /out "target/$(cat /triple)/$made/cogo"
 
 # What has to be there on a root that nobody can write to, and belong to the user. The runtime has no shell to make it.
