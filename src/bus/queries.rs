@@ -2,9 +2,25 @@
 //!
 //! Transitions are the `bus_*` functions of `migrations/`; what is here calls them and reads tables.
 
+// Before those that use its macro.
+#[macro_use]
+mod columns;
+
+#[cfg(feature = "hub")]
+pub(crate) mod activity;
 pub(super) mod arrays;
+pub(crate) mod backlog;
 pub(crate) mod circuits;
+pub(crate) mod dead_letters;
+pub(crate) mod env;
 pub(crate) mod events;
+#[cfg(feature = "hub")]
+pub(crate) mod lists;
+#[cfg(feature = "hub")]
+pub(crate) mod log;
+pub(crate) mod offers;
+#[cfg(feature = "hub")]
+pub(crate) mod pending;
 pub(super) mod replay;
 pub(crate) mod workers;
 
@@ -33,82 +49,6 @@ pub(crate) async fn enqueue(
         .fetch_all(db)
         .await
 }
-
-/// The columns of a message, for a row named `m` or a composite `(m)`.
-macro_rules! message_columns {
-    ($row:literal) => {
-        concat!(
-            $row,
-            ".id, ",
-            $row,
-            ".tenant, ",
-            $row,
-            ".role, ",
-            $row,
-            ".service, ",
-            $row,
-            ".shard, ",
-            $row,
-            ".intent, ",
-            $row,
-            ".payload, ",
-            $row,
-            ".trace_id, ",
-            $row,
-            ".parent_id, ",
-            $row,
-            ".idempotency_key, ",
-            $row,
-            ".priority, ",
-            $row,
-            ".status, ",
-            $row,
-            ".attempts, ",
-            $row,
-            ".max_attempts, ",
-            $row,
-            ".claim_no, ",
-            $row,
-            ".run_at, ",
-            $row,
-            ".claimed_by, ",
-            $row,
-            ".claimed_at, ",
-            $row,
-            ".lease_until, ",
-            $row,
-            ".result, ",
-            $row,
-            ".error, ",
-            $row,
-            ".created_at, ",
-            $row,
-            ".updated_at, ",
-            $row,
-            ".done_at, ",
-            $row,
-            ".deadline_at, ",
-            $row,
-            ".ordering_key, ",
-            $row,
-            ".parked_for"
-        )
-    };
-}
-
-// After the macro that they use.
-#[cfg(feature = "hub")]
-pub(crate) mod activity;
-pub(crate) mod backlog;
-pub(crate) mod dead_letters;
-pub(crate) mod env;
-#[cfg(feature = "hub")]
-pub(crate) mod lists;
-#[cfg(feature = "hub")]
-pub(crate) mod log;
-pub(crate) mod offers;
-#[cfg(feature = "hub")]
-pub(crate) mod pending;
 
 /// One row of `bus_step`: the outcome of a settle, or a claimed message.
 #[derive(Debug)]

@@ -3,177 +3,24 @@
 mod adversity;
 mod at_once;
 mod breakers;
+mod finding;
 mod prefetch;
+mod running;
+mod scripted;
 mod tenants;
 mod turns;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::bus::Bus;
 use cogo::live::Live;
-use cogo::message::{Message, MessageId, NewMessage, Status};
-use cogo::retry::Policies;
-use cogo::shutdown::{Shutdown, Tasks};
+use cogo::message::Status;
 use cogo::testing::TestDb;
-use cogo::worker::runner::{Options, Runner};
-use cogo::worker::{Delivery, Failure, Handler, Output};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, watch};
 
-use crate::fixtures::{SOON, echo, eventually, publish, replay_differences, topic};
-
-/// Does what the payload says.
-#[derive(Clone)]
-struct Scripted {
-    /// Handlers told to wait take a permit from here.
-    gate: Arc<Semaphore>,
-    /// Each that begins puts a permit here. What is claimed in the database may not have come to its handler yet.
-    begun: Arc<Semaphore>,
-}
-
-impl Scripted {
-    fn new() -> Self {
-        Self { gate: Arc::new(Semaphore::new(0)), begun: Arc::new(Semaphore::new(0)) }
-    }
-
-    /// Waits until so many more have begun.
-    async fn have_begun(&self, many: u32) {
-        let permits = tokio::time::timeout(SOON, self.begun.acquire_many(many)).await;
-        permits.expect("they begin in time").expect("open").forget();
-    }
-}
-
-impl Handler for Scripted {
-    fn may_repeat(&self, message: &Message) -> bool {
-        message.payload.get("once").is_none()
-    }
-
-    async fn handle(&self, delivery: Delivery) -> Result<Output, Failure> {
-        self.begun.add_permits(1);
-        let payload = &delivery.message.payload;
-        match payload.get("do").and_then(Value::as_str) {
-            Some("panic") => panic!("on purpose"),
-            Some("fail") => {
-                let class = serde_json::from_value(payload["class"].clone()).expect("a class");
-                Err(Failure::new(class, "on purpose").with_detail(json!({"why": "a test"})))
-            }
-            Some("pass") => {
-                self.gate.acquire().await.expect("open").forget();
-                Ok(json!("passed").into())
-            }
-            Some("huge") => Ok(json!("x".repeat(17 << 20)).into()),
-            Some("nul") => Ok(json!("a\0b").into()),
-            Some("progress") => {
-                delivery.progress(json!({"done": 0.5}));
-                drop(self.gate.acquire().await);
-                Ok(json!("done").into())
-            }
-            Some("wait") => {
-                drop(self.gate.acquire().await);
-                if payload.get("then").is_some() {
-                    return Err(Failure::new(cogo::retry::ErrorClass::Connect, "on purpose"));
-                }
-                Ok(json!("waited").into())
-            }
-            Some("polite") => {
-                delivery.cancelled.cancelled().await;
-                let class = serde_json::from_value(payload["class"].clone()).expect("a class");
-                Err(Failure::new(class, "cut off"))
-            }
-            Some("forever") => std::future::pending().await,
-            _ => Ok(Output { result: payload.clone(), meta: json!({"note": "kept"}) }),
-        }
-    }
-}
-
-struct Running {
-    shutdown: Shutdown,
-    tasks: Tasks,
-    script: Scripted,
-}
-
-impl Running {
-    async fn start(bus: &Bus, policies: Value, lease: Duration, concurrency: usize) -> Self {
-        let script = Scripted::new();
-        let running = Self::start_with(script.clone(), bus, policies, lease, concurrency).await;
-        Self { script, ..running }
-    }
-
-    async fn start_with<H: Handler>(
-        handler: H,
-        bus: &Bus,
-        policies: Value,
-        lease: Duration,
-        concurrency: usize,
-    ) -> Self {
-        Self::start_live(handler, bus, policies_of(policies), lease, concurrency).await
-    }
-
-    async fn start_live<H: Handler>(
-        handler: H,
-        bus: &Bus,
-        policies: impl Into<Live<Policies>>,
-        lease: Duration,
-        concurrency: usize,
-    ) -> Self {
-        let options = Options {
-            worker_id: "w1".to_owned(),
-            tenant: "default".to_owned(),
-            topics: vec![topic()],
-            concurrency,
-            prefetch: cogo::worker::Prefetch::Auto,
-            lease,
-        };
-        Self::start_as(handler, options, bus, policies).await
-    }
-
-    async fn start_as<H: Handler>(
-        handler: H,
-        options: Options,
-        bus: &Bus,
-        policies: impl Into<Live<Policies>>,
-    ) -> Self {
-        let runner = Runner::new(handler, options, bus.clone(), policies);
-        let (shutdown, tasks) = (Shutdown::new(), Tasks::new());
-        let (ready, mut is_ready) = watch::channel(false);
-        let stop = shutdown.clone();
-        tasks.spawn(async move { runner.run(&stop, &ready).await.expect("runs") });
-        tokio::time::timeout(SOON, is_ready.wait_for(|ready| *ready))
-            .await
-            .expect("ready in time")
-            .expect("running");
-        Self { shutdown, tasks, script: Scripted::new() }
-    }
-
-    async fn stop(self) {
-        self.shutdown.drain();
-        assert!(self.tasks.join(SOON).await, "the runner ends");
-    }
-}
-
-fn policies_of(policies: Value) -> Policies {
-    serde_json::from_value(json!({"policies": policies})).expect("a good policy")
-}
-
-async fn finished(bus: &Bus, id: MessageId) -> Message {
-    until(bus, id, |message| message.status.is_final()).await
-}
-
-async fn until(bus: &Bus, id: MessageId, wanted: impl Fn(&Message) -> bool) -> Message {
-    eventually("the message is as wanted", async || {
-        let message = bus.message(id).await.expect("found");
-        wanted(&message).then_some(message)
-    })
-    .await
-}
-
-async fn types(bus: &Bus, id: MessageId) -> Vec<String> {
-    let events = bus.message_events(id, 100).await.expect("events");
-    events.into_iter().map(|event| event.event_type).collect()
-}
-
-const LEASE: Duration = Duration::from_secs(30);
+use self::running::{LEASE, Running, finished, policies_of, types, until};
+use self::scripted::Scripted;
+use crate::fixtures::{SOON, echo, eventually, publish, replay_differences};
 
 #[tokio::test]
 async fn a_thousand_messages_are_each_handled_once() {
@@ -217,6 +64,22 @@ async fn a_failure_is_retried_by_policy_and_then_dead() {
     assert_eq!((dead.status, dead.attempts), (Status::Failed, 1));
     let last = bus.message_events(hopeless, 10).await.expect("events").pop().expect("one");
     assert_eq!(last.reason.as_deref(), Some("not_retried"));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_never_sent_has_not_run() {
+    let db = TestDb::new().await;
+    let bus = Bus::new(db.pool().clone());
+    let running = Running::start(&bus, json!({}), LEASE, 4).await;
+    let late = json!({"do": "fail", "class": "timeout"});
+    let unsent = json!({"do": "fail", "class": "timeout", "unsent": true});
+    for (payload, may_have_run) in [(late, json!(true)), (unsent, Value::Null)] {
+        let message = echo(payload).with_max_attempts(1);
+        let dead = finished(&bus, bus.publish(message).await.expect("published").id).await;
+        let error = dead.error.expect("an error");
+        assert_eq!((&error["class"], &error["may_have_run"]), (&json!("timeout"), &may_have_run));
+    }
     running.stop().await;
 }
 
@@ -417,92 +280,5 @@ async fn a_result_over_the_limit_is_a_dead_letter_that_says_so_and_harms_no_othe
     assert_eq!(dead.status, Status::Failed);
     let error = dead.error.expect("an error")["message"].to_string();
     assert!(error.contains("16 MiB"), "{error}");
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn polling_alone_finds_work_that_nobody_told_of() {
-    let db = TestDb::new().await;
-    let bus = Bus::new(db.pool().clone());
-    let running = Running::start(&bus, json!({}), LEASE, 1).await;
-    let message = echo(json!({}));
-    // Straight to the function: no client, so no wake-up.
-    sqlx::query("select * from bus_enqueue($1)")
-        .bind(json!([message]))
-        .fetch_all(db.pool())
-        .await
-        .expect("written");
-    assert_eq!(finished(&bus, message.id).await.status, Status::Done);
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn a_publish_of_another_process_wakes_the_worker() {
-    let db = TestDb::new().await;
-    let (here, there) = (Bus::new(db.pool().clone()), Bus::new(db.pool().clone()));
-    let mut woken = here.waker(cogo::bus::Signal::Work);
-    // The first wake-up is LISTEN itself, once it is in place.
-    tokio::time::timeout(SOON, woken.woken()).await.expect("listening in time");
-    there.publish(echo(json!({}))).await.expect("published");
-    tokio::time::timeout(SOON, woken.woken()).await.expect("woken in time");
-}
-
-/// For so many [`SOON`] would not be enough, were a place filled by the look of every second alone.
-const TOO_MANY_FOR_LOOKS: usize = 50;
-
-#[tokio::test]
-async fn places_that_become_free_are_filled_though_nobody_tells_of_what_waits() {
-    let db = TestDb::new().await;
-    let (bus, other) = (Bus::new(db.pool().clone()), Bus::new(db.pool().clone()));
-    let (places, many) = (2, 2 * TOO_MANY_FOR_LOOKS);
-    publish(&other, many).await;
-    let running = Running::start(&bus, json!({}), LEASE, places).await;
-    eventually("all are done", async || {
-        let query = "select count(*) from agent_messages where status = 'done'";
-        let done: i64 = sqlx::query_scalar(query).fetch_one(db.pool()).await.expect("counted");
-        (usize::try_from(done) == Ok(many)).then_some(())
-    })
-    .await;
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn what_nobody_told_of_is_found_though_handlers_keep_ending() {
-    let db = TestDb::new().await;
-    let bus = Bus::new(db.pool().clone());
-    let running = Running::start(&bus, json!({}), Duration::from_secs(30), 31).await;
-    let waiting: Vec<_> = (0..30).map(|_| echo(json!({"do": "pass"}))).collect();
-    bus.publish_all(&waiting).await.expect("published");
-    for message in &waiting {
-        until(&bus, message.id, |message| message.status == Status::Claimed).await;
-    }
-    let message = echo(json!({}));
-    sqlx::query("select * from bus_enqueue($1)")
-        .bind(json!([message]))
-        .fetch_all(db.pool())
-        .await
-        .expect("written");
-    let mut ended = 0;
-    while bus.message(message.id).await.expect("found").status != Status::Done {
-        // Else it is found after the last of them alone.
-        assert!(ended < 30, "it waits for handlers that are none of its business");
-        running.script.gate.add_permits(1);
-        ended += 1;
-        tokio::time::sleep(Duration::from_millis(300)).await;
-    }
-    running.script.gate.add_permits(30);
-    running.stop().await;
-}
-
-#[tokio::test]
-async fn the_next_message_of_a_key_is_claimed_as_soon_as_the_one_before_it_is_settled() {
-    let db = TestDb::new().await;
-    let bus = Bus::new(db.pool().clone());
-    let running = Running::start(&bus, json!({}), LEASE, 4).await;
-    let messages: Vec<_> = (0..TOO_MANY_FOR_LOOKS)
-        .map(|n| NewMessage { ordering_key: Some("k".to_owned()), ..echo(json!({"n": n})) })
-        .collect();
-    bus.publish_all(&messages).await.expect("published");
-    finished(&bus, messages[TOO_MANY_FOR_LOOKS - 1].id).await;
     running.stop().await;
 }

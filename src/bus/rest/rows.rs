@@ -11,6 +11,8 @@ use uuid::Uuid;
 use crate::bus::circuit::Circuit;
 use crate::bus::error::Error;
 use crate::bus::queries::StepRow;
+use crate::bus::queries::backlog::Parked;
+use crate::bus::queries::workers::Depth;
 use crate::error::Code;
 use crate::event::{Cursor, Event};
 use crate::message::{Message, MessageId, TraceId, stored};
@@ -131,11 +133,37 @@ fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     }
 }
 
+/// Reads the rows of `bus_stats`, in the order that the bus gives them.
+pub(super) fn depths(call: &'static str, body: &[u8]) -> Result<Vec<Depth>, Error> {
+    let mut rows: Vec<Depth> = read(call, body)?;
+    rows.sort_by(|a, b| {
+        let key = |row: &Depth| (row.role.clone(), row.service.clone(), row.status.as_str());
+        key(a).cmp(&key(b))
+    });
+    Ok(rows)
+}
+
+/// Reads the rows of `bus_parked`, in the order that the bus gives them.
+pub(super) fn parked(call: &'static str, body: &[u8]) -> Result<Vec<Parked>, Error> {
+    let mut rows: Vec<Parked> = read(call, body)?;
+    rows.sort_by(|a, b| {
+        let key = |row: &Parked| (row.role.clone(), row.service.clone(), row.reason.clone());
+        key(a).cmp(&key(b))
+    });
+    Ok(rows)
+}
+
 /// The answer of `bus_circuit_probe`.
 #[derive(Deserialize)]
-pub(super) struct Probed {
-    pub(super) granted: bool,
-    pub(super) circuit: Circuit,
+struct Probed {
+    granted: bool,
+    circuit: Circuit,
+}
+
+/// Reads the row of `bus_circuit_probe`.
+pub(super) fn probed(call: &'static str, body: &[u8]) -> Result<(bool, Circuit), Error> {
+    let probed: Probed = read_one(call, body)?;
+    Ok((probed.granted, probed.circuit))
 }
 
 #[cfg(test)]

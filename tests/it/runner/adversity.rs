@@ -1,6 +1,10 @@
 //! A worker among handlers that panic everywhere, messages that nobody can read, and a database that comes and
 //! goes.
 
+use cogo::message::Message;
+use cogo::shutdown::{Shutdown, Tasks};
+use cogo::worker::{Delivery, Failure, Handler, Output};
+
 use super::*;
 
 #[tokio::test]

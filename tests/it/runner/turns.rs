@@ -1,8 +1,16 @@
 //! Turns that are not answered, or refused, and what a worker does when it ends or is to be careful.
 
+use std::sync::Arc;
+
+use cogo::message::{MessageId, NewMessage};
+use cogo::retry::Policies;
+use cogo::shutdown::Shutdown;
 use cogo::worker::Prefetch;
+use cogo::worker::runner::{Options, Runner};
+use tokio::sync::watch;
 
 use super::*;
+use crate::fixtures::topic;
 
 /// Has the server give up each transaction that would finish more than `most` messages, as one whose time is over.
 async fn overburden(db: &TestDb, most: u32) {
