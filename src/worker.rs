@@ -156,13 +156,22 @@ pub struct Failure {
     pub meta: Value,
     /// The target was not asked at all, so that its circuit breaker learns nothing from this.
     pub unasked: bool,
+    /// The work was not sent to the target, so that nothing of it was done. What the circuit breaker learns is the same.
+    pub unsent: bool,
 }
 
 impl Failure {
     /// A failure of `class`, explained by `message`.
     #[must_use]
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), detail: None, meta: json!({}), unasked: false }
+        Self {
+            class,
+            message: message.into(),
+            detail: None,
+            meta: json!({}),
+            unasked: false,
+            unsent: false,
+        }
     }
 
     /// Adds what the target said.

@@ -86,6 +86,15 @@ pub enum Error {
         /// What the hub said.
         message: String,
     },
+    /// The database denies the login, or the key, something that it needs (SQLSTATE 42501). Nothing was changed. Over a
+    /// connection to the database this is [`Error::Database`], but for a worker that ends with it.
+    #[error("{call}: {message}. {}", DENIED)]
+    Denied {
+        /// Which call.
+        call: &'static str,
+        /// What the database said; it names what was denied.
+        message: String,
+    },
     /// The URL leads to no bus, or to one that lacks the function. Nothing was changed, unless a bus did it and
     /// somebody else answered in its place.
     #[error("{call}: {message}. {}", NOT_THERE)]
@@ -109,6 +118,9 @@ pub enum Error {
 /// What to do about [`Error::Unauthorized`].
 const UNAUTHORIZED: &str =
     "See what it says with `cogo token inspect`, and get a new one from `cogo token mint`";
+/// What to do about [`Error::Denied`].
+const DENIED: &str = "Where it should be allowed, have the database's owner run `cogo migrate`, which gives rights anew, and \
+                      `grant cogo_bus to` the login of a worker that has one";
 /// What to do about [`Error::NotThere`].
 const NOT_THERE: &str = "Check the URL (https://host, without a path); where it is right, the schema is older than \
                          this program: run `cogo migrate`";
@@ -120,6 +132,7 @@ impl Error {
         match self {
             Self::Name(_) | Self::Data { .. } | Self::NeedsDatabase { .. } => Code::InvalidArgument,
             Self::Field { code, .. } | Self::Refused { code, .. } => *code,
+            Self::Denied { .. } => Code::Forbidden,
             Self::StaleClaim { .. } => Code::Conflict,
             Self::NoMessage(_) | Self::NotThere { .. } => Code::NotFound,
             Self::Full { .. } => Code::RateLimited,
@@ -159,6 +172,51 @@ impl Error {
         self.is_transient() || matches!(self, Self::Unauthorized { .. } | Self::NotThere { .. })
     }
 
+    /// Whether the bus says of what was sent that it cannot be taken, however often it is sent. Only then may a dead letter stand
+    /// for a result. A pooler's failure, a right that is missing or a statement of an older schema say nothing of it.
+    pub(crate) fn blames_content(&self) -> bool {
+        match self {
+            Self::Name(_) | Self::Field { .. } | Self::Data { .. } => true,
+            Self::Refused { code, .. } => {
+                matches!(code, Code::InvalidArgument | Code::PayloadTooLarge)
+            }
+            Self::Database { source, .. } => sqlstate(source).is_some_and(|state| blames(&state)),
+            _ => false,
+        }
+    }
+
+    /// Whether it says that what was asked is wrong, or that there is nobody left to ask. Whatever else may pass: a pooler's own
+    /// failures, rights that are being restored, rows that are not yet, or not any more, of the schema that we know.
+    pub(crate) fn is_final(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => *code != Code::Internal,
+            Self::Name(_) | Self::Field { .. } | Self::Closed => true,
+            Self::Database { source, .. } => matches!(source, sqlx::Error::PoolClosed),
+            _ => false,
+        }
+    }
+
+    /// Whether a right is missing.
+    pub(crate) fn is_denied(&self) -> bool {
+        match self {
+            Self::Denied { .. } => true,
+            Self::Database { source, .. } => sqlstate(source).is_some_and(|state| state == DENIAL),
+            _ => false,
+        }
+    }
+
+    /// The same, told as what to do about it where a right is missing.
+    pub(crate) fn with_remedy(self) -> Self {
+        match self {
+            Self::Database { call, source: sqlx::Error::Database(error) }
+                if error.code().is_some_and(|state| state == DENIAL) =>
+            {
+                Self::Denied { call, message: error.message().to_owned() }
+            }
+            other => other,
+        }
+    }
+
     /// The same failure for another caller of the same round trip, if nobody's data is to blame for it.
     pub(crate) fn shared(&self) -> Option<Self> {
         match self {
@@ -171,6 +229,7 @@ impl Error {
             Self::NotThere { call, message } => {
                 Some(Self::NotThere { call, message: message.clone() })
             }
+            Self::Denied { call, message } => Some(Self::Denied { call, message: message.clone() }),
             Self::Database { call, source } if is_transient(source) => {
                 // `sqlx::Error` cannot be cloned; its words suffice, and this stays transient.
                 let source =
@@ -215,6 +274,20 @@ pub(crate) fn retry_after_of(detail: &str) -> Option<Duration> {
     detail.strip_prefix("retry_after_ms=")?.parse().ok().map(Duration::from_millis)
 }
 
+/// A right is missing (insufficient_privilege).
+pub(crate) const DENIAL: &str = "42501";
+
+/// The database's own code of a failure.
+fn sqlstate(error: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+    error.as_database_error()?.code()
+}
+
+/// Whether a failure with this SQLSTATE is about the data that was sent: what Postgres cannot take (class 22), what breaks a
+/// constraint (23) or is over a limit of Postgres' own (54), and what somebody's trigger raises about a row (P0001).
+pub(crate) fn blames(state: &str) -> bool {
+    ["22", "23", "54"].iter().any(|class| state.starts_with(class)) || state == "P0001"
+}
+
 /// Whether a failure with this SQLSTATE passes by itself; see [`is_transient`].
 pub(crate) fn passes(state: &str) -> bool {
     ["08", "40", "53", "57", "58"].iter().any(|class| state.starts_with(class))
@@ -230,5 +303,36 @@ pub(crate) fn is_transient(error: &sqlx::Error) -> bool {
         sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Protocol(_) => true,
         sqlx::Error::Database(error) => error.code().is_some_and(|state| passes(&state)),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_speaks_of_the_data_blames_it() {
+        for state in ["22003", "22P02", "23502", "23514", "54000", "P0001"] {
+            assert!(blames(state) && !passes(state), "{state}");
+        }
+        for state in [
+            "XX000", "XX001", "08006", "40001", "53100", "57014", "58030", "25006", "42501",
+            "42703", "0A000", "26000", "28P01", "P0002",
+        ] {
+            assert!(!blames(state), "{state}");
+        }
+        let refused = |code| Error::Refused { code, message: String::new() };
+        for (code, blames, is_final) in [
+            (Code::InvalidArgument, true, true),
+            (Code::PayloadTooLarge, true, true),
+            (Code::Forbidden, false, true),
+            (Code::Internal, false, false),
+        ] {
+            let error = refused(code);
+            assert_eq!((error.blames_content(), error.is_final()), (blames, is_final), "{code}");
+        }
+        let denied = Error::Denied { call: "bus_step", message: "no".to_owned() };
+        assert!(denied.is_denied() && !denied.blames_content() && !denied.is_final());
+        assert!(!denied.is_transient() && denied.shared().is_some_and(|error| error.is_denied()));
     }
 }

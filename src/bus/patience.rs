@@ -107,10 +107,10 @@ fn is_outdated(error: &Error) -> bool {
 }
 
 /// Whether the connection may be of no more use after this: all that is not the answer to a statement, and what a server says
-/// that goes down (class 57P) or has lost the way (class 08).
+/// that goes down (class 57P) or has lost the way (class 08), or a pooler that has lost its server (class XX).
 fn ends_connection(error: &Error) -> bool {
     let Some(error) = error.as_database_error() else { return true };
-    error.code().is_none_or(|code| code.starts_with("57P") || code.starts_with("08"))
+    error.code().is_none_or(|code| ["57P", "08", "XX"].iter().any(|class| code.starts_with(class)))
 }
 
 impl<'p> Executor<'p> for Patient<'_> {

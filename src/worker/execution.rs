@@ -389,7 +389,8 @@ impl<'a, H: Handler> Execution<'a, H> {
         if let Some(detail) = failure.detail {
             error["detail"] = detail;
         }
-        if may_have_run(message) || leaves_doubt(failure.class) && !failure.unasked {
+        let sent = !failure.unasked && !failure.unsent;
+        if may_have_run(message) || leaves_doubt(failure.class) && sent {
             error["may_have_run"] = json!(true);
         }
         Settle::fail(message, error, retry_in, reason, facts.put_into(failure.meta))

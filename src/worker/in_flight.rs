@@ -132,6 +132,13 @@ impl InFlight {
         self.lock().held.get(&id).is_some_and(|held| held.claim_no == claim_no)
     }
 
+    /// Whether the claim is held, and its lease is being extended.
+    pub(crate) fn is_kept(&self, (id, claim_no): ClaimId) -> bool {
+        let all = self.lock();
+        let held = all.held.get(&id).filter(|held| held.claim_no == claim_no);
+        held.is_some_and(|held| held.renewed.elapsed() < self.lease)
+    }
+
     /// Whether a claim has made way for a newer one since this was last asked.
     pub(crate) fn superseded(&self) -> bool {
         std::mem::take(&mut self.lock().superseded)

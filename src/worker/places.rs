@@ -17,7 +17,8 @@ use crate::clock::Stopwatch;
 use crate::worker::prefetch::Pace;
 
 /// From so many bytes of memory that wait, whatever their number, what is claimed is for places alone. What a claim brings is
-/// not known before: the first heavy ones after many light ones may be more.
+/// not known before: the first heavy ones after many light ones may be more, by what the bus lets one large claim bring, which is
+/// some 64 MiB as well (`bus_claim`).
 const WEIGHT_MAX: usize = 64 * 1024 * 1024;
 
 /// What has a weight.

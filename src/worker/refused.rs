@@ -1,7 +1,7 @@
 //! What becomes of settles that the bus has refused as a batch.
 //!
 //! One that cannot be stored fails alone, as a dead letter that says why: it is found by halves, in some twenty calls for a
-//! thousand.
+//! thousand. A failure that says nothing of a result, such as a pooler's own, makes no dead letter of it: it is sent again.
 
 use serde_json::json;
 
@@ -12,15 +12,15 @@ use crate::worker::Failure;
 use crate::worker::in_flight::InFlight;
 use crate::worker::start::Gathered;
 
-/// Settles the halves of a batch, and theirs. Gives back those that the database did not answer, to be sent again: a result
-/// is not refused because nobody was there to take it. `request` asks for nothing.
+/// Settles the halves of a batch, and theirs. Gives back those that the database has neither taken nor refused, to be sent again,
+/// and what it said instead: a result is not refused because nobody was there to take it. `request` asks for nothing.
 pub(super) async fn settle_in_parts(
     bus: &Bus,
     in_flight: &InFlight,
     request: &ClaimRequest,
     mut batch: Gathered,
-) -> Gathered {
-    let mut unanswered = Gathered::default();
+) -> (Gathered, Option<Error>) {
+    let (mut unanswered, mut why) = (Gathered::default(), None);
     let half = batch.take(batch.len().div_ceil(2));
     // The last one is next.
     let mut parts = vec![batch, half];
@@ -28,7 +28,7 @@ pub(super) async fn settle_in_parts(
         if part.is_empty() {
             continue;
         }
-        if !unanswered.is_empty() {
+        if why.is_some() {
             unanswered.append(part);
             continue;
         }
@@ -37,8 +37,8 @@ pub(super) async fn settle_in_parts(
             many => bus.step_bare(many, request).await.map(drop),
         };
         match settled {
-            Err(error) if error.may_pass() => {
-                tracing::warn!(error = %chain(&error), "The bus did not answer; trying again");
+            Err(error) if !error.is_final() && !error.blames_content() => {
+                why = Some(error);
                 unanswered.append(part);
                 continue;
             }
@@ -57,12 +57,12 @@ pub(super) async fn settle_in_parts(
             in_flight.remove((settle.id, settle.claim_no));
         }
     }
-    unanswered
+    (unanswered, why)
 }
 
 async fn settle_alone(bus: &Bus, settle: &Settle) -> Result<(), Error> {
     let refusal = match bus.settle(settle.clone()).await {
-        Err(error) if !error.may_pass() => error,
+        Err(error) if error.blames_content() => error,
         answered => return answered.map(drop),
     };
     let failure =

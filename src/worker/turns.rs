@@ -12,7 +12,7 @@ mod answer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ use crate::live::Live;
 use crate::message::Topic;
 use crate::shutdown::{Shutdown, Tasks};
 use crate::worker::Handler;
-use crate::worker::in_flight::InFlight;
+use crate::worker::in_flight::{ClaimId, InFlight};
 use crate::worker::meters::Meters;
 use crate::worker::places::{Asked, Places};
 use crate::worker::prefetch::Pace;
@@ -35,7 +35,7 @@ use crate::worker::resolved::Resolved;
 use crate::worker::runner::Runner;
 use crate::worker::start::{Done, Gathered, Starter, stale};
 use crate::worker::turns::amounts::{Amounts, SETTLES_MAX};
-use crate::worker::turns::answer::{Ended, Turn};
+use crate::worker::turns::answer::{DENIED_FOR, Ended, Turn};
 
 /// How many turns may be under way: one that the database is at work on while we are at work on another's answer.
 const TURNS_MAX: usize = 2;
@@ -76,6 +76,13 @@ pub(super) struct Turns<'r, H> {
     locked_out: bool,
     /// Failures that nobody foresaw, each told of once.
     odd: HashSet<String>,
+    /// Since when the database has denied us what we need, and for how long we bear that.
+    denied: Option<Stopwatch>,
+    denied_for: Duration,
+    /// Settles that failed alone, while the bus answered otherwise, and since when.
+    stuck: HashMap<ClaimId, Stopwatch>,
+    /// The next turn is to bring messages and settle none: the last settle failed alone.
+    aside: bool,
     closed: bool,
 }
 
@@ -126,6 +133,10 @@ impl<'r, H: Handler> Turns<'r, H> {
             answered: false,
             locked_out: false,
             odd: HashSet::new(),
+            denied: None,
+            denied_for: DENIED_FOR,
+            stuck: HashMap::new(),
+            aside: false,
             closed: false,
         }
     }
@@ -158,7 +169,7 @@ impl<'r, H: Handler> Turns<'r, H> {
                             return Ok(());
                         }
                     }
-                    Ended::Refused(unanswered) => self.put_before(unanswered),
+                    Ended::Refused(unanswered, why) => self.end_parts(unanswered, why),
                 },
                 () = starter.places.stirred() => {}
                 () = woken.woken(), if is_open => self.hear(),
@@ -292,15 +303,19 @@ impl<'r, H: Handler> Turns<'r, H> {
             return false;
         }
         let topics = self.topics.get();
-        let is_enough = self.is_enough();
-        let look = self.look && !topics.is_empty();
+        let look = self.look && !topics.is_empty() && !self.closed;
+        let aside = std::mem::take(&mut self.aside) && look;
+        let is_enough = self.is_enough() && !aside;
         // A turn that settles claims as well where something may wait: where the last look found more than there
         // was room for, where a settled message makes way for the next of its key, and over the internet, where
         // a look of its own would cost a request. Else nothing does, and a result need not wait for the look.
+        // After a failure settles go alone: else one of the two could keep the other from being done.
         let takes = if is_enough {
-            look || self.bus.pace().is_far || self.settles.settles.iter().any(Settle::makes_way)
+            let is_likely =
+                || self.bus.pace().is_far || self.settles.settles.iter().any(Settle::makes_way);
+            self.backoff.is_zero() && (look || is_likely())
         } else {
-            look && (self.settles.is_empty() || !self.under_way.is_empty())
+            look && (self.settles.is_empty() || !self.under_way.is_empty() || aside)
         };
         let takes = takes && !self.closed && !topics.is_empty();
         let asked = if takes {
@@ -317,7 +332,8 @@ impl<'r, H: Handler> Turns<'r, H> {
         if !self.settles.is_empty() {
             self.many = self.settles.len() >= group::MANY;
         }
-        let batch = self.settles.take(self.amounts.settles());
+        let batch =
+            if aside { Gathered::default() } else { self.settles.take(self.amounts.settles()) };
         let request = self.starter.request(&topics, asked.all());
         let (bus, heard) = (self.bus.clone(), self.heard);
         let turn = async move {

@@ -4,6 +4,7 @@
 mod artifacts;
 mod claims;
 mod env;
+mod failing;
 mod https;
 mod log;
 mod proxy;
@@ -63,6 +64,12 @@ conformance! {
         a_value_is_followed_as_it_is_set_changed_and_unset,
         names_and_values_are_read_alike_and_a_tokens_are_its_tenants,
         what_is_wrong_with_an_entry_is_named_and_nothing_is_set,
+    }
+    failing: {
+        a_failure_that_says_nothing_of_a_result_makes_no_dead_letter_of_it,
+        what_the_database_refuses_of_a_result_is_a_dead_letter_that_says_so,
+        a_result_that_the_database_fails_at_for_ever_holds_up_no_other,
+        a_right_that_is_missing_is_told_with_what_gives_it,
     }
     log: {
         what_happened_is_read_alike,

@@ -49,16 +49,24 @@ pub(super) fn of_answer(
         "PGRST202" | "PGRST205" | "42883" | "42P01" | "3F000" => {
             return Error::NotThere { call, message: text };
         }
-        "42501" if status == StatusCode::UNAUTHORIZED => {
+        error::DENIAL if status == StatusCode::UNAUTHORIZED => {
             return Error::Unauthorized { message: text };
         }
-        "42501" => return Error::Refused { code: Code::Forbidden, message: text },
+        error::DENIAL => return Error::Denied { call, message: text },
         // Of what the database says of itself, only that; its words may be anybody's data.
-        state if state.len() == 5 && error::passes(state) => return unavailable(text),
-        state if state.starts_with("22") || state.starts_with("54") => {
+        state if is_sqlstate(state) && error::passes(state) => return unavailable(text),
+        state if is_sqlstate(state) && error::blames(state) => {
             return Error::Refused {
                 code: Code::InvalidArgument,
                 message: format!("{call}: the data holds what the database cannot store: {text}"),
+            };
+        }
+        // Whatever the status says then: that of what the server itself cannot do, such as a statement of a schema that has
+        // changed (0A000), is 400 as well.
+        state if is_sqlstate(state) && status.is_client_error() => {
+            return Error::Refused {
+                code: Code::Internal,
+                message: format!("{call}: the database failed ({state}): {text}"),
             };
         }
         _ => {}
@@ -86,6 +94,14 @@ pub(super) fn of_answer(
         }
         _ => Error::NotThere { call, message: text },
     }
+}
+
+/// Whether a code is one of Postgres' own: neither one of ours, nor one that asks for a status (`PTnnn`).
+fn is_sqlstate(code: &str) -> bool {
+    code.len() == 5
+        && code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+        && !code.starts_with("CG")
+        && !code.starts_with("PT")
 }
 
 /// What to say of an answer that says nothing of itself.
@@ -143,6 +159,8 @@ mod tests {
                 ("PGRST303", Code::Unauthorized),
                 ("42883", Code::NotFound),
                 ("22P02", Code::InvalidArgument),
+                ("23514", Code::InvalidArgument),
+                ("P0001", Code::InvalidArgument),
                 ("40001", Code::Unavailable),
                 ("57014", Code::Unavailable),
             ] {
@@ -152,6 +170,26 @@ mod tests {
             }
         }
         assert_eq!(told(401, "42501").code(), Code::Unauthorized, "nobody is anon on purpose");
+    }
+
+    #[test]
+    fn what_the_database_cannot_do_now_is_not_taken_for_a_wrong_request() {
+        for state in ["0A000", "26000", "28P01", "42703", "55000"] {
+            for status in [400, 403] {
+                let error = told(status, state);
+                assert!(
+                    !error.is_final() && !error.blames_content(),
+                    "{status} {state}: {error:?}"
+                );
+            }
+            assert!(told(500, state).is_transient(), "{state}");
+        }
+        // What has no such code is the hub's or a gateway's own.
+        assert_eq!(told(400, "CG415").code(), Code::InvalidArgument);
+        assert_eq!(told(403, "nope!").code(), Code::Forbidden);
+        let denied = told(403, "42501");
+        assert!(denied.is_denied() && !denied.is_final());
+        assert!(denied.to_string().contains("`cogo migrate`"), "{denied}");
     }
 
     #[test]
