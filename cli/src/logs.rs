@@ -45,10 +45,17 @@ pub(crate) fn start(global: &Global, usual: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether it may be logged, whatever was asked for: the WebSocket library traces requests and frames whole, and
-/// with them keys and tokens.
+/// Whether it may be logged, whatever was asked for.
 fn tells_no_secret(about: &Metadata<'_>) -> bool {
-    *about.level() != Level::TRACE || !about.target().starts_with("tungstenite")
+    !tells_secrets(about.target(), *about.level())
+}
+
+/// The WebSocket library traces requests and frames whole, and with them keys and tokens. The MCP library says of a server
+/// that it cannot reach by which URL, query and all, at each attempt; the gateway says so itself, once and without.
+fn tells_secrets(target: &str, level: Level) -> bool {
+    let names_urls =
+        ["rmcp::transport::worker", "rmcp::transport::streamable_http_client"].contains(&target);
+    names_urls || level == Level::TRACE && target.starts_with("tungstenite")
 }
 
 /// Keeps the fields of spans, for the lines that are said within them.
@@ -160,5 +167,29 @@ impl Visit for Fields {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.put(field, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_names_keys_is_not_logged() {
+        for (target, level) in [
+            ("tungstenite::handshake::client", Level::TRACE),
+            ("rmcp::transport::worker", Level::ERROR),
+            ("rmcp::transport::streamable_http_client", Level::ERROR),
+        ] {
+            assert!(tells_secrets(target, level), "{target} {level}");
+        }
+        for (target, level) in [
+            ("tungstenite::protocol", Level::DEBUG),
+            ("rmcp::service", Level::WARN),
+            ("rmcp::transport::streamable_http_server::session", Level::ERROR),
+            ("cogo_worker_mcp_gateway::upstream::supervisor", Level::TRACE),
+        ] {
+            assert!(!tells_secrets(target, level), "{target} {level}");
+        }
     }
 }

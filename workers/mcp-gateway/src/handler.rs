@@ -188,6 +188,12 @@ impl McpHandler {
         let (timeout, cancelled) = (attempt.timeout, attempt.cancelled.clone());
         let fallback = attempt.fallback.clone();
         let checking = self.may_call(&toolsets, message, &payload);
+        // The next attempt may be at the toolset itself: there it would be another server that does the work again.
+        let elsewhere = fallback.is_some();
+        let safe = || {
+            let tool = upstream.tool(&payload.tool);
+            tool.is_some_and(|tool| if elsewhere { tool.read_only } else { tool.repeatable() })
+        };
         let outcome = match tokio::time::timeout(timeout, checking).await {
             Ok(true) => {
                 let timeout = timeout.saturating_sub(clock.elapsed());
@@ -197,6 +203,8 @@ impl McpHandler {
                 let span = trace::upstream_span(above.as_ref(), name, toolset, &payload.tool);
                 let attempt = Attempt { timeout, place: span.place(), ..attempt };
                 let outcome = upstream.call(call(message, &payload, attempt)).await;
+                let outcome =
+                    outcome.map_err(|error| error_of(error, upstream, elsewhere && !safe()));
                 span.end(outcome.as_ref());
                 outcome
             }
@@ -214,7 +222,8 @@ impl McpHandler {
             max_bytes: toolsets.config().mesh.max_result_bytes,
         };
         let patience = left.saturating_sub(clock.elapsed()) + KEEP_GRACE;
-        let outcome = kept(outcome, &keep, redactor, upstream, &payload.tool, patience).await;
+        let ran = Ran { toolset: upstream.name(), tool: &payload.tool, safe: safe() };
+        let outcome = kept(outcome, &keep, redactor, &ran, patience).await;
         let known = upstream.tool(&payload.tool);
         let label = known.as_ref().map_or(metrics::UNKNOWN, |tool| &tool.name);
         metrics::call(upstream.name(), label, latency_ms, outcome.as_ref().err().map(|e| e.class));
@@ -243,6 +252,7 @@ impl McpHandler {
                 // Nothing was sent, and yet it is unknown: that was an earlier worker's call.
                 // Or nothing was, because it is another machine's to do.
                 failure.unasked = error.unasked;
+                failure.unsent = !error.sent;
                 Err(match error.detail {
                     Some(detail) => failure.with_detail(detail),
                     None => failure,
@@ -321,6 +331,20 @@ fn accept<'a>(
     Ok((payload, upstream))
 }
 
+/// The error as anybody may read it; ambiguous where the answer was lost and the work may be done `only_once`.
+fn error_of(error: CallError, upstream: &Upstream, only_once: bool) -> CallError {
+    let lost = matches!(error.class, ErrorClass::Timeout | ErrorClass::Closed) && error.sent;
+    let class = if lost && only_once { ErrorClass::Ambiguous } else { error.class };
+    CallError { class, message: upstream.told(&error.message), ..error }
+}
+
+/// A tool that was called, and whether it may be called again though it may have run.
+struct Ran<'a> {
+    toolset: &'a str,
+    tool: &'a str,
+    safe: bool,
+}
+
 /// The outcome without our secrets, and small enough for a message: what a tool answered, and also what it said when
 /// it failed. A part that cannot be kept makes it an outcome that did not arrive: the tool has run, so that it is
 /// tried again only where that does no harm.
@@ -328,8 +352,7 @@ async fn kept(
     outcome: Result<Reply, CallError>,
     keep: &Keep<'_>,
     redactor: &Redactor,
-    upstream: &Upstream,
-    tool: &str,
+    &Ran { toolset, tool, safe }: &Ran<'_>,
     patience: Duration,
 ) -> Result<Reply, CallError> {
     let fit = async |result: Value| {
@@ -343,10 +366,9 @@ async fn kept(
                 message: "no answer in time".to_owned(),
             },
         };
-        metrics::artifact_failed(upstream.name());
+        metrics::artifact_failed(toolset);
         let why = chain(&error);
         let text = format!("the tool {tool} ran, and its result could not be kept: {why}");
-        let safe = upstream.tool(tool).is_some_and(|tool| tool.repeatable());
         Err(match error {
             // Another time it would be as large.
             artifact::Error::TooLarge { .. } => CallError::new(ErrorClass::Protocol, true, text),

@@ -201,6 +201,11 @@ impl Upstream {
         &self.link.resolved.secrets
     }
 
+    /// What is said of the server, as anybody may read it: without its secrets, and without its URL's query.
+    pub(crate) fn told(&self, text: &str) -> String {
+        self.link.told(text)
+    }
+
     /// Where it stands, without asking the server.
     #[must_use]
     pub fn state(&self) -> State {
@@ -258,7 +263,8 @@ impl Upstream {
             let clock = Stopwatch::start();
             let answer = connection.ping().await;
             answer.map_err(|error| {
-                let message = format!("{}: no answer to a ping: {}", self.name(), plain(&error));
+                let message =
+                    format!("{}: no answer to a ping: {}", self.name(), self.told(&plain(&error)));
                 CallError::unsent(ErrorClass::Closed, message)
             })?;
             Ok(PingReport {
@@ -282,7 +288,11 @@ impl Upstream {
         match tokio::time::timeout(PING_WITHIN, connection.refresh()).await {
             Ok(Ok(())) => Ok(connection.tools()),
             Ok(Err(error)) => {
-                let message = format!("{}: cannot list its tools: {}", self.name(), plain(&error));
+                let message = format!(
+                    "{}: cannot list its tools: {}",
+                    self.name(),
+                    self.told(&plain(&error))
+                );
                 Err(CallError::unsent(ErrorClass::Closed, message))
             }
             Err(_) => {

@@ -10,7 +10,7 @@ use cogo::trace::Place;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use super::calls::Key;
+use super::calls::{Entered, Key};
 use super::lifecycle::Client;
 use super::places;
 use super::rpc::RpcError;
@@ -32,6 +32,8 @@ pub(super) struct Asked {
     pub(super) headers: Carried,
     /// The request's name.
     pub(super) key: Option<Key>,
+    /// That a call can be cancelled by that name, where it could be before it was begun.
+    pub(super) entered: Option<Arc<Entered>>,
     /// Takes notifications that belong to the request. What it has no room for is dropped: only progress is told so.
     pub(super) notes: mpsc::Sender<String>,
     /// What its answer takes up until it has been sent.

@@ -1,5 +1,6 @@
 //! `tools/call`: a call is put on the bus, waited for, and its result given as the tool gave it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::hub::Principal;
@@ -95,7 +96,11 @@ impl Endpoint {
     ) -> Answer {
         let progress_token = request.meta.get("progressToken").cloned();
         let is_keyed = request.idempotency_key.is_some();
-        let entered = self.0.calls.enter(asked.key.clone());
+        let entered = asked.entered.clone();
+        let entered = entered.unwrap_or_else(|| Arc::new(self.0.calls.enter(asked.key.clone())));
+        if entered.waiting.unwanted.is_cancelled() {
+            return Err(unwanted()); // nothing is on the bus
+        }
         let (started, watch) = match self.0.mesh.begin(&asked.who, request).await {
             Ok(begun) => begun,
             // The model that wrote the arguments can write better ones, if it is told (SEP-1303).

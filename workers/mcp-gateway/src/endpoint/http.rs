@@ -137,6 +137,7 @@ impl Endpoint {
         let kept = Kept::default();
         let asked = Asked {
             key: Key::new(scope, &id),
+            entered: None, // what cancels it is a request of its own, in no order with this one
             who: caller.who,
             client,
             toolset: caller.toolset,

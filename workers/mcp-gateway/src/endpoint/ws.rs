@@ -301,12 +301,17 @@ impl Socket {
         };
         let (notes, mut told) = mpsc::channel(FRAMES);
         let kept = Kept::default();
+        let key = Key::new(Scope::Socket(self.number), &id);
+        // Now, and not when the work is begun: what cancels the call may be the next that is read.
+        let is_call = message.method == "tools/call";
+        let entered = is_call.then(|| Arc::new(self.endpoint.0.calls.enter(key.clone())));
         let asked = Asked {
             who: self.caller.who.clone(),
             client,
             toolset: None,
             headers: Carried::default(),
-            key: Key::new(Scope::Socket(self.number), &id),
+            key,
+            entered,
             notes,
             kept: Arc::clone(&kept),
         };

@@ -173,10 +173,13 @@ pub(super) fn policy_key(toolset: &str, tool: &str) -> String {
     format!("{INTENT}.{toolset}.{tool}.0")
 }
 
-/// Whether two values are the same, as Postgres keeps them: it makes 100 of 1e2, and so on.
+/// Whether two values are the same, as Postgres keeps them: it makes 100 of 1e2, and so on. Whole numbers it keeps as they
+/// are, also those that are one as floating-point numbers.
 fn same(a: &Value, b: &Value) -> bool {
     match (a, b) {
-        (Value::Number(a), Value::Number(b)) => a == b || a.as_f64() == b.as_f64(),
+        (Value::Number(a), Value::Number(b)) => {
+            a == b || (a.is_f64() || b.is_f64()) && a.as_f64() == b.as_f64()
+        }
         (Value::Array(a), Value::Array(b)) => {
             a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b))
         }
@@ -204,4 +207,31 @@ fn is_same(known: &Message, topic: &Topic, wanted: &Value) -> bool {
 /// In milliseconds, at least one: a deadline of nothing is one that has passed.
 fn millis(deadline: Duration) -> u64 {
     u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX).clamp(1, cogo::message::DEADLINE_MS_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_same_however_they_are_written_and_only_then() {
+        let pair = |a: &str, b: &str| {
+            let read = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
+            same(&json!([{"a": read(a)}]), &json!([{"a": read(b)}]))
+        };
+        for (a, b) in
+            [("1e2", "100"), ("1.50", "1.5"), ("-0.0", "0"), ("1e20", "100000000000000000000")]
+        {
+            assert!(pair(a, b) && pair(b, a), "{a} {b}");
+        }
+        // Whole numbers that one floating-point number stands for.
+        for (a, b) in [
+            ("9007199254740993", "9007199254740992"),
+            ("18446744073709551615", "18446744073709551614"),
+            ("-9007199254740993", "-9007199254740992"),
+            ("1", "1.5"),
+        ] {
+            assert!(!pair(a, b) && !pair(b, a), "{a} {b}");
+        }
+    }
 }

@@ -6,25 +6,18 @@ use std::time::Duration;
 
 use cogo::clock::Stopwatch;
 use cogo::retry::ErrorClass;
-use cogo::shutdown::Tasks;
 use rmcp::RoleClient;
-use rmcp::model::{
-    CallToolRequest, CallToolRequestParams, CancelledNotificationParam, ClientRequest,
-    ProgressToken, RequestId, ServerResult,
-};
-use rmcp::service::{Peer, RequestHandle, ServiceError};
+use rmcp::model::{CallToolRequest, CallToolRequestParams, ClientRequest, ServerResult};
+use rmcp::service::{RequestHandle, ServiceError};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use super::Upstream;
-use super::connection::{Connection, ProgressSink, Server, Sinks, as_it_came, plain};
+use super::connection::{CancelOnDrop, Connection, ProgressSink, Server, as_it_came, plain};
 use super::error::CallError;
 use super::tools::Tool;
 use super::wire::Probe;
-
-/// How long a `notifications/cancelled` may take to be written.
-const CANCEL_WITHIN: Duration = Duration::from_secs(1);
 
 /// What to call, and how.
 pub struct Call {
@@ -95,7 +88,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The [`CallError`] says whether the request may have reached the server, and its class:
-    /// `connect` when it did not, or the tool is not defined here as the call means it; `invalid_params` for an unknown tool or refused arguments;
+    /// `connect` when it did not, or was refused unread, or the tool is not defined here as the call means it; `invalid_params` for an unknown tool or refused arguments;
     /// `tool_error` when the tool failed; `protocol` when the reply breaks the protocol; `timeout`
     /// or `closed` when no reply came and the tool is annotated `readOnlyHint` or `idempotentHint`,
     /// or nothing was sent; else `ambiguous`.
@@ -143,7 +136,7 @@ impl Upstream {
                 return Err(CallError::unsent(ErrorClass::Closed, "the call was cancelled"));
             }
         };
-        let sent = Request::send(&connection, call, &self.link.tasks).await?;
+        let sent = Request::send(&connection, call).await?;
         let result = sent.outcome(&connection, &tool, left(), &cancel).await?;
         if result.get("isError") == Some(&Value::Bool(true)) {
             return Err(CallError::tool(&tool.name, result));
@@ -193,11 +186,7 @@ struct Request {
 }
 
 impl Request {
-    async fn send(
-        connection: &Arc<Connection>,
-        call: Call,
-        tasks: &Tasks,
-    ) -> Result<Self, CallError> {
+    async fn send(connection: &Connection, call: Call) -> Result<Self, CallError> {
         let probe = Arc::new(Probe::default());
         let mut params = CallToolRequestParams::new(call.tool).with_arguments(call.params);
         if let Some(Input { responses, state }) = call.input {
@@ -221,16 +210,7 @@ impl Request {
             })?;
         sinks.insert(handle.progress_token.clone(), (f64::NEG_INFINITY, call.progress));
         drop(sinks);
-        let cancel = CancelOnDrop {
-            peer: connection.peer.clone(),
-            sinks: Arc::clone(&connection.progress),
-            id: handle.id.clone(),
-            token: handle.progress_token.clone(),
-            tasks: tasks.clone(),
-            probe: Arc::clone(&probe),
-            reason: "the caller went away",
-            armed: true,
-        };
+        let cancel = connection.cancel_on_drop(&handle, &probe);
         Ok(Self { handle: Some(handle), probe, cancel })
     }
 
@@ -264,6 +244,10 @@ impl Request {
         }
         match answer {
             Ok(result) => self.result(result),
+            // An answer, but none to what was asked; see `http`.
+            Err(ServiceError::McpError(error)) if self.probe.withdraw() => {
+                Err(CallError::refused(name, &error))
+            }
             Err(ServiceError::McpError(error)) => Err(CallError::answered(name, &error)),
             Err(ServiceError::TransportClosed) => {
                 let message = format!("no answer from {name}: {}", connection.wire.reason());
@@ -306,43 +290,5 @@ impl Request {
         }
         let class = if lost == ErrorClass::Closed { ErrorClass::Connect } else { lost };
         CallError::unsent(class, message)
-    }
-}
-
-/// Tells the server that an answer is no longer wanted (MCP, "Cancellation").
-struct CancelOnDrop {
-    peer: Peer<RoleClient>,
-    sinks: Arc<Sinks>,
-    id: RequestId,
-    token: ProgressToken,
-    tasks: Tasks,
-    probe: Arc<Probe>,
-    reason: &'static str,
-    armed: bool,
-}
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return; // the runtime is gone, and with it the connection
-        }
-        let (peer, sinks, token) = (self.peer.clone(), Arc::clone(&self.sinks), self.token.clone());
-        // What the server never saw needs no notice.
-        let notice = (self.armed && !self.probe.withdraw()).then(|| {
-            CancelledNotificationParam::new(Some(self.id.clone()), Some(self.reason.to_owned()))
-        });
-        // Mostly there is nothing to tell and nobody at the sinks: that needs no task of its own.
-        if notice.is_none()
-            && let Ok(mut sinks) = sinks.0.try_lock()
-        {
-            sinks.remove(&token);
-            return;
-        }
-        self.tasks.spawn(async move {
-            sinks.0.lock().await.remove(&token);
-            if let Some(notice) = notice {
-                let _ = tokio::time::timeout(CANCEL_WITHIN, peer.notify_cancelled(notice)).await;
-            }
-        });
     }
 }

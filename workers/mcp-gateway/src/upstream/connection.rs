@@ -7,15 +7,16 @@ use std::time::Duration;
 use cogo::error::chain;
 use cogo::shutdown::Tasks;
 use rmcp::model::{
-    ClientCapabilities, ClientConfig, ClientRequest, CreateMessageRequestMethod,
-    ElicitRequestParams, ElicitResult, ElicitationCreateRequestMethod, ErrorCode, ErrorData,
-    Implementation, ListRootsRequestMethod, ListToolsRequest, PaginatedRequestParams, PingRequest,
-    ProgressNotificationParam, ProgressToken, ProtocolVersion, RequestMetaObject, ServerResult,
-    SubscriptionFilter,
+    CancelledNotificationParam, ClientCapabilities, ClientConfig, ClientRequest,
+    CreateMessageRequestMethod, DiscoverRequest, ElicitRequestParams, ElicitResult,
+    ElicitationCreateRequestMethod, ErrorCode, ErrorData, Implementation, ListRootsRequestMethod,
+    ListToolsRequest, PaginatedRequestParams, PingRequest, ProgressNotificationParam,
+    ProgressToken, ProtocolVersion, RequestId, RequestMetaObject, ServerResult, SubscriptionFilter,
 };
 use rmcp::service::{
     ClientInitializeError, ClientLifecycleMode, NotificationContext, Peer, PeerRequestOptions,
-    RequestContext, RunningService, ServiceError, Subscription, serve_client_with_lifecycle_and_ct,
+    RequestContext, RequestHandle, RunningService, ServiceError, Subscription,
+    serve_client_with_lifecycle_and_ct,
 };
 use rmcp::transport::IntoTransport;
 use rmcp::{ClientHandler, RoleClient};
@@ -59,11 +60,14 @@ pub(super) struct Connection {
     legacy: bool,
     announces_changes: bool,
     subscription: Mutex<Option<Subscription>>,
+    tasks: Tasks,
     _closes: DropGuard,
 }
 
 /// How long a reply waits for progress reports that came before it.
-const REPORTS_WITHIN: std::time::Duration = std::time::Duration::from_millis(50);
+const REPORTS_WITHIN: Duration = Duration::from_millis(50);
+/// How long a `notifications/cancelled` may take to be written.
+const CANCEL_WITHIN: Duration = Duration::from_secs(1);
 
 /// See [`ProgressSinks`]; and how many reports were passed on to them.
 #[derive(Default)]
@@ -128,7 +132,7 @@ impl Connection {
         }
         let mut passed_on = self.progress.1.subscribe();
         let all = passed_on.wait_for(|passed_on| *passed_on >= due);
-        // One that rmcp could not read is never passed on.
+        // One that rmcp takes for a subscription's is never passed on.
         let _too_long = tokio::time::timeout(REPORTS_WITHIN, all).await;
     }
 
@@ -178,6 +182,7 @@ impl Connection {
             legacy: protocol.has_initialize(),
             announces_changes: tools.is_some_and(|tools| tools.list_changed == Some(true)),
             subscription: Mutex::new(None),
+            tasks: tasks.clone(),
             _closes: closes,
         });
         tokio::time::timeout(within, connection.refresh())
@@ -207,7 +212,7 @@ impl Connection {
             let (probe, mut request) =
                 (Arc::new(Probe::default()), ListToolsRequest::with_param(page));
             request.extensions.insert(Arc::clone(&probe));
-            match self.peer.send_request(ClientRequest::ListToolsRequest(request)).await {
+            match self.ask(ClientRequest::ListToolsRequest(request), &probe).await {
                 Ok(page) => {
                     let mut page = as_it_came(&probe, page);
                     let Some(listed) = page.get_mut("tools").and_then(Value::as_array_mut) else {
@@ -264,17 +269,53 @@ impl Connection {
     /// Asks for a sign of life: `ping`, or `server/discover` where that has replaced it. Never runs
     /// a tool.
     pub(super) async fn ping(&self) -> Result<(), ServiceError> {
-        let outcome = if self.legacy {
-            let request = ClientRequest::PingRequest(PingRequest::default());
-            self.peer.send_request(request).await.map(drop)
+        let probe = Arc::new(Probe::default());
+        let request = if self.legacy {
+            let mut request = PingRequest::default();
+            request.extensions.insert(Arc::clone(&probe));
+            ClientRequest::PingRequest(request)
         } else {
-            let request = rmcp::model::DiscoverRequest::new(Default::default());
-            self.peer.send_request(ClientRequest::DiscoverRequest(request)).await.map(drop)
+            let mut request = DiscoverRequest::new(Default::default());
+            request.extensions.insert(Arc::clone(&probe));
+            ClientRequest::DiscoverRequest(request)
         };
-        match outcome {
+        match self.ask(request, &probe).await {
             // Also an answer.
             Err(ServiceError::McpError(e)) if e.code == ErrorCode::METHOD_NOT_FOUND => Ok(()),
-            outcome => outcome,
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Asks what is no call of a tool. Who no longer waits for the answer cancels the request: over HTTP it would else
+    /// keep one of the few places for requests, until no call finds one.
+    async fn ask(
+        &self,
+        request: ClientRequest,
+        probe: &Arc<Probe>,
+    ) -> Result<ServerResult, ServiceError> {
+        let options = PeerRequestOptions::no_options();
+        let mut handle = self.peer.send_request_with_option(request, options).await?;
+        let mut cancel = self.cancel_on_drop(&handle, probe);
+        let answer = (&mut handle.rx).await.unwrap_or(Err(ServiceError::TransportClosed));
+        cancel.armed = false;
+        answer
+    }
+
+    /// What cancels the request of `handle` unless it is disarmed.
+    pub(super) fn cancel_on_drop(
+        &self,
+        handle: &RequestHandle<RoleClient>,
+        probe: &Arc<Probe>,
+    ) -> CancelOnDrop {
+        CancelOnDrop {
+            peer: self.peer.clone(),
+            sinks: Arc::clone(&self.progress),
+            id: handle.id.clone(),
+            token: handle.progress_token.clone(),
+            tasks: self.tasks.clone(),
+            probe: Arc::clone(probe),
+            reason: "the caller went away",
+            armed: true,
         }
     }
 
@@ -302,6 +343,44 @@ pub(super) fn plain(error: &ServiceError) -> String {
     match error {
         ServiceError::TransportSend(error) => chain(&*error.error).to_string(),
         other => chain(other).to_string(),
+    }
+}
+
+/// Tells the server that an answer is no longer wanted (MCP, "Cancellation").
+pub(super) struct CancelOnDrop {
+    peer: Peer<RoleClient>,
+    sinks: Arc<Sinks>,
+    id: RequestId,
+    token: ProgressToken,
+    tasks: Tasks,
+    probe: Arc<Probe>,
+    pub(super) reason: &'static str,
+    pub(super) armed: bool,
+}
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return; // the runtime is gone, and with it the connection
+        }
+        let (peer, sinks, token) = (self.peer.clone(), Arc::clone(&self.sinks), self.token.clone());
+        // What the server never saw needs no notice.
+        let notice = (self.armed && !self.probe.withdraw()).then(|| {
+            CancelledNotificationParam::new(Some(self.id.clone()), Some(self.reason.to_owned()))
+        });
+        // Mostly there is nothing to tell and nobody at the sinks: that needs no task of its own.
+        if notice.is_none()
+            && let Ok(mut sinks) = sinks.0.try_lock()
+        {
+            sinks.remove(&token);
+            return;
+        }
+        self.tasks.spawn(async move {
+            sinks.0.lock().await.remove(&token);
+            if let Some(notice) = notice {
+                let _ = tokio::time::timeout(CANCEL_WITHIN, peer.notify_cancelled(notice)).await;
+            }
+        });
     }
 }
 

@@ -47,9 +47,9 @@ impl CallError {
         Self::new(class, true, message)
     }
 
-    /// The server answered with a JSON-RPC error (JSON-RPC 2.0, section 5.1).
-    pub(super) fn answered(tool: &str, error: &ErrorData) -> Self {
-        let class = match error.code {
+    /// Which class it is when a server answers with a JSON-RPC error of this code (JSON-RPC 2.0, section 5.1).
+    pub(super) fn class_of(code: ErrorCode) -> ErrorClass {
+        match code {
             // MCP, "Tools", error handling: -32602 for unknown tools and wrong arguments. Some
             // servers answer an unknown tool as an unknown method.
             ErrorCode::INVALID_PARAMS | ErrorCode::METHOD_NOT_FOUND => ErrorClass::InvalidParams,
@@ -61,7 +61,19 @@ impl CallError {
             | ErrorCode::MISSING_REQUIRED_CLIENT_CAPABILITY => ErrorClass::Protocol,
             // -32603 and what servers define themselves: the tool was tried and failed.
             _ => ErrorClass::ToolError,
-        };
+        }
+    }
+
+    /// The server refused the request before it looked at what was asked, so that the tool was not tried.
+    pub(super) fn refused(tool: &str, error: &ErrorData) -> Self {
+        let (code, said) = (error.code.0, &error.message);
+        let message = format!("the server did not take the call of {tool} ({code}): {said}");
+        Self::unsent(ErrorClass::Connect, message)
+    }
+
+    /// The server answered with a JSON-RPC error.
+    pub(super) fn answered(tool: &str, error: &ErrorData) -> Self {
+        let class = Self::class_of(error.code);
         let message = format!("the tool {tool} failed ({}): {}", error.code.0, error.message);
         let mut detail = json!({ "code": error.code.0, "message": error.message });
         if let Some(data) = &error.data {

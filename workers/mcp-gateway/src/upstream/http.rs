@@ -3,17 +3,20 @@
 //! rmcp does the protocol: sessions, event streams, resumption. This wraps its client to know of
 //! each call whether it was sent, and to keep the result as it came where that is possible: in event
 //! streams. Of a plain JSON reply, which rmcp parses by itself, members that it does not know are
-//! lost.
+//! lost. A session that the server has lost is not begun again within the connection, as rmcp would: that ends
+//! the calls that still stream. The connection is retired, another takes over, and they end on theirs.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cogo::error::chain;
+use cogo::retry::ErrorClass;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use rmcp::model::{ClientJsonRpcMessage, JsonRpcMessage, RequestId};
+use rmcp::model::{ClientJsonRpcMessage, ErrorData, JsonRpcError, JsonRpcMessage, RequestId};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::streamable_http_client::{
     SseError, StreamableHttpClient, StreamableHttpClientTransportConfig, StreamableHttpError,
@@ -23,11 +26,16 @@ use rustls::ClientConfig;
 use serde_json::Value;
 use sse_stream::Sse;
 
-use super::wire::{Probe, Wire, probe_of};
+use super::error::CallError;
+use super::wire::{Probe, Wire, answered, mended, number, probe_of, unreadable};
 use crate::secret::Secret;
 
 /// How long a TCP connection and its TLS handshake may take; the toolset's own limit also holds.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
+/// Why a connection is retired whose session is not known any more.
+const NO_SESSION: &str = "the server refused the session";
+/// The codes that servers define themselves (JSON-RPC 2.0, section 5.1), those of transports among them.
+const RESERVED: RangeInclusive<i32> = -32099..=-32000;
 
 type Failure = StreamableHttpError<reqwest::Error>;
 type Headers = HashMap<HeaderName, HeaderValue>;
@@ -67,7 +75,8 @@ pub(super) fn transport(
         .tcp_nodelay(true)
         .build()?;
     let mut config = StreamableHttpClientTransportConfig::with_uri(url)
-        .max_concurrent_requests(max_in_flight + 2); // beside the calls a ping and a list
+        .max_concurrent_requests(max_in_flight + 2) // beside the calls a ping and a list
+        .reinit_on_expired_session(false);
     config.max_sse_event_size = limit;
     Ok(StreamableHttpClientTransport::with_client(Client { inner, wire }, config))
 }
@@ -87,25 +96,99 @@ impl Client {
         }
     }
 
-    /// Keeps the reply's `result` as it came, when it passes by in an event stream.
+    /// The error that the request `id` was answered with, as rmcp knows which request it is for; else rmcp would
+    /// drop it and the call would wait for ever.
+    fn take(
+        &self,
+        mut error: JsonRpcError,
+        id: i64,
+        probe: &Probe,
+    ) -> Result<JsonRpcError, Failure> {
+        let (code, said) = (error.error.code, &error.error.message);
+        let class = CallError::class_of(code);
+        match &error.id {
+            Some(theirs) if is(theirs, id) => {
+                if of_session(&error.error) {
+                    self.wire.retire(NO_SESSION);
+                    // So begin the refusals that the SDKs' servers give before they hand anything on. A tool may
+                    // have sessions of its own, and have done something before it missed one.
+                    if said.starts_with("Bad Request") {
+                        probe.arrived_not();
+                    }
+                }
+                Ok(error)
+            }
+            // The server did not get as far as reading the id. What it says with -32603, or a code that means
+            // nothing here, it may also say after it did.
+            None if class != ErrorClass::ToolError || RESERVED.contains(&code.0) => {
+                if class == ErrorClass::ToolError {
+                    probe.arrived_not();
+                }
+                self.wire.retire(NO_SESSION);
+                error.id = Some(RequestId::Number(id));
+                Ok(error)
+            }
+            _ => {
+                let text = format!("an error that does not name the request ({}): {said}", code.0);
+                Err(StreamableHttpError::UnexpectedServerResponse(text.into()))
+            }
+        }
+    }
+
+    /// Looks at what passes by in an event stream that answers the request `id`.
     fn watch(wire: Arc<Wire>, events: Events, id: i64, probe: Arc<Probe>) -> Events {
         events
-            .inspect(move |event| {
-                let text = event.as_ref().ok().and_then(|event| event.data.as_ref());
-                let Some(Ok(mut message)) = text.map(|text| serde_json::from_str::<Value>(text))
-                else {
-                    return;
-                };
-                wire.note_report(&message);
-                let Some(message) = message.as_object_mut() else { return };
-                if message.get("id").and_then(Value::as_i64) == Some(id)
-                    && let Some(result) = message.remove("result")
-                {
-                    probe.set_raw(result);
+            .map(move |mut event| {
+                if let Ok(Sse { data: Some(text), .. }) = &mut event {
+                    look(&wire, text, id, &probe);
                 }
+                event
             })
             .boxed()
     }
+}
+
+/// Keeps the reply's `result` as it came. What rmcp could not read, it would skip, and the call would wait for ever:
+/// such a reply is mended, or else becomes an error.
+fn look(wire: &Wire, text: &mut String, id: i64, probe: &Probe) {
+    let mut read = serde_json::from_str::<Value>(text);
+    if read.is_err()
+        && let Some(whole) = mended(text.as_bytes()).and_then(|text| String::from_utf8(text).ok())
+    {
+        *text = whole;
+        read = serde_json::from_str(text);
+    }
+    let mut message = match read {
+        Ok(message) => message,
+        Err(error) => {
+            if answered(text.as_bytes()) == Some(id)
+                && let Ok(reply) = serde_json::to_string(&unreadable(id, probe, &error))
+            {
+                *text = reply;
+            }
+            return;
+        }
+    };
+    wire.note_report(&message);
+    let Some(message) = message.as_object_mut() else { return };
+    if message.get("id").and_then(Value::as_i64) == Some(id)
+        && let Some(result) = message.remove("result")
+    {
+        probe.set_raw(result);
+    }
+}
+
+/// Whether `theirs` is the id of the request `ours`.
+fn is(theirs: &RequestId, ours: i64) -> bool {
+    number(&theirs.clone().into_json_value()) == Some(ours)
+}
+
+/// Whether the server says that it has no such session. The specification has HTTP 404 for this (MCP 2025-11-25,
+/// "Session Management"); many servers say it with a JSON-RPC error, some with the request's id in it.
+fn of_session(error: &ErrorData) -> bool {
+    let said = error.message.to_ascii_lowercase();
+    matches!(error.code.0, -32001 | -32000)
+        && (said.contains("session") || said.contains("not initialized"))
 }
 
 impl StreamableHttpClient for Client {
@@ -141,19 +224,17 @@ impl StreamableHttpClient for Client {
             .post_message_with_max_sse_event_size(uri, message, session, auth, headers, limit)
             .await;
         let Some((id, probe)) = call else { return outcome };
+        let outcome = match outcome {
+            Ok(StreamableHttpPostResponse::Json(JsonRpcMessage::Error(error), session)) => {
+                let error = self.take(error, id, &probe);
+                error.map(|e| StreamableHttpPostResponse::Json(JsonRpcMessage::Error(e), session))
+            }
+            outcome => outcome,
+        };
         match outcome {
             Ok(StreamableHttpPostResponse::Sse(events, session)) => {
                 let events = Self::watch(Arc::clone(&self.wire), events, id, probe);
                 Ok(StreamableHttpPostResponse::Sse(events, session))
-            }
-            // A refusal of the session, say, which cannot name the request; rmcp would drop it and
-            // the call would wait for ever.
-            Ok(StreamableHttpPostResponse::Json(JsonRpcMessage::Error(mut error), session))
-                if error.id.is_none() =>
-            {
-                error.id = Some(RequestId::Number(id));
-                self.wire.retire("the server refused the session");
-                Ok(StreamableHttpPostResponse::Json(JsonRpcMessage::Error(error), session))
             }
             Ok(other) => Ok(other),
             Err(error) => {
@@ -177,7 +258,15 @@ impl StreamableHttpClient for Client {
         auth: Option<String>,
         headers: Headers,
     ) -> Result<(), Failure> {
-        self.inner.delete_session(uri, session, auth, headers).await
+        match self.inner.delete_session(uri, session, auth, headers).await {
+            // It is gone already; rmcp would log that as an error.
+            Err(StreamableHttpError::Client(error))
+                if error.status().is_some_and(|status| status.is_client_error()) =>
+            {
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     async fn get_stream(

@@ -17,6 +17,7 @@ use super::tools::Tools;
 use super::wire::Wire;
 use super::{http, stdio, tls, websocket};
 use crate::config::{Toolset, Transport};
+use crate::redact::Redactor;
 use crate::secret::Resolved;
 
 /// The delay between attempts while nobody needs the server.
@@ -26,6 +27,11 @@ const MIN_GAP: Duration = Duration::from_millis(200);
 /// A connection that lived shorter than this does not count as a success: a server that accepts and
 /// closes would otherwise be asked again at once, for ever.
 const STABLE_AFTER: Duration = Duration::from_secs(5);
+/// The least time from one reading of the list of tools to the next. It doubles while the list comes back as it was:
+/// some servers say that their tools have changed whenever these are read.
+const LIST_GAP: Duration = Duration::from_millis(500);
+/// How often it doubles at most: until it is 32 s.
+const LIST_DOUBLINGS: u32 = 6;
 
 /// Where a connection stands. Nothing of it is persisted: a restart begins with `attempt` 0.
 #[derive(Debug, Clone)]
@@ -55,6 +61,8 @@ pub(super) struct Link {
     pub(super) tasks: Tasks,
     /// The server was silent after `server/discover`: begin with `initialize`.
     initialize_first: AtomicBool,
+    /// What may not be told of the connection: see [`Link::told`].
+    redactor: Redactor,
     /// Why it was stopped, unless the gateway stops.
     pub(super) why_closed: OnceLock<&'static str>,
 }
@@ -69,10 +77,13 @@ impl Link {
     ) -> Self {
         let status =
             Status { attempt: 0, connection: None, error: None, since: utc_now(), tools: None };
+        let hidden = resolved.secrets.iter().chain(&resolved.query).cloned();
+        let redactor = Redactor::new(hidden);
         Self {
             name,
             toolset,
             resolved,
+            redactor,
             status: watch::Sender::new(status),
             wanted: Notify::new(),
             stop,
@@ -80,6 +91,12 @@ impl Link {
             initialize_first: AtomicBool::new(false),
             why_closed: OnceLock::new(),
         }
+    }
+
+    /// What is said of the connection, as anybody may read it: without secrets, and without what the URL's query
+    /// holds, which errors of the HTTP client repeat.
+    pub(super) fn told(&self, text: &str) -> String {
+        self.redactor.text(text)
     }
 
     /// Why it was stopped.
@@ -102,7 +119,7 @@ pub(super) async fn run(link: Arc<Link>) {
                 let lived = Stopwatch::start();
                 connected(&link, &connection);
                 let stopped = attend(&link, &connection).await;
-                let reason = connection.wire.reason().to_owned();
+                let reason = link.told(connection.wire.reason());
                 drop(connection);
                 lost(&link, reason, stopped);
                 if stopped {
@@ -132,28 +149,59 @@ pub(super) async fn run(link: Arc<Link>) {
 
 /// Keeps the list of tools fresh until the connection ends; whether we are to stop.
 async fn attend(link: &Link, connection: &Connection) -> bool {
-    loop {
+    let ended = async {
         tokio::select! {
-            () = link.stop.cancelled() => return true,
-            () = connection.wire.retired().cancelled() => return false,
-            () = connection.tools_changed() => {
-                let within = Duration::from_millis(link.toolset.connect_timeout_ms);
-                match tokio::time::timeout(within, connection.refresh()).await {
-                    Ok(Ok(())) => {
-                        link.status.send_modify(|status| status.tools = Some(connection.tools()));
-                    }
-                    Ok(Err(error)) => tracing::warn!(
-                        mcp.toolset = %link.name, error = %chain(&error),
-                        "Keeping the old list of tools of {}", link.name
-                    ),
-                    Err(_) => tracing::warn!(
-                        mcp.toolset = %link.name,
-                        "Keeping the old list of tools of {}: no answer", link.name
-                    ),
-                }
-            }
+            () = link.stop.cancelled() => true,
+            () = connection.wire.retired().cancelled() => false,
         }
+    };
+    tokio::select! {
+        stopped = ended => stopped,
+        () = keep_fresh(link, connection) => unreachable!("it has no end"),
     }
+}
+
+async fn keep_fresh(link: &Link, connection: &Connection) {
+    let mut in_vain = 0;
+    loop {
+        connection.tools_changed().await;
+        in_vain = if reread(link, connection).await { 0 } else { in_vain + 1 };
+        // What changes meanwhile is remembered by the connection.
+        tokio::time::sleep(list_gap(in_vain)).await;
+    }
+}
+
+/// How long the list is not read again, after so many readings in a row that found nothing new.
+fn list_gap(in_vain: u32) -> Duration {
+    LIST_GAP * (1 << in_vain.min(LIST_DOUBLINGS))
+}
+
+/// Reads the list of tools again; whether it is another than before.
+async fn reread(link: &Link, connection: &Connection) -> bool {
+    let within = Duration::from_millis(link.toolset.connect_timeout_ms);
+    match tokio::time::timeout(within, connection.refresh()).await {
+        Ok(Ok(())) => {
+            let now = connection.tools();
+            // What callers looked up is news to those who watch.
+            let known = link.status.borrow().tools.clone();
+            let hashes =
+                |tools: &Tools| tools.iter().map(|tool| tool.hash.clone()).collect::<Vec<_>>();
+            let is_new = known.is_none_or(|known| hashes(&known) != hashes(&now));
+            if is_new {
+                link.status.send_modify(|status| status.tools = Some(now));
+            }
+            return is_new;
+        }
+        Ok(Err(error)) => tracing::warn!(
+            mcp.toolset = %link.name, error = %link.told(&chain(&error).to_string()),
+            "Keeping the old list of tools of {}", link.name
+        ),
+        Err(_) => tracing::warn!(
+            mcp.toolset = %link.name,
+            "Keeping the old list of tools of {}: no answer", link.name
+        ),
+    }
+    false
 }
 
 fn connected(link: &Link, connection: &Arc<Connection>) {
@@ -183,7 +231,7 @@ fn lost(link: &Link, reason: String, stopped: bool) {
 }
 
 fn failed(link: &Link, error: &Error, failures: u32) {
-    let text = chain(error).to_string();
+    let text = link.told(&chain(error).to_string());
     // Once per outage; a desktop that is switched off is no news every 30 seconds.
     let never = link.status.borrow().tools.is_none();
     if failures == 1 && never {
@@ -276,5 +324,16 @@ async fn open(
                 .map_err(|error| Error::Connect(error.into()))?;
             Connection::establish(transport, lifecycle, wire, left(clock), tasks).await
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_read_ever_less_often_while_nothing_in_it_changes() {
+        let gaps = [0, 1, 2, 6, 7, u32::MAX].map(|in_vain| list_gap(in_vain).as_millis());
+        assert_eq!(gaps, [500, 1000, 2000, 32_000, 32_000, 32_000]);
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! rmcp keeps neither whether a request was written nor the reply as it came: it drops members that
 //! it does not know. Both matter here (DESIGN, invariant 10; the tool's result, and what it says of itself, go on
-//! unchanged), so a [`Probe`] travels with each call and each request for the list of tools, in the request's
-//! extensions, which are never serialized.
+//! unchanged), so a [`Probe`] travels with each call, each request for the list of tools and each ping, in the
+//! request's extensions, which are never serialized.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
 use rmcp::model::{
     ClientJsonRpcMessage, ClientRequest, CustomResult, ErrorCode, ErrorData, JsonRpcMessage,
-    RequestId, ServerJsonRpcMessage, ServerResult,
+    RequestId, ServerJsonRpcMessage, ServerNotification, ServerResult,
 };
+use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -68,12 +69,15 @@ impl Probe {
     }
 }
 
-/// The probe that travels with `message`, if it is a tool call or asks for the list of tools.
+/// The probe that travels with `message`, if it is a tool call, asks for the list of tools or is a ping. Of the
+/// handshake nothing has one.
 pub(super) fn probe_of(message: &ClientJsonRpcMessage) -> Option<(i64, Arc<Probe>)> {
     let JsonRpcMessage::Request(request) = message else { return None };
     let extensions = match &request.request {
         ClientRequest::CallToolRequest(call) => &call.extensions,
         ClientRequest::ListToolsRequest(list) => &list.extensions,
+        ClientRequest::PingRequest(ping) => &ping.extensions,
+        ClientRequest::DiscoverRequest(ping) => &ping.extensions,
         _ => return None,
     };
     let RequestId::Number(id) = request.id else { return None };
@@ -97,9 +101,14 @@ pub(super) struct Wire {
 const SWEEP_AT: usize = 4096;
 
 impl Wire {
-    /// Notes a message that may be a progress report.
+    /// Notes a message that may be a progress report. One that rmcp cannot read is none: it is never passed on, and
+    /// each later reply would wait for it.
     pub(super) fn note_report(&self, message: &Value) {
-        if message.get("method").and_then(Value::as_str) == Some("notifications/progress") {
+        if message.get("method").and_then(Value::as_str) == Some("notifications/progress")
+            && let Ok(JsonRpcMessage::Notification(report)) =
+                ServerJsonRpcMessage::deserialize(message)
+            && matches!(report.notification, ServerNotification::ProgressNotification(_))
+        {
             self.reports.fetch_add(1, Ordering::AcqRel);
         }
     }
@@ -167,17 +176,31 @@ impl Wire {
     }
 
     /// The messages in one frame: one, none if it cannot be read, several if it is a batch
-    /// (MCP 2025-03-26 allowed those).
+    /// (MCP 2025-03-26 allowed those). A reply that cannot be read becomes an error reply.
     pub(super) fn read(&self, frame: &[u8]) -> Vec<ServerJsonRpcMessage> {
-        match serde_json::from_slice(frame) {
+        let read = serde_json::from_slice(frame).or_else(|error| match mended(frame) {
+            Some(whole) => serde_json::from_slice(&whole),
+            None => Err(error),
+        });
+        match read {
             Ok(Value::Array(batch)) => batch.into_iter().filter_map(|m| self.message(m)).collect(),
             Ok(message) => self.message(message).into_iter().collect(),
             Err(error) => {
+                if let Some(id) = answered(frame)
+                    && let Some(probe) = self.settled(id)
+                {
+                    return vec![unreadable(id, &probe, &error)];
+                }
                 // Not the text: it may hold anything.
                 tracing::warn!(bytes = frame.len(), %error, "Skipped a frame that is no JSON");
                 Vec::new()
             }
         }
+    }
+
+    /// The probe of the request `id`, which waits for no other answer from now on.
+    fn settled(&self, id: i64) -> Option<Arc<Probe>> {
+        lock(&self.pending).remove(&id).and_then(|weak| weak.upgrade())
     }
 
     fn message(&self, message: Value) -> Option<ServerJsonRpcMessage> {
@@ -186,7 +209,7 @@ impl Wire {
             self.note_report(&message);
         }
         match message.get("id").and_then(number).filter(|_| answers) {
-            Some(id) => match lock(&self.pending).remove(&id).and_then(|weak| weak.upgrade()) {
+            Some(id) => match self.settled(id) {
                 Some(probe) => Some(reply(id, &probe, message)),
                 None => typed(message), // of the handshake; or late, or a second one
             },
@@ -209,11 +232,101 @@ fn reply(id: i64, probe: &Probe, mut message: Value) -> ServerJsonRpcMessage {
         (Some(_), Some(_)) => Err("the reply has both a result and an error"),
         (None, None) => Err("the reply has neither a result nor an error"),
     };
-    let error = error.unwrap_or_else(|fault| {
-        probe.set_fault(fault.to_owned());
-        ErrorData::new(ErrorCode::INVALID_REQUEST, fault, None)
-    });
+    match error {
+        Ok(error) => JsonRpcMessage::error(error, Some(RequestId::Number(id))),
+        Err(fault) => at_fault(id, probe, fault.to_owned()),
+    }
+}
+
+/// The reply to a request with a probe that is no JSON, or none that can be read.
+pub(super) fn unreadable(
+    id: i64,
+    probe: &Probe,
+    error: &serde_json::Error,
+) -> ServerJsonRpcMessage {
+    at_fault(id, probe, format!("the reply is no JSON that can be read: {error}"))
+}
+
+fn at_fault(id: i64, probe: &Probe, fault: String) -> ServerJsonRpcMessage {
+    probe.set_fault(fault.clone());
+    let error = ErrorData::new(ErrorCode::INVALID_REQUEST, fault, None);
     JsonRpcMessage::error(error, Some(RequestId::Number(id)))
+}
+
+/// `frame` with U+FFFD for each half of a surrogate pair that stands alone as an escape, if one does. JavaScript writes
+/// these where it cut a text within a character; they stand for nothing (RFC 8259, section 8.2).
+pub(super) fn mended(frame: &[u8]) -> Option<Vec<u8>> {
+    let mut whole = frame.to_vec();
+    let (mut at, mut alone) = (0, false);
+    while let Some(rest) = whole.get(at..).filter(|rest| !rest.is_empty()) {
+        at += match (escape(rest), rest.get(6..).and_then(escape)) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+            (Some(0xd800..=0xdfff), _) => {
+                whole[at + 2..at + 6].copy_from_slice(b"fffd");
+                alone = true;
+                6
+            }
+            (Some(_), _) => 6,
+            // What is escaped is skipped with its backslash, which may be one itself.
+            (None, _) => 1 + usize::from(rest[0] == b'\\'),
+        };
+    }
+    alone.then_some(whole)
+}
+
+/// The UTF-16 code unit whose escape `text` begins with.
+fn escape(text: &[u8]) -> Option<u16> {
+    let digits = text.strip_prefix(b"\\u")?.get(..4)?;
+    u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+}
+
+/// The id of the request that `frame` answers, though it is no JSON that can be read. Only its shape is looked at: a
+/// whole object with an id and an outcome. One with a `method` has an id of the server's own.
+pub(super) fn answered(frame: &[u8]) -> Option<i64> {
+    if !frame.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    let (mut at, mut depth, mut id, mut outcome) = (0, 0_usize, None, false);
+    while let Some(byte) = frame.get(at) {
+        match byte {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.checked_sub(1)?,
+            b'"' => {
+                let text = &frame[at + 1..];
+                let text = &text[..closing_quote(text)?];
+                at += text.len() + 1;
+                let after = frame[at + 1..].trim_ascii_start().strip_prefix(b":");
+                if let (1, Some(value)) = (depth, after) {
+                    match text {
+                        b"method" => return None,
+                        b"id" => id = number_at(value.trim_ascii_start()),
+                        b"result" | b"error" => outcome = true,
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    id.filter(|_| outcome && depth == 0)
+}
+
+/// Where the string ends whose text `text` begins with.
+fn closing_quote(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    text.iter().position(|byte| {
+        let closes = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        closes
+    })
+}
+
+/// The number, or the number in a string, that `value` begins with.
+fn number_at(value: &[u8]) -> Option<i64> {
+    let value = value.strip_prefix(b"\"").unwrap_or(value);
+    let end = value.iter().position(|byte| b"\",} \t\r\n".contains(byte))?;
+    std::str::from_utf8(&value[..end]).ok()?.parse().ok()
 }
 
 fn typed(message: Value) -> Option<ServerJsonRpcMessage> {
@@ -227,7 +340,7 @@ fn typed(message: Value) -> Option<ServerJsonRpcMessage> {
 }
 
 /// A JSON-RPC id of ours: a number, which some servers give back as a string.
-fn number(id: &Value) -> Option<i64> {
+pub(super) fn number(id: &Value) -> Option<i64> {
     id.as_i64().or_else(|| id.as_str()?.parse().ok())
 }
 
@@ -257,5 +370,59 @@ mod tests {
             let taken_back = probe.withdraw();
             assert_ne!(writing.join().expect("no panics"), taken_back);
         }
+    }
+
+    #[test]
+    fn half_a_character_is_mended_and_a_whole_one_left() {
+        let mend = |text: &str| {
+            mended(text.as_bytes()).map(|text| String::from_utf8(text).expect("ASCII"))
+        };
+        assert_eq!(mend(r#""\ud83d""#).as_deref(), Some(r#""\ufffd""#));
+        assert_eq!(
+            mend(r#""\ude00\ud83d\ude00\uD83Dx""#).as_deref(),
+            Some(r#""\ufffd\ud83d\ude00\ufffdx""#)
+        );
+        for whole in [r#""\ud83d\ude00""#, r#""\\ud83d""#, r#""\u00fc\"""#, r#""\u12"#, "\\", ""] {
+            assert_eq!(mend(whole), None, "{whole}");
+        }
+    }
+
+    #[test]
+    fn an_unreadable_reply_is_known_by_its_id_alone() {
+        for (frame, id) in [
+            (r#"{"jsonrpc":"2.0","id":7,"result":{"x":NaN}}"#, Some(7)),
+            (r#" {"result": {"id": 8, "x": 1e400}, "id" : "7" }"#, Some(7)),
+            (r#"{"a":"\"id\":8,{","error":{"x":Infinity},"id":7}"#, Some(7)),
+            (r#"{"id":7,"method":"sampling/createMessage","params":{"result":NaN}}"#, None),
+            (r#"{"id":7,"level":NaN}"#, None),
+            (r#"{"result":{"id":7,"x":NaN}}"#, None),
+            (r#"{"id":7,"result":{"x":"#, None),
+            (r#"{"id":"7a","result":NaN}"#, None),
+            (r#"[{"id":7,"result":NaN}]"#, None),
+            (r#"{"id":7,"result":}]"#, None),
+            ("{\"half\":", None),
+            ("nonsense", None),
+        ] {
+            assert_eq!(answered(frame.as_bytes()), id, "{frame}");
+        }
+    }
+
+    #[test]
+    fn only_progress_that_can_be_passed_on_is_waited_for() {
+        let wire = Wire::default();
+        for params in [
+            r#"{"progressToken":1,"progress":"50%"}"#,
+            r#"{"progressToken":1}"#,
+            r#"{"progress":1}"#,
+            r#"{"progressToken":1,"progress":1,"total":"all"}"#,
+        ] {
+            let report = format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{params}}}"#
+            );
+            wire.read(report.as_bytes());
+            assert_eq!(wire.reports(), 0, "{params}");
+        }
+        let report = r#"{"jsonrpc":"2.0","method":"notifications/progress","params":{"progressToken":1,"progress":0.5}}"#;
+        assert_eq!((wire.read(report.as_bytes()).len(), wire.reports()), (1, 1));
     }
 }

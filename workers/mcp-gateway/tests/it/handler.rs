@@ -263,6 +263,64 @@ async fn secrets_are_in_no_artifact_result_or_failure() {
 }
 
 #[tokio::test]
+async fn a_key_in_a_servers_url_is_told_to_nobody() {
+    let toolset = Toolset::at("http://127.0.0.1:1/mcp?api_key=sk-in-the-query&q=also-in-it");
+    let bench = bench(&[("away", toolset)], json!({})).await;
+    let message = message("away", "anything", json!({}));
+    let failure = bench.handler.attempt(&message, attempt().0).await.expect_err("nobody is there");
+    assert_eq!((failure.class, failure.unsent), (ErrorClass::Connect, true));
+    let upstream = bench.toolsets.get("away").expect("it is served");
+    let ping = upstream.ping().await.expect_err("nobody is there");
+    let state = upstream.state().error.expect("it is not connected");
+    let error = read(&bench.directory(&failure.meta), "error.json").to_string();
+    for told in [failure.message, ping.message, state, error] {
+        assert!(!told.contains("in-the-query") && !told.contains("also-in-it"), "{told}");
+        assert!(told.contains("[redacted]"), "the address itself is told: {told}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_done_at_the_fallback_is_done_again_only_if_it_changes_nothing() {
+    let sick = Sick::start(Discover::Refused).await;
+    let own = Toolset { fallback: Some("second".to_owned()), ..Toolset::at("ws://127.0.0.1:1") };
+    let bench = bench(&[("first", own), ("second", Toolset::at(&sick.url))], json!({})).await;
+    let call = async |toolset: &str, tool: &str, fallback: Option<&str>| {
+        let fallback = fallback.map(str::to_owned);
+        let timeout = std::time::Duration::from_millis(500);
+        let attempt = Attempt { fallback, timeout, ..attempt().0 };
+        let failure = bench.handler.attempt(&message(toolset, tool, json!({})), attempt).await;
+        failure.expect_err("no answer").class
+    };
+    // Until it is connected nothing is sent.
+    bench.toolsets.get("second").expect("it is served").ping().await.expect("it is there");
+    let fallback = Some("second");
+    // The next attempt may be at the toolset itself, which has not seen the work.
+    assert_eq!(call("first", "silent_idempotent", fallback).await, ErrorClass::Ambiguous);
+    assert_eq!(call("first", "silent_ro", fallback).await, ErrorClass::Timeout);
+    assert_eq!(call("second", "silent_idempotent", None).await, ErrorClass::Timeout);
+    assert_eq!(call("first", "closes_ro", fallback).await, ErrorClass::Closed);
+}
+
+#[tokio::test]
+async fn a_failure_says_whether_the_call_was_sent() {
+    let sick = Sick::start(Discover::Refused).await;
+    let toolset = Toolset { max_in_flight: 1, ..Toolset::at(&sick.url) };
+    let bench = bench(&[("sick", toolset)], json!({})).await;
+    let call = async |tool: &str, ms: u64| {
+        let attempt = Attempt { timeout: std::time::Duration::from_millis(ms), ..attempt().0 };
+        let failure = bench.handler.attempt(&message("sick", tool, json!({})), attempt).await;
+        let failure = failure.expect_err("no answer");
+        (failure.class, failure.unsent, failure.unasked)
+    };
+    let (sent, waited) = tokio::join!(call("silent", 2000), async {
+        sick.heard(|message| message["params"]["name"] == "silent").await;
+        call("healthy", 250).await
+    });
+    assert_eq!(sent, (ErrorClass::Ambiguous, false, false));
+    assert_eq!(waited, (ErrorClass::Timeout, true, false), "it waited for a place");
+}
+
+#[tokio::test]
 async fn a_disk_that_fails_does_not_fail_the_call() {
     let bench = bench(&[], json!({})).await;
     std::fs::write(bench.artifacts.path().join("mcp"), "in the way").expect("writable");

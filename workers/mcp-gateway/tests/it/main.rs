@@ -13,6 +13,7 @@ mod policies;
 mod real;
 mod remote_env;
 mod sick;
+mod sick_http;
 mod support;
 mod tls;
 mod toolsets;

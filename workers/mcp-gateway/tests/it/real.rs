@@ -165,7 +165,7 @@ async fn a_restarted_http_server_that_forgot_the_session_is_spoken_to_anew() {
     // The first call may meet the forgotten session; it was refused, so it may be made again.
     let first = call(&upstream, "echo", json!({"message": "two"})).await;
     if let Err(error) = &first {
-        assert_ne!(error.class, ErrorClass::Ambiguous, "{error:?}");
+        assert_eq!((error.class, error.sent), (ErrorClass::Connect, false), "{error:?}");
     }
     let reply = call(&upstream, "echo", json!({"message": "three"})).await.expect("an answer");
     assert_eq!(text(&reply.result), "Echo: three");

@@ -80,6 +80,18 @@ async fn a_reply_that_breaks_the_protocol_fails_its_call_at_once() {
 }
 
 #[tokio::test]
+async fn a_reply_that_is_no_json_fails_its_call_at_once() {
+    let (sick, upstream) = sick().await;
+    for tool in ["not_a_number", "too_large", "too_deep"] {
+        assert_eq!(failure(&upstream, tool, 60_000).await, (Protocol, true), "{tool}");
+    }
+    let reply = call(&upstream, "half_a_character", json!({})).await.expect("an answer");
+    assert_eq!(text(&reply.result), "\u{fffd}!");
+    assert_recovered(&upstream).await;
+    assert_eq!(sick.count("initialize"), 1);
+}
+
+#[tokio::test]
 async fn an_oversized_reply_is_blamed_on_the_only_call_in_flight() {
     let (sick, upstream) = sick().await;
     assert_eq!(failure(&upstream, "oversized", 60_000).await, (Protocol, true));
@@ -149,7 +161,7 @@ async fn what_a_server_asks_is_refused_and_its_ping_answered() {
 async fn a_ping_never_calls_a_tool() {
     let (sick, upstream) = sick().await;
     let report = upstream.ping().await.expect("an answer");
-    assert_eq!((report.server.name.as_str(), report.tools.len()), ("sick", 21));
+    assert_eq!((report.server.name.as_str(), report.tools.len()), ("sick", 25));
     assert_eq!(report.server.protocol, "2025-06-18");
     assert_eq!((sick.count("ping"), sick.count("tools/call")), (1, 0));
 }
@@ -195,6 +207,23 @@ async fn a_server_of_the_newest_revision_tells_of_changed_tools_on_subscription(
         eventually("the new tool is listed", || upstream.tool(tool).is_some()).await;
     }
     assert_eq!((sick.count("subscriptions/listen"), sick.count("initialize")), (1, 0));
+}
+
+#[tokio::test]
+async fn a_server_whose_tools_change_whenever_they_are_listed_is_not_asked_without_end() {
+    let (sick, upstream) = sick().await;
+    assert_recovered(&upstream).await;
+    sick.announce_at_each_list();
+    let before = sick.count("tools/list");
+    sick.add_tool("one", true);
+    eventually("the new tool is listed", || upstream.tool("one").is_some()).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // Two pages a time: when it was announced, half a second later, and a second after that.
+    let asked = sick.count("tools/list") - before;
+    assert!((2..=8).contains(&asked), "{asked}");
+    sick.add_tool("another", true);
+    eventually("what is new is still seen", || upstream.tool("another").is_some()).await;
+    assert_recovered(&upstream).await;
 }
 
 #[tokio::test]

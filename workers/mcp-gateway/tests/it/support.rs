@@ -5,6 +5,7 @@ pub(crate) mod install;
 pub(crate) mod process;
 pub(crate) mod shelf;
 pub(crate) mod sick;
+pub(crate) mod sick_http;
 pub(crate) mod teller;
 
 use std::sync::{Arc, Mutex};

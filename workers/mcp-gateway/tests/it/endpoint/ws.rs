@@ -134,3 +134,37 @@ async fn a_socket_hears_of_changes_by_so_many_streams_and_no_more() {
     };
     tokio::time::timeout(Duration::from_secs(20), again).await.expect("there is room");
 }
+
+#[tokio::test]
+async fn what_cancels_a_call_may_come_right_behind_it() {
+    let site = Site::new().await;
+    let _machine = site.demo().await;
+    let mut socket = connect(&site, TOKEN).await.expect("it is let in");
+    for id in 0..20 {
+        let (mut slow, _) = modern(
+            "tools/call",
+            json!({"name": "demo__sleep", "arguments": {"ms": 60_000}}),
+            false,
+        );
+        slow["id"] = json!(id);
+        let cancelled = json!({"jsonrpc": "2.0", "method": "notifications/cancelled",
+            "params": {"requestId": id}});
+        for message in [slow, cancelled] {
+            socket.feed(Message::text(message.to_string())).await.expect("it is taken");
+        }
+        socket.flush().await.expect("both are sent");
+    }
+    // What is answered now was begun after all of them were read.
+    let (mut echo, _) =
+        modern("tools/call", json!({"name": "demo__echo", "arguments": {"message": "x"}}), false);
+    echo["id"] = json!(20);
+    send(&mut socket, &echo).await;
+    let answer = next(&mut socket).await;
+    assert_eq!(answer["id"], 20, "nothing else is answered: {answer}");
+    let unwanted = async {
+        while site.messages().await > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), unwanted).await.expect("all are cancelled");
+}

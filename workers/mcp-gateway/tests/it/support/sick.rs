@@ -1,6 +1,7 @@
 //! An MCP server that misbehaves, tool by tool, and remembers what it was sent.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -41,6 +42,7 @@ pub(crate) struct Sick {
     heard: Arc<Notify>,
     renamed: Arc<Mutex<Option<&'static str>>>,
     announce: Arc<Notify>,
+    storms: Arc<AtomicBool>,
     stop: CancellationToken,
 }
 
@@ -57,6 +59,7 @@ struct Session {
     heard: Arc<Notify>,
     renamed: Arc<Mutex<Option<&'static str>>>,
     announce: Arc<Notify>,
+    storms: Arc<AtomicBool>,
     subscription: Arc<Mutex<Value>>,
 }
 
@@ -70,6 +73,7 @@ impl Sick {
             heard: Arc::default(),
             renamed: Arc::default(),
             announce: Arc::default(),
+            storms: Arc::default(),
             subscription: Arc::default(),
         };
         let (stop, tasks) = (CancellationToken::new(), Tasks::new());
@@ -90,8 +94,8 @@ impl Sick {
                 });
             }
         });
-        let Session { received, heard, renamed, announce, .. } = session;
-        Self { url, received, heard, renamed, announce, stop }
+        let Session { received, heard, renamed, announce, storms, .. } = session;
+        Self { url, received, heard, renamed, announce, storms, stop }
     }
 
     /// Waits for a message that fits.
@@ -113,6 +117,11 @@ impl Sick {
     pub(crate) fn count(&self, method: &str) -> usize {
         let received = self.received.lock().expect("no panics");
         received.iter().filter(|message| message["method"] == method).count()
+    }
+
+    /// Says from now on that its tools have changed whenever they were listed.
+    pub(crate) fn announce_at_each_list(&self) {
+        self.storms.store(true, Ordering::Relaxed);
     }
 
     /// Lists another tool; tells the clients if `announce`.
@@ -185,7 +194,12 @@ impl Session {
                 send(socket, &reply(result)).await;
             }
             "ping" => send(socket, &reply(json!({}))).await,
-            "tools/list" => send(socket, &reply(self.page(&message["params"]["cursor"]))).await,
+            "tools/list" => {
+                send(socket, &reply(self.page(&message["params"]["cursor"]))).await;
+                if self.storms.load(Ordering::Relaxed) {
+                    self.announce.notify_one();
+                }
+            }
             "tools/call" => match message["params"]["name"].as_str().unwrap_or_default() {
                 "silent" | "silent_ro" | "silent_idempotent" => {}
                 "twice" => {
@@ -205,6 +219,17 @@ impl Session {
                 "hollow" => send(socket, &json!({"jsonrpc": "2.0", "id": id})).await,
                 "bad_error" => {
                     send(socket, &json!({"jsonrpc": "2.0", "id": id, "error": "oh"})).await;
+                }
+                "not_a_number" | "too_large" | "too_deep" | "half_a_character" => {
+                    let part = match message["params"]["name"].as_str() {
+                        Some("not_a_number") => "NaN".to_owned(),
+                        Some("too_large") => "1e400".to_owned(),
+                        Some("too_deep") => "[".repeat(200) + &"]".repeat(200),
+                        _ => r#"[{"type":"text","text":"\ud83d!"}]"#.to_owned(),
+                    };
+                    let text =
+                        format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{"content":{part}}}}}"#);
+                    socket.send(Message::text(text)).await.expect("a connection");
                 }
                 "oversized" | "oversized_ro" => {
                     let result = json!({"content": [{"type": "text", "text": "x".repeat(70_000)}]});
@@ -278,6 +303,10 @@ impl Session {
             "refuses",
             "breaks",
             "misreads",
+            "not_a_number",
+            "too_large",
+            "too_deep",
+            "half_a_character",
             "string_id",
             "extra",
             "wants_input",
