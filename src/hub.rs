@@ -131,7 +131,7 @@ pub use minimal::minimal_router;
 pub use policies::{Policies, Policy, UnknownWho, Verb, Who};
 pub use principal::{Principal, Principals};
 pub use routes::{Route, Routes};
-pub use serve::{serve, serve_within};
+pub use serve::{CONNECTIONS_MAX, serve, serve_within};
 pub use wait::parse as parse_wait;
 
 use crate::artifact;
@@ -238,7 +238,7 @@ struct Hub {
     /// Keeps what workers send that do not have this machine's disk.
     artifacts: artifact::Store,
     artifacts_summary: Cached<Result<serde_json::Value, ApiError>>,
-    uploads: Semaphore,
+    uploads: blobs::Uploads,
     gauges: Gauges,
     schema: Cached<Result<(), String>>,
     counted: Cached<()>,
@@ -262,7 +262,7 @@ impl Hub {
             waiters: Semaphore::new(state.options.max_waiters),
             artifacts: state.artifacts.clone(),
             artifacts_summary: Cached::default(),
-            uploads: Semaphore::new(blobs::UPLOADS),
+            uploads: blobs::Uploads::default(),
             gauges: Gauges::default(),
             schema: Cached::default(),
             counted: Cached::default(),

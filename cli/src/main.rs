@@ -40,6 +40,8 @@ mod message;
 mod migrate;
 #[cfg(feature = "full")]
 mod minimal;
+#[cfg(feature = "full")]
+mod open_files;
 mod output;
 mod private_file;
 mod probe;

@@ -18,7 +18,7 @@ use crate::lifecycle::{Signals, supervise};
 use crate::output::note;
 use crate::serve::{CLOSE_WITHIN, Listen, make_dir};
 use crate::worker::Limits;
-use crate::{jwt_secret, recorder, store, token, version};
+use crate::{jwt_secret, open_files, recorder, store, token, version};
 
 /// Connections to the database: one for what is asked, one for whether it is there.
 const CONNECTIONS: u32 = 2;
@@ -29,7 +29,8 @@ const DATABASE_WITHIN: Duration = Duration::from_secs(3);
 pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> Result<Exit> {
     let mut signals = Signals::serving().context("hearing signals")?;
     let source = global.config()?;
-    let options: hub::Options = source.load()?;
+    let mut options: hub::Options = source.load()?;
+    let most = open_files::make_room(&mut options);
     let policies: hub::Policies = source.load()?;
     let drain = limits.load(&source)?.drain();
     let database = global.database()?;
@@ -77,7 +78,7 @@ pub(crate) async fn serve(global: &Global, listen: &Listen, limits: &Limits) -> 
         artifacts,
         artifacts_dir,
     };
-    let connections = state.connections();
+    let connections = state.connections().in_all(most);
     let router = hub::minimal_router(state);
     note(&format!("The minimal hub is up at http://{listen}. Ctrl-C stops it."));
     serving.send_replace(true);

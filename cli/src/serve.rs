@@ -34,7 +34,7 @@ use crate::reload::{self, Policies};
 use crate::token::{self, Lies};
 use crate::up_file::UpFile;
 use crate::worker::{self, Limits};
-use crate::{jwt_secret, recorder, store, version};
+use crate::{jwt_secret, open_files, recorder, store, version};
 
 /// How long what stands by may take to end after the work has.
 pub(crate) const CLOSE_WITHIN: Duration = Duration::from_secs(5);
@@ -66,6 +66,8 @@ struct Plan {
     policies: Policies,
     reload: Reload,
     hub: hub::Options,
+    /// How many connections the hub may hold.
+    connections: usize,
     route_policies: hub::Policies,
     bus_limits: Live<cogo::bus::Limits>,
     /// Without a file those that another hub set are left alone.
@@ -85,7 +87,8 @@ impl Plan {
         let (policies, mut reload) = Policies::load(&source)?;
         let bus_limits = reload.watch()?;
         let mcp = reload.watch()?;
-        let hub: hub::Options = source.load()?;
+        let mut hub: hub::Options = source.load()?;
+        let connections = open_files::make_room(&mut hub);
         let artifacts_dir = global.artifacts_dir()?;
         Ok(Self {
             artifacts: store::of(&hub, &artifacts_dir, global)?,
@@ -93,6 +96,7 @@ impl Plan {
             policies,
             reload,
             hub,
+            connections,
             route_policies: source.load()?,
             bus_limits,
             sets_limits: source.has::<cogo::bus::Limits>(),
@@ -318,7 +322,7 @@ async fn run(
         .routes(parts.hub_bus, retry, Some(catalogue.clone()))
         .merge(calls)
         .merge(api::catalogue_routes(catalogue, state.principals()));
-    let connections = state.connections();
+    let connections = state.connections().in_all(plan.connections);
     let router = hub::router(state, routes, endpoint.routes());
     let up_file = UpFile { pid: std::process::id(), url: url.clone() }.write(&plan.data_dir)?;
 

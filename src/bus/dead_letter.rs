@@ -260,6 +260,24 @@ impl Bus {
         self.core.retry("dead_letters", || ask(sql::list(db.db(), filter, max))).await
     }
 
+    /// As [`Bus::dead_letters`], until what they carry adds up to `bytes`; and whether any were left out for that.
+    #[cfg(feature = "hub")]
+    pub(crate) async fn dead_letters_within(
+        &self,
+        filter: &Filter,
+        max: u32,
+        bytes: u32,
+    ) -> Result<(Vec<DeadLetter>, bool), Error> {
+        filter.validate()?;
+        let (max, bytes) = (i64::from(max), i64::from(bytes));
+        let db = self.dead_letter_queue()?;
+        let call = || ask(sql::list_within(db.db(), filter, max, bytes));
+        let listed = self.core.retry("dead_letters", call).await?;
+        let fitting = listed.first().map_or(0, |first| first.fitting);
+        let truncated = i64::try_from(listed.len()).is_ok_and(|told| told < fitting);
+        Ok((listed.into_iter().map(|listed| listed.letter).collect(), truncated))
+    }
+
     /// One dead letter, with all that led to it.
     ///
     /// # Errors

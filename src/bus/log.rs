@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Datelike as _, TimeDelta, Utc};
 
 use crate::bus::Bus;
 use crate::bus::error::Error;
 use crate::bus::queries::log as sql;
+use crate::error::Code;
 use crate::event::{Cursor, Event};
 use crate::message::{MessageId, TraceId};
 
@@ -17,6 +18,8 @@ const DEAR_STRETCHES: [i64; 3] = [1_000, 4_000, 15_000];
 /// By how much the times of events may run against the order of the log, for a transaction is numbered when it first
 /// writes and may go on for as long as its owner likes. Longer ones are found without `since` and `until`.
 const SKEW: TimeDelta = TimeDelta::hours(1);
+/// The first year that the database knows as a whole, 4712 before Christ; its last is beyond those of a [`DateTime`].
+const FIRST_YEAR: i32 = -4711;
 
 /// Which way the log is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -94,6 +97,9 @@ impl Bus {
     }
 
     /// Where to read for what happened between two times.
+    ///
+    /// # Errors
+    /// [`Error::Field`] for a time that neither we nor the database can reckon with; [`Error::Database`].
     pub(crate) async fn span(
         &self,
         order: Order,
@@ -101,12 +107,14 @@ impl Bus {
         since: Option<DateTime<Utc>>,
         until: Option<DateTime<Utc>>,
     ) -> Result<Span, Error> {
+        let since = since.map(|at| told("since", at, at.checked_sub_signed(SKEW))).transpose()?;
+        let until = until.map(|at| told("until", at, at.checked_add_signed(SKEW))).transpose()?;
         let low = match since {
-            Some(since) => Cursor { xid: self.seek(since - SKEW).await?, seq: 0 },
+            Some(since) => Cursor { xid: self.seek(since).await?, seq: 0 },
             None => Cursor::START,
         };
         let high = match until {
-            Some(until) => Cursor { xid: self.seek(until + SKEW).await?, seq: i64::MAX },
+            Some(until) => Cursor { xid: self.seek(until).await?, seq: i64::MAX },
             None => sql::LAST,
         };
         Ok(match order {
@@ -169,6 +177,37 @@ impl Bus {
         Ok(Page { items, next: Some(from) })
     }
 
+    /// What happened to one message, oldest first, at most `max` events. Payloads are whole until they add up to `bytes`;
+    /// of large ones after that only the beginning.
+    pub(crate) async fn message_log(
+        &self,
+        id: MessageId,
+        max: u32,
+        bytes: u32,
+    ) -> Result<Vec<Event>, Error> {
+        let postgres = self.core.postgres("looking at the log")?;
+        let read = || async {
+            let events = sql::message_events(postgres.db(), id, max.into(), bytes.into()).await;
+            events.map_err(|error| Error::from_sqlx("message_events", error))
+        };
+        self.core.retry("message_events", read).await
+    }
+
+    /// What happened within one trace, as [`Bus::message_log`].
+    pub(crate) async fn trace_log(
+        &self,
+        trace: TraceId,
+        max: u32,
+        bytes: u32,
+    ) -> Result<Vec<Event>, Error> {
+        let postgres = self.core.postgres("looking at the log")?;
+        let read = || async {
+            let events = sql::trace_events(postgres.db(), trace, max.into(), bytes.into()).await;
+            events.map_err(|error| Error::from_sqlx("trace_events", error))
+        };
+        self.core.retry("trace_events", read).await
+    }
+
     /// The next events after `after`, of large payloads only the beginning.
     pub(crate) async fn following(&self, after: Cursor, max: u32) -> Result<Vec<Event>, Error> {
         let postgres = self.core.postgres("following the log")?;
@@ -212,4 +251,15 @@ impl Bus {
         };
         self.core.retry("bus_now", read).await
     }
+}
+
+/// `moved`, which is `at` by a little earlier or later, unless one of the two is beyond all that can be reckoned with.
+fn told(
+    field: &'static str,
+    at: DateTime<Utc>,
+    moved: Option<DateTime<Utc>>,
+) -> Result<DateTime<Utc>, Error> {
+    let rule = "must be a time from 4712 BC on, and before the year 262142";
+    let known = |moved: &DateTime<Utc>| at.min(*moved).year() >= FIRST_YEAR;
+    moved.filter(known).ok_or(Error::Field { field, rule, code: Code::InvalidArgument })
 }

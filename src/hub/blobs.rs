@@ -10,6 +10,7 @@ use axum::extract::{FromRequest as _, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::artifact::{Digest, Error, OCTETS, Opened};
 use crate::error::Code;
@@ -18,12 +19,40 @@ use crate::hub::conditional::{Validators, Wanted};
 use crate::hub::error::ApiError;
 use crate::hub::extract::PathParams;
 use crate::hub::principal::Principal;
-use crate::hub::{Hub, Routes};
+use crate::hub::shares::{Place, Shares};
+use crate::hub::{Hub, Routes, arrival};
 
 /// How long an artifact may take to arrive: 32 MiB over a slow line of 1 Mbit/s.
 const UPLOAD_WITHIN: Duration = Duration::from_secs(300);
-/// How many may arrive at once: each is held in memory as a whole.
-pub(crate) const UPLOADS: usize = 8;
+/// How long nothing of it may arrive.
+const UPLOAD_CEASED: Duration = Duration::from_secs(10);
+/// How many may arrive at once: each is held in memory as a whole. Of one tenant at most three quarters ([`Shares`]), so
+/// that a worker whose uploads do not get on keeps nobody else from theirs.
+const UPLOADS: u32 = 8;
+/// How long one waits for its place before it is to come again.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The places of artifacts that arrive.
+pub(crate) struct Uploads {
+    all: Semaphore,
+    shares: Arc<Shares>,
+}
+
+impl Default for Uploads {
+    fn default() -> Self {
+        let all = usize::try_from(UPLOADS).unwrap_or(usize::MAX);
+        Self { all: Semaphore::new(all), shares: Arc::new(Shares::new(UPLOADS, PATIENCE)) }
+    }
+}
+
+impl Uploads {
+    /// A place for one of a tenant, once there is one.
+    async fn take(&self, tenant: &str) -> Option<(Place, SemaphorePermit<'_>)> {
+        let share = self.shares.take(tenant).await?;
+        let place = tokio::time::timeout(PATIENCE, self.all.acquire()).await;
+        Some((share, place.ok()?.ok()?))
+    }
+}
 
 pub(crate) fn routes(hub: &Arc<Hub>) -> Routes {
     Routes::new()
@@ -44,13 +73,15 @@ async fn take(
                        --worker <name>`";
         return Err(ApiError::new(Code::Forbidden, message));
     }
-    let Ok(_place) = hub.uploads.try_acquire() else {
+    let Some(_place) = hub.uploads.take(&tenant).await else {
         let message = "too many artifacts arrive at once; try again in a moment";
         return Err(ApiError::new(Code::Unavailable, message));
     };
     let mime = request.headers().get(header::CONTENT_TYPE);
     let mime = mime.and_then(|mime| mime.to_str().ok()).unwrap_or(OCTETS).to_owned();
     let most = hub.state.options.mcp.max_artifact_bytes;
+    let request = request.map(|body| arrival::unceasing(UPLOAD_CEASED, body));
+    let late = || ApiError::new(Code::Timeout, "body: it did not arrive in time");
     let bytes = match tokio::time::timeout(UPLOAD_WITHIN, Bytes::from_request(request, &())).await {
         Ok(Ok(bytes)) => bytes,
         Ok(Err(refused)) if refused.status() == StatusCode::PAYLOAD_TOO_LARGE => {
@@ -58,8 +89,9 @@ async fn take(
                 format!("body: at most {most} bytes; see mcp.max_artifact_bytes of hub.json");
             return Err(ApiError::new(Code::PayloadTooLarge, message));
         }
+        Ok(Err(refused)) if arrival::gave_up(&refused) => return Err(late()),
         Ok(Err(_)) => return Err(ApiError::invalid("body", "ended before it was complete")),
-        Err(_) => return Err(ApiError::new(Code::Timeout, "body: it did not arrive in time")),
+        Err(_) => return Err(late()),
     };
     let kept = hub.artifacts.put_named(&tenant, sha256, bytes.into(), &mime).await;
     let kept = kept.map_err(|error| refused(&error))?;

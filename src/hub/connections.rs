@@ -1,27 +1,29 @@
-//! How many connections one address may hold.
+//! How many connections there may be, and how many of them one address may hold.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::hub::rates::site;
+use crate::hub::serve::CONNECTIONS_MAX;
 use crate::options::Options;
 use crate::options::network::Network;
 
-/// How many connections one address may hold at once, so that it cannot take all there are. Cheap to clone; all
-/// clones count together.
+/// How many connections there may be at once, and how many of them one address may hold, so that it cannot take all there
+/// are. Cheap to clone; all clones count those of an address together.
 #[derive(Debug, Clone)]
 pub struct Connections {
     most: usize,
+    pub(super) in_all: usize,
     exempt: Arc<[Network]>,
     held: Arc<Mutex<HashMap<IpAddr, usize>>>,
 }
 
 impl Connections {
-    /// So many of each address, whichever it is.
+    /// So many of each address, whichever it is, and [`CONNECTIONS_MAX`] in all.
     #[must_use]
     pub fn per_address(most: usize) -> Self {
-        Self { most, exempt: Arc::new([]), held: Arc::default() }
+        Self { most, in_all: CONNECTIONS_MAX, exempt: Arc::new([]), held: Arc::default() }
     }
 
     /// As `max_connections_per_address` says. This machine's own addresses and the proxies that are trusted may
@@ -30,6 +32,12 @@ impl Connections {
         let exempt = Network::LOOPBACK.into_iter().chain(options.rate_limit.trusted());
         let per_address = Self::per_address(options.max_connections_per_address);
         Self { exempt: exempt.collect(), ..per_address }
+    }
+
+    /// So many in all, at least one.
+    #[must_use]
+    pub fn in_all(self, most: usize) -> Self {
+        Self { in_all: most.max(1), ..self }
     }
 
     /// A place for one more, unless its address holds as many as it may.

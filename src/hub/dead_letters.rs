@@ -19,6 +19,8 @@ use crate::message::{InvalidName, MessageId};
 
 /// How many are listed unless asked otherwise, and at most: each may carry megabytes.
 const LIMIT: (u32, u32) = (50, 100);
+/// How large those of one list may be in all; the one with which they get there is still told.
+const LIST_BYTES: u32 = 16 * 1024 * 1024;
 /// How many ids one call may name.
 const IDS_MAX: usize = 1000;
 /// How many that fit a filter one call takes unless asked otherwise, and at most: it must end in time.
@@ -30,8 +32,9 @@ pub(crate) async fn list(
     StrictQuery(query): StrictQuery<Vec<(String, String)>>,
 ) -> Result<Json<Value>, ApiError> {
     let (filter, limit) = read_query(query)?;
-    let messages = hub.state.bus.dead_letters(&filter, limit).await?;
-    Ok(Json(json!({"ok": true, "messages": messages})))
+    let (messages, truncated) =
+        hub.state.bus.dead_letters_within(&filter, limit, LIST_BYTES).await?;
+    Ok(Json(json!({"ok": true, "messages": messages, "truncated": truncated})))
 }
 
 /// The fields of a [`Filter`], and `limit` beside them.

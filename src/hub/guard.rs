@@ -22,7 +22,7 @@ use crate::hub::policies::{Decision, FILE, Table, Who};
 use crate::hub::principal::Principals;
 use crate::hub::rates::Rates;
 use crate::hub::routes::Route;
-use crate::hub::{Hub, arrival};
+use crate::hub::{Hub, arrival, origins};
 use crate::metrics::HUB_REFUSED_TOTAL;
 
 /// The largest sum of all headers; as much as common proxies pass on.
@@ -186,13 +186,18 @@ pub(crate) async fn admit(
     let path = request.uri().path();
     let limit = BodyLimits::new(&guard.hub.state.options).of(path);
     let (by_key, untimed) = (takes_keys(path), is_open(path) && !is_blob(path));
+    let told = if is_remote(path) { origins::REMOTE } else { origins::OPEN };
     request.extensions_mut().insert(BodyLimit(limit));
     if untimed {
         let within = guard.hub.request_timeout();
         request = request.map(|body| arrival::within(within, body));
     }
     if by_key {
-        return guard.answer(request, next).await;
+        // A page that may not call is refused later, and reads nothing of what is said before.
+        let origin = guard.hub.origins.check(request.headers()).ok().flatten();
+        let mut response = guard.answer(request, next).await;
+        told.tell(origin, &mut response);
+        return response;
     }
     let origin = guard.origins.named(request.headers());
     let mut response = guard.answer(request, next).await;

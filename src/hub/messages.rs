@@ -17,6 +17,9 @@ use crate::message::{Message, MessageId, TraceId};
 
 /// How many events one answer holds; a message has a handful, one with many retries a few hundred.
 const EVENTS_MAX: u32 = 1000;
+/// How large their payloads may be in all before only the beginnings of large ones are told. One may be 4 MiB, and a key
+/// that may do no more than send can have very many of them.
+const EVENTS_BYTES: u32 = 16 * 1024 * 1024;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +40,7 @@ pub(crate) async fn message(
         Some(wait) if !wait.is_zero() => wait_for(&hub, id, wait).await?,
         _ => hub.state.bus.message(id).await?,
     };
-    let events = hub.state.bus.message_events(id, EVENTS_MAX).await?;
+    let events = hub.state.bus.message_log(id, EVENTS_MAX, EVENTS_BYTES).await?;
     let truncated = is_full(&events);
     Ok(Json(json!({"ok": true, "message": message, "events": events, "truncated": truncated})))
 }
@@ -62,7 +65,7 @@ pub(crate) async fn trace(
     StrictQuery(NoQuery {}): StrictQuery<NoQuery>,
 ) -> Result<Json<Value>, ApiError> {
     let id = TraceId(path.uuid("trace_id")?);
-    let events = hub.state.bus.trace_events(id, EVENTS_MAX).await?;
+    let events = hub.state.bus.trace_log(id, EVENTS_MAX, EVENTS_BYTES).await?;
     if events.is_empty() {
         return Err(ApiError::new(Code::NotFound, format!("trace {id}: not found")));
     }

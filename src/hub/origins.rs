@@ -15,7 +15,7 @@ use axum::http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
 };
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -107,6 +107,18 @@ pub(crate) struct Told {
     refuse: fn(Error) -> Response,
 }
 
+impl Told {
+    /// Lets the page of `origin`, which may call, read the answer; also one that was refused before its route was asked.
+    pub(crate) fn tell(self, origin: Option<HeaderValue>, response: &mut Response) {
+        let headers = response.headers_mut();
+        if let Some(origin) = origin {
+            headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
+            headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(self.exposed));
+        }
+        headers.append(VARY, HeaderValue::from_static("Origin"));
+    }
+}
+
 /// Of `/rest/v1` and `/realtime/v1`, which answer as PostgREST does.
 pub(crate) const REMOTE: Told = Told {
     exposed: EXPOSED,
@@ -175,26 +187,22 @@ impl ApiOrigins {
     }
 }
 
-/// Stands before them: refuses pages that may not call, answers preflights, and lets the others read their
-/// answers.
+/// Stands before them: refuses pages that may not call, and answers preflights. That the others may read their answers
+/// is told by [`Told::tell`], since some are given before it comes to this.
 pub(crate) async fn admit(origins: Origins, told: Told, request: Request, next: Next) -> Response {
-    let origin = match origins.check(request.headers()) {
-        Ok(origin) => origin,
-        Err(error) => return (told.refuse)(error),
-    };
-    let asks = request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    let mut response = if request.method() == Method::OPTIONS && asks {
-        preflight(told, request.headers())
-    } else {
-        next.run(request).await
-    };
-    if let Some(origin) = origin {
-        let headers = response.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(told.exposed));
+    if let Err(error) = origins.check(request.headers()) {
+        return (told.refuse)(error);
     }
-    response.headers_mut().append(VARY, HeaderValue::from_static("Origin"));
-    response
+    let asks = request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    if request.method() == Method::OPTIONS && asks {
+        return preflight(told, request.headers());
+    }
+    next.run(request).await
+}
+
+/// Whether a header says which pages may read an answer. Whatever becomes of the answer, it stays.
+pub(crate) fn is_for_pages(name: &HeaderName) -> bool {
+    name == VARY || name.as_str().starts_with("access-control-")
 }
 
 /// A browser asks whether a page may send what it is about to send. Its headers are named back to it: none of

@@ -20,6 +20,7 @@ use tower_governor::key_extractor::KeyExtractor;
 use crate::error::Code;
 use crate::hub::client::Client;
 use crate::hub::error::ApiError;
+use crate::hub::realtime::handshake;
 use crate::hub::{auth, caller, guard};
 use crate::options::network::Network;
 use crate::options::{Rate, RateLimit};
@@ -88,7 +89,10 @@ pub(crate) fn site(address: IpAddr) -> IpAddr {
 /// What tells one credential from another, and leads to none. It is of the one that says who calls: whatever else is
 /// sent beside it could be another one each time.
 fn key(uri: &Uri, headers: &HeaderMap) -> Option<[u8; 16]> {
-    let digest = if guard::is_remote(uri.path()) {
+    let digest = if uri.path() == handshake::PATH {
+        // There, other credentials go before the bearer's.
+        Sha256::digest(handshake::key(headers, uri)?)
+    } else if guard::is_remote(uri.path()) {
         Sha256::digest(caller::token(headers, uri).ok()?)
     } else {
         let bearer = || headers.get(header::AUTHORIZATION).and_then(auth::bearer);

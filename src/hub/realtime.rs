@@ -20,7 +20,7 @@ mod channel;
 mod connection;
 mod filter;
 mod frame;
-mod handshake;
+pub(crate) mod handshake;
 mod http;
 mod join;
 mod outbox;
@@ -168,7 +168,7 @@ impl Realtime {
 pub(super) fn routes(hub: &Arc<Hub>) -> Routes {
     let Realtime(inner) = &hub.state.realtime;
     Routes::new()
-        .get("/realtime/v1/websocket", handshake::websocket)
+        .get(handshake::PATH, handshake::websocket)
         .post("/realtime/v1/api/broadcast", http::several)
         .post("/realtime/v1/api/broadcast/{topic}/events/{event}", http::one)
         .with_state(Arc::clone(inner))

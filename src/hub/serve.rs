@@ -25,7 +25,7 @@ use crate::shutdown::{Shutdown, Tasks};
 
 /// How many connections are held; further ones wait to be accepted. More than may wait for messages, so
 /// that waiters cannot shut out everybody else.
-const CONNECTIONS_MAX: usize = 2048;
+pub const CONNECTIONS_MAX: usize = 2048;
 /// How long a client may take to send a request's head, and how long a connection may be idle.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How large a request's head may be before the connection is refused unread; the router's own limit is
@@ -50,18 +50,19 @@ pub async fn serve(
     serve_within(listener, router, any, shutdown).await
 }
 
-/// As [`serve`], and no address holds more connections than `per_address` says; further ones are closed unread.
+/// As [`serve`], and there are no more connections, of one address and in all, than `bounds` says; further ones of an address are
+/// closed unread.
 ///
 /// # Errors
 /// As [`serve`].
 pub async fn serve_within(
     listener: TcpListener,
     router: axum::Router,
-    per_address: Connections,
+    bounds: Connections,
     shutdown: &Shutdown,
 ) -> io::Result<()> {
     let connections = Tasks::new();
-    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Arc::new(Semaphore::new(bounds.in_all));
     let mut complained = false;
     loop {
         let accepted = async {
@@ -89,7 +90,7 @@ pub async fn serve_within(
             }
         };
         complained = false;
-        let Some(held) = per_address.take(peer.ip()) else {
+        let Some(held) = bounds.take(peer.ip()) else {
             counter!(HUB_REFUSED_TOTAL, "why" => "connections").increment(1);
             continue;
         };

@@ -12,7 +12,7 @@ use crate::error::Code;
 use crate::hub::body_limits::BodyLimits;
 use crate::hub::client::Clients;
 use crate::hub::error::ApiError;
-use crate::hub::{guard, headers, rest};
+use crate::hub::{guard, headers, origins, rest};
 
 /// The outermost layer. An error that is not JSON comes from the router, from a library or from a role
 /// that does not know better; it gets the one shape.
@@ -29,12 +29,13 @@ pub(crate) async fn shape(
     let mut response = next.run(request).await;
     let status = response.status();
     if (status.is_client_error() || status.is_server_error()) && !is_json(&response) {
-        response = reshaped(&response, &method, &path, body_max).into_response();
+        let error = reshaped(&response, &method, &path, body_max);
+        response = in_place_of(&response, error);
     }
     if guard::is_remote(&path)
         && let Some(error) = response.extensions().get::<ApiError>()
     {
-        response = rest::Error::from(error).into_response();
+        response = in_place_of(&response, rest::Error::from(error));
     }
     headers::protect(&mut response, &path, client.tls);
     tracing::debug!(
@@ -42,6 +43,16 @@ pub(crate) async fn shape(
         duration_ms = began.elapsed_ms(), "Answered {method} {path} with {}", status.as_u16()
     );
     response
+}
+
+/// Another answer, which the same pages may read.
+fn in_place_of(response: &Response, other: impl IntoResponse) -> Response {
+    let mut other = other.into_response();
+    let kept = response.headers().iter().filter(|(name, _)| origins::is_for_pages(name));
+    for (name, value) in kept {
+        other.headers_mut().append(name.clone(), value.clone());
+    }
+    other
 }
 
 fn is_json(response: &Response) -> bool {

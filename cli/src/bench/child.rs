@@ -18,6 +18,7 @@ use tokio::process::{Child, Command};
 use crate::bench::Run;
 use crate::bench::database::Database;
 use crate::bench::load::topic;
+use crate::open_files;
 use crate::up_file::UpFile;
 
 /// What a process gets of our environment: what it needs to run at all. Nothing that configures it.
@@ -204,22 +205,13 @@ impl Memory {
     }
 }
 
-/// Lets this process and its children have so many files open, sockets among them, as far as it may.
+/// Lets this process and its children have so many files open, sockets among them.
 pub(super) fn allow_open_files(count: u64) -> Result<()> {
-    #[cfg(unix)]
-    {
-        use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-        let now = getrlimit(Resource::Nofile);
-        if now.current.is_some_and(|current| current < count) {
-            if now.maximum.is_some_and(|maximum| maximum < count) {
-                bail!(
-                    "{count} open files are needed, and this process may not have as many: raise the limit (ulimit -Hn), \
-                     or ask for fewer by --subscribers"
-                );
-            }
-            setrlimit(Resource::Nofile, Rlimit { current: Some(count), maximum: now.maximum })
-                .context("raising the limit of open files")?;
-        }
+    if open_files::raise(count).is_some_and(|allowed| allowed < count) {
+        bail!(
+            "{count} open files are needed, and this process may not have as many: raise the limit (ulimit -Hn), \
+             or ask for fewer by --subscribers"
+        );
     }
     Ok(())
 }

@@ -17,6 +17,8 @@ mod mcp_live;
 mod messages;
 mod metrics;
 mod minimal;
+#[cfg(target_os = "linux")]
+mod open_files;
 mod pins;
 mod probe;
 mod refusals;

@@ -7,7 +7,8 @@ use crate::bus::activity::{Backlog, Fleet, Row, Window};
 
 /// How many calls, how they ended and how long they took, of one intent: in all, by service and tool, and by step of
 /// time; the newest `max` events alone. A call's tool and its beginning are found in the event that it began with:
-/// within the window by joining, and before it by the message's own index.
+/// within the window by joining, and before it by the message's own index. Names are cut, as in every list: whoever may
+/// enqueue chooses them.
 pub(crate) async fn window(
     db: impl PgExecutor<'_>,
     window: &Window,
@@ -20,12 +21,13 @@ pub(crate) async fn window(
                     when $4 || 'succeeded' then 2 when $4 || 'failed' then 3 when $4 || 'lease_expired' then 3
                     when $4 || 'retry_scheduled' then 4 when $4 || 'dead_lettered' then 5 end end as what,
                 e.created_at >= $2 and e.event_type like '%\\_succeeded' as done,
-                case when e.event_type = $4 || 'scheduled' then e.payload #>> array['payload', $5] end as tool,
+                case when e.event_type = $4 || 'scheduled'
+                    then left(e.payload #>> array['payload', $5], 255) end as tool,
                 case when e.event_type = $4 || 'succeeded' and e.payload ->> 'duration_ms' ~ '^[0-9]{1,15}$'
                     then (e.payload ->> 'duration_ms')::bigint end as handler_ms,
                 case when e.event_type in ($4 || 'failed', $4 || 'lease_expired', $4 || 'dead_lettered')
                     then jsonb_build_object(
-                        'class', coalesce(e.payload #>> '{error,class}', e.payload ->> 'class'),
+                        'class', left(coalesce(e.payload #>> '{error,class}', e.payload ->> 'class'), 255),
                         'message', left(e.payload #>> '{error,message}', 500)) end as error
             from bus_events e
             where e.xid >= $1::xid8
@@ -42,7 +44,7 @@ pub(crate) async fn window(
                 where c.what is not null and not exists (select from begun b where b.message_id = c.message_id)
             ) m
             cross join lateral (
-                select e.created_at as at, e.payload #>> array['payload', $5] as tool from bus_events e
+                select e.created_at as at, left(e.payload #>> array['payload', $5], 255) as tool from bus_events e
                 where e.message_id = m.message_id and e.event_type = $4 || 'scheduled'
                 order by e.seq limit 1
             ) o

@@ -103,6 +103,40 @@ pub(crate) async fn list(
     bound(SQL, filter, None, max).fetch_all(db).await
 }
 
+/// A dead letter of a list, and how many that has where nothing is left out.
+#[cfg(feature = "hub")]
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Listed {
+    #[sqlx(flatten)]
+    pub(crate) letter: DeadLetter,
+    pub(crate) fitting: i64,
+}
+
+/// As [`list`], as far as what they carry adds up to `bytes`: each may have megabytes. The first is always there.
+#[cfg(feature = "hub")]
+pub(crate) async fn list_within(
+    db: impl PgExecutor<'_>,
+    filter: &Filter,
+    max: i64,
+    bytes: i64,
+) -> sqlx::Result<Vec<Listed>> {
+    const SQL: &str = concat!(
+        "select * from (
+            select f.*, count(*) over () as fitting,
+                sum(coalesce(octet_length(f.payload::text), 0) + coalesce(octet_length(f.result::text), 0)
+                    + coalesce(octet_length(f.error::text), 0)) over (
+                    order by f.done_at desc, f.id desc rows between unbounded preceding and 1 preceding) as ahead
+            from (select ",
+        letter_columns!(),
+        fitting!(),
+        ") f
+        ) l
+        where coalesce(l.ahead, 0) < $13
+        order by l.done_at desc, l.id desc"
+    );
+    bound(SQL, filter, None, max).bind(bytes).fetch_all(db).await
+}
+
 pub(crate) async fn places(
     db: impl PgExecutor<'_>,
     filter: &Filter,

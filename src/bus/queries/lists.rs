@@ -6,7 +6,7 @@
 
 use sqlx::postgres::PgExecutor;
 
-use super::log::BELOW_HORIZON;
+use super::log::{BELOW_HORIZON, TOOL_MAX};
 use super::workers::WorkerRow;
 use crate::bus::lists::{Listed, MessageFilter, TraceFilter, Traced, WorkerPlace};
 use crate::event::Cursor;
@@ -31,9 +31,9 @@ pub(crate) async fn messages(
         "select s.xid::text || '.' || s.seq as cursor, m.id, m.tenant, m.role, m.service, m.shard, m.intent,
                 m.trace_id, m.parent_id, m.idempotency_key, m.priority, m.status, m.attempts, m.max_attempts,
                 m.claim_no, m.run_at, m.claimed_by, m.claimed_at, m.lease_until, m.created_at, m.updated_at,
-                m.done_at, m.deadline_at, m.ordering_key, m.parked_for, m.payload ->> $10 as tool,
+                m.done_at, m.deadline_at, m.ordering_key, m.parked_for, left(m.payload ->> $10, {TOOL_MAX}) as tool,
                 case when octet_length(m.error::text) <= 16384 then m.error
-                    else jsonb_build_object('class', m.error ->> 'class',
+                    else jsonb_build_object('class', left(m.error ->> 'class', {TOOL_MAX}),
                         'message', left(m.error ->> 'message', 1000), 'truncated', true) end as error
             from bus_events s
             cross join lateral (select * from agent_messages a where a.id = s.message_id limit 1) m
@@ -75,7 +75,8 @@ pub(crate) async fn traces(
         "select s.xid::text || '.' || s.seq as cursor, s.trace_id, s.tenant, s.message_id, t.first_at, t.last_at,
                 t.events, t.messages, t.attempts, t.status,
                 case when s.payload ->> 'intent' = $9 then s.service end as toolset,
-                case when s.payload ->> 'intent' = $9 then s.payload #>> array['payload', $10] end as tool,
+                case when s.payload ->> 'intent' = $9
+                    then left(s.payload #>> array['payload', $10], {TOOL_MAX}) end as tool,
                 case when t.status <> 'done' then t.class end as class,
                 case when t.status <> 'done' then t.message end as message
             from bus_events s
@@ -84,7 +85,7 @@ pub(crate) async fn traces(
                     count(k.message_id) as messages, sum(k.attempts)::bigint as attempts,
                     case when bool_or(k.last = 'dead_lettered') then 'failed'
                         when bool_or(k.last in ('scheduled', 'requeued')) then 'waiting' else 'done' end as status,
-                    (array_agg(k.error ->> 'class' order by k.erred desc nulls last))[1] as class,
+                    (array_agg(left(k.error ->> 'class', {TOOL_MAX}) order by k.erred desc nulls last))[1] as class,
                     (array_agg(left(k.error ->> 'message', 1000) order by k.erred desc nulls last))[1] as message
                 from (
                     select e.message_id, min(e.created_at) as first_at, max(e.created_at) as last_at,

@@ -11,18 +11,22 @@ use uuid::Uuid;
 use super::events::excerpts;
 use crate::bus::log::{Filter, Order};
 use crate::event::{Cursor, Event};
-use crate::message::MessageId;
+use crate::message::{MessageId, TraceId};
 
 /// What a reader may see: below the oldest transaction that runs, since what commits late would else come up behind it.
 pub(super) const BELOW_HORIZON: &str = "e.xid < pg_snapshot_xmin(pg_current_snapshot())";
+
+/// As much as is told of a tool's name, and of an error's class: whoever may enqueue chooses them, and they may be
+/// megabytes. Nobody looks for a longer name.
+pub(super) const TOOL_MAX: usize = 255;
 
 /// The tool of the message of the event `e`: from its row, and where that is gone from the event it began with. The
 /// payload's key for it is `$key`.
 fn tool_of(key: &str) -> String {
     format!(
         "coalesce(
-            (select m.payload ->> {key} from agent_messages m where m.id = e.message_id),
-            (select b.payload #>> array['payload', {key}] from bus_events b
+            (select left(m.payload ->> {key}, {TOOL_MAX}) from agent_messages m where m.id = e.message_id),
+            (select left(b.payload #>> array['payload', {key}], {TOOL_MAX}) from bus_events b
                 where b.message_id = e.message_id and b.event_type like '%\\_scheduled' and b.payload ? 'intent'
                 order by b.seq limit 1))"
     )
@@ -154,6 +158,50 @@ fn bound(
         .bind(filter.trace_id)
         .bind(tool)
         .bind(key)
+}
+
+/// The first events of one message, oldest first. Payloads are whole until those before add up to `bytes`; of what comes
+/// after that only the beginning is told where it is large: there may be a thousand, each of megabytes.
+pub(crate) async fn message_events(
+    db: impl PgExecutor<'_>,
+    id: MessageId,
+    max: i64,
+    bytes: i64,
+) -> sqlx::Result<Vec<Event>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(whole_until("message_id")))
+        .bind(id)
+        .bind(max)
+        .bind(bytes)
+        .fetch_all(db)
+        .await
+}
+
+/// As [`message_events`], of one trace.
+pub(crate) async fn trace_events(
+    db: impl PgExecutor<'_>,
+    trace: TraceId,
+    max: i64,
+    bytes: i64,
+) -> sqlx::Result<Vec<Event>> {
+    sqlx::query_as(sqlx::AssertSqlSafe(whole_until("trace_id")))
+        .bind(trace)
+        .bind(max)
+        .bind(bytes)
+        .fetch_all(db)
+        .await
+}
+
+/// The `$2` first events whose `column` is `$1`, with whole payloads until these add up to `$3` bytes.
+fn whole_until(column: &str) -> String {
+    let columns = excerpts().replacen("case when ", "case when coalesce(e.ahead, 0) < $3 or ", 1);
+    format!(
+        "select {columns} from (
+                select f.*, sum(octet_length(f.payload::text)) over (
+                    order by f.seq rows between unbounded preceding and 1 preceding) as ahead
+                from (select * from bus_events b where b.{column} = $1 order by b.seq limit $2) f
+            ) e
+            order by e.seq"
+    )
 }
 
 /// The first transaction that wrote at `at` or later, by halving: transactions' ids grow with time, all but those that

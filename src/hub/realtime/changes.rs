@@ -4,6 +4,7 @@
 //! are read when they are told of, so a row is as it is then, and one that is gone by then is not told of.
 
 use std::collections::{HashMap, HashSet};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,7 +41,7 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// Why rows were not told of.
 enum Failure {
-    /// A filter cannot be evaluated.
+    /// A filter cannot be evaluated, if there is one: a database that stalls cancels what takes too long as well.
     Filter(sqlx::Error),
     /// The database did not answer.
     Database(String),
@@ -53,6 +54,15 @@ impl From<sqlx::Error> for Failure {
                 Self::Filter(error)
             }
             _ => Self::Database(chain(&error).to_string()),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Filter(error) => write!(f, "{}", chain(error)),
+            Self::Database(error) => f.write_str(error),
         }
     }
 }
@@ -117,23 +127,30 @@ async fn tell_group(inner: &Inner, group: Group, changes: &[Change]) {
         let mut tries = 0;
         while let Err(failure) = tell_table(inner, &scope, &members, table, &of_table).await {
             tries += 1;
-            match failure {
-                Failure::Filter(error) if tries < TRIES => {
-                    tracing::debug!(error = %chain(&error), "A filter cannot be evaluated");
-                    members = without_bad(inner, &scope, members, table, &of_table).await;
-                }
-                Failure::Database(error) if tries < TRIES => {
-                    tracing::debug!("Could not read changed rows ({error}); trying again");
-                    // A migration may have changed the tables.
-                    inner.catalog.forget().await;
-                    tokio::time::sleep(RETRY).await;
-                }
-                Failure::Filter(_) | Failure::Database(_) => {
-                    tracing::warn!("Could not read changed rows; their readers are told so");
-                    members.iter().for_each(|member| missed(member));
-                    break;
-                }
+            if tries >= TRIES {
+                tracing::warn!("Could not read changed rows; their readers are told so");
+                members.iter().for_each(|member| missed(member));
+                break;
             }
+            let error = match failure {
+                Failure::Filter(error)
+                    if members.iter().any(|member| is_filtered(member, &of_table)) =>
+                {
+                    tracing::debug!(error = %chain(&error), "A filter cannot be evaluated");
+                    match without_bad(inner, &scope, &members, table, &of_table).await {
+                        Ok(good) => {
+                            members = good;
+                            continue;
+                        }
+                        Err(failure) => failure.to_string(),
+                    }
+                }
+                failure => failure.to_string(),
+            };
+            tracing::debug!("Could not read changed rows ({error}); trying again");
+            // A migration may have changed the tables.
+            inner.catalog.forget().await;
+            tokio::time::sleep(RETRY).await;
         }
     }
 }
@@ -145,34 +162,52 @@ fn missed(member: &Subscription) {
     member.tell(&System::subscribed(member.name()));
 }
 
-/// Ends the subscriptions whose filters cannot be evaluated.
+/// Whether a filter of a subscription is evaluated for these changes.
+fn is_filtered(member: &Subscription, changes: &[&Change]) -> bool {
+    let mut filtered = member.bindings.iter().filter(|binding| binding.filter.is_some());
+    filtered.any(|binding| changes.iter().any(|change| binding.may_match(change)))
+}
+
+/// Ends the subscriptions whose filters cannot be evaluated; gives the others.
+///
+/// # Errors
+/// When the rows cannot be read without any filter either: then it is none of theirs.
 async fn without_bad(
     inner: &Inner,
     scope: &Scope,
-    members: Vec<Arc<Subscription>>,
+    members: &[Arc<Subscription>],
     table: Table,
     changes: &[&Change],
-) -> Vec<Arc<Subscription>> {
+) -> Result<Vec<Arc<Subscription>>, Failure> {
+    let keys: Vec<&Key> = changes.iter().map(|change| &change.key).collect();
+    let none = Filters { all: Vec::new(), places: HashMap::new(), unfiltered: true };
+    let catalog = inner.catalog().await?;
+    // One column says as much as all of them.
+    let columns = catalog.columns(table).get(..1).unwrap_or_default();
+    read_once(inner, scope, table, columns, &keys, &none, |_| {}).await?;
+
     let mut good = Vec::with_capacity(members.len());
     let began = Stopwatch::start();
     for member in members {
-        // Each by itself may be quick, and all together what everybody else waits for.
-        if began.elapsed() > STATEMENT_TIMEOUT
-            && member.bindings.iter().any(|binding| binding.filter.is_some())
-        {
-            end(inner, scope, &member, "all of them take too long");
+        if !is_filtered(member, changes) {
+            good.push(Arc::clone(member));
             continue;
         }
-        let alone = std::slice::from_ref(&member);
+        // Each by itself may be quick, and all together what everybody else waits for.
+        if began.elapsed() > STATEMENT_TIMEOUT {
+            end(inner, scope, member, "all of them take too long");
+            continue;
+        }
+        let alone = std::slice::from_ref(member);
         match read_rows(inner, scope, alone, table, changes, |_, _, _, _| {}).await {
             Err(Failure::Filter(error)) => {
                 let said = error.as_database_error().map_or("it takes too long", |e| e.message());
-                end(inner, scope, &member, said);
+                end(inner, scope, member, said);
             }
-            _ => good.push(member),
+            _ => good.push(Arc::clone(member)),
         }
     }
-    good
+    Ok(good)
 }
 
 /// Ends a subscription, and says why.

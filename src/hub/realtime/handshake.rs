@@ -19,6 +19,9 @@ use crate::identity;
 use crate::realtime::wire::Vsn;
 use crate::secret::Secret;
 
+/// Where a socket is asked for.
+pub(crate) const PATH: &str = "/realtime/v1/websocket";
+
 /// What is read at once. A worker's frames are small; a larger one gets the room that it needs.
 const READ_BUFFER: usize = 1024;
 
@@ -28,12 +31,10 @@ pub(crate) async fn websocket(
     uri: Uri,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let Ok(Query(query)) = Query::<Vec<(String, String)>>::try_from_uri(&uri) else {
+    let Some(query) = query(&uri) else {
         return refuse(StatusCode::BAD_REQUEST, "query", "The query cannot be read");
     };
-    let asked =
-        |name: &str| query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    let token = match token(&headers, asked("apikey")) {
+    let token = match token(&headers, asked(&query, "apikey")) {
         Some(token) => Secret::from(token),
         None => return refuse(StatusCode::UNAUTHORIZED, "missing_key", "API key is required"),
     };
@@ -41,7 +42,7 @@ pub(crate) async fn websocket(
         Ok(verified) => verified,
         Err(error) => return refuse(StatusCode::UNAUTHORIZED, word(&error), &error.to_string()),
     };
-    let vsn = match asked("vsn").unwrap_or(Vsn::V1.as_str()).parse::<Vsn>() {
+    let vsn = match asked(&query, "vsn").unwrap_or(Vsn::V1.as_str()).parse::<Vsn>() {
         Ok(vsn) => vsn,
         Err(error) => return refuse(StatusCode::BAD_REQUEST, "vsn", &error.to_string()),
     };
@@ -74,6 +75,19 @@ pub(crate) async fn websocket(
             let tasks = inner.tasks.clone();
             tasks.spawn(socket::run(socket, inner, Arc::new(line), place, token, verified));
         })
+}
+
+fn query(uri: &Uri) -> Option<Vec<(String, String)>> {
+    Query::try_from_uri(uri).ok().map(|Query(query)| query)
+}
+
+fn asked<'a>(query: &'a [(String, String)], name: &str) -> Option<&'a str> {
+    query.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+}
+
+/// The key that a socket is asked for with.
+pub(crate) fn key(headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    token(headers, asked(&query(uri)?, "apikey")).map(str::to_owned)
 }
 
 /// The key: a header's before the address's, as Realtime has it.

@@ -46,7 +46,7 @@ pub(crate) struct Budget {
     pub(crate) frames: usize,
     pub(crate) bytes: usize,
     pub(crate) bytes_all: usize,
-    /// What one outbox may hold once all together hold too much.
+    /// What one outbox may hold once all together hold too much, but for a single frame.
     pub(crate) share: usize,
     queued: AtomicUsize,
 }
@@ -71,6 +71,8 @@ pub(crate) struct Outbox {
 struct Queue {
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// Of the frame that was taken last: the socket holds it, and a copy, until the client has read it.
+    in_flight: usize,
     /// It takes nothing more.
     closed: bool,
     /// It was closed because it was full.
@@ -89,11 +91,14 @@ impl Outbox {
             return;
         }
         let (bytes, all) = (frame.len(), self.budget.queued.load(Ordering::Relaxed));
+        // What is in flight is not held against the socket alone: a large frame takes its time to be read.
+        let held = queue.bytes + queue.in_flight;
         let full = queue.frames.len() >= self.budget.frames
             // One frame always has room, however large.
-            || !queue.frames.is_empty()
-                && (queue.bytes + bytes > self.budget.bytes
-                    || all + bytes > self.budget.bytes_all && queue.bytes > self.budget.share);
+            || !queue.frames.is_empty() && queue.bytes + bytes > self.budget.bytes
+            || held > 0
+                && all + bytes > self.budget.bytes_all
+                && held + bytes > self.budget.share;
         if full {
             queue.full = true;
             self.shut(&mut queue);
@@ -108,12 +113,14 @@ impl Outbox {
         self.ready.notify_one();
     }
 
-    /// The next frame, if one waits.
+    /// The next frame, if one waits; the one before was sent. It counts until the next is asked for.
     pub(crate) fn take(&self) -> Option<Frame> {
         let mut queue = self.queue();
+        let sent = std::mem::take(&mut queue.in_flight);
+        self.budget.queued.fetch_sub(sent, Ordering::Relaxed);
         let frame = queue.frames.pop_front()?;
         queue.bytes -= frame.len();
-        self.budget.queued.fetch_sub(frame.len(), Ordering::Relaxed);
+        queue.in_flight = frame.len();
         if queue.frames.is_empty() {
             // A burst must not be remembered by the memory of an idle socket.
             queue.frames.shrink_to(4);
@@ -140,8 +147,8 @@ impl Outbox {
 
     fn shut(&self, queue: &mut Queue) {
         queue.closed = true;
-        self.budget.queued.fetch_sub(queue.bytes, Ordering::Relaxed);
-        queue.bytes = 0;
+        self.budget.queued.fetch_sub(queue.bytes + queue.in_flight, Ordering::Relaxed);
+        (queue.bytes, queue.in_flight) = (0, 0);
         queue.frames = VecDeque::new();
     }
 
@@ -192,11 +199,49 @@ mod tests {
         let other = Outbox::new(Arc::clone(&budget));
         other.push(text(1 << 18));
         fast.push(text(1000));
-        assert!(fast.take().is_some() && fast.take().is_some());
+        assert!(fast.take().is_some() && fast.take().is_some() && fast.take().is_none());
         slow.push(text(1000));
         slow.overflowed().await;
         assert_eq!(budget.queued.load(Ordering::Relaxed), 1 << 18);
         drop(other);
         assert_eq!(budget.queued.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn what_a_client_has_yet_to_read_counts_until_it_has() {
+        let budget = Arc::new(Budget::new(1000, 1 << 20, 1 << 20));
+        let queued = || budget.queued.load(Ordering::Relaxed);
+        let (slow, fast) = (Outbox::new(Arc::clone(&budget)), Outbox::new(Arc::clone(&budget)));
+        for outbox in [&slow, &fast] {
+            outbox.push(text(1 << 19));
+            assert!(outbox.take().is_some());
+        }
+        assert_eq!(queued(), 1 << 20, "both are in flight");
+        assert!(fast.take().is_none());
+        assert_eq!(queued(), 1 << 19, "one was read");
+        // A frame that is read slowly takes nothing from the socket's own room.
+        slow.push(text(1 << 19));
+        assert!(!slow.queue().full);
+        assert_eq!(queued(), 1 << 20);
+        slow.push(text(1));
+        assert!(slow.queue().full, "all is taken, and it holds more than its share");
+        assert_eq!(queued(), 0, "nor what was in flight");
+        assert!(slow.take().is_none());
+        assert_eq!(queued(), 0);
+    }
+
+    #[test]
+    fn past_the_sum_nobody_gets_more_than_a_share_behind_anything_else() {
+        let budget = Arc::new(Budget::new(1000, 1 << 20, 1 << 20));
+        let slow = Outbox::new(Arc::clone(&budget));
+        slow.push(text(1 << 20));
+        let [small, large, single] = [0; 3].map(|_| Outbox::new(Arc::clone(&budget)));
+        for outbox in [&small, &large] {
+            outbox.push(text(100));
+        }
+        small.push(text(1000));
+        large.push(text(budget.share));
+        single.push(text(budget.share + 1));
+        assert!(!small.queue().full && large.queue().full && !single.queue().full);
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::hub::realtime::ChannelId;
 use crate::hub::realtime::frame::{self, Shared};
-use crate::hub::realtime::outbox::Outbox;
+use crate::hub::realtime::outbox::{Frame, Outbox};
 use crate::hub::realtime::presence::{Presence, Refused};
 use crate::hub::realtime::scope::WORK;
 use crate::realtime::wire::{TOPIC_PREFIX, Vsn, event};
@@ -46,6 +46,9 @@ pub(crate) struct Topics(Mutex<HashMap<Name, Topic>>);
 struct Topic {
     members: Vec<Member>,
     presence: Presence,
+    /// Who is present, as it is told in each version; none where nobody was told since it changed. Whoever joins shares
+    /// its bytes, which may be megabytes.
+    states: HashMap<Vsn, Frame>,
 }
 
 #[derive(Debug)]
@@ -57,18 +60,22 @@ pub(crate) struct Member {
 }
 
 impl Topic {
-    fn tell_presence(&self, name: &Name, diff: &Value) {
+    /// Tells what has changed.
+    fn tell_presence(&mut self, name: &Name, diff: &Value) {
+        self.states.clear();
         let topic = name.on_wire();
         let diff = Shared::new(&topic, event::PRESENCE_DIFF, diff);
         self.members.iter().filter(|member| member.presence).for_each(|member| send(member, &diff));
     }
 
-    fn tell_state(&self, name: &Name, channel: ChannelId) {
+    fn tell_state(&mut self, name: &Name, channel: ChannelId) {
         if let Some(member) = self.members.iter().find(|member| member.channel == channel) {
-            let (topic, state) = (name.on_wire(), self.presence.state());
             let vsn = member.line.vsn;
-            let frame = frame::text(vsn, None, None, &topic, event::PRESENCE_STATE, &state);
-            member.line.outbox.push(frame);
+            let frame = self.states.entry(vsn).or_insert_with(|| {
+                let (topic, state) = (name.on_wire(), self.presence.state());
+                frame::text(vsn, None, None, &topic, event::PRESENCE_STATE, &state)
+            });
+            member.line.outbox.push(frame.clone());
         }
     }
 }
@@ -157,5 +164,58 @@ impl Topics {
     fn lock(&self) -> MutexGuard<'_, HashMap<Name, Topic>> {
         // A panic under the lock would be in encoding, after which the members are as they were.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::extract::ws::Utf8Bytes;
+    use serde_json::json;
+
+    use super::*;
+    use crate::hub::realtime::outbox::Budget;
+
+    /// A line whose channel joins the topic.
+    fn joined(topics: &Topics, name: &Name, channel: ChannelId) -> Arc<Line> {
+        let budget = Arc::new(Budget::new(100, 1 << 20, 1 << 20));
+        let line = Arc::new(Line { vsn: Vsn::V2, outbox: Outbox::new(budget) });
+        topics.join(name, Member { channel, line: Arc::clone(&line), presence: false });
+        line
+    }
+
+    /// What a line is told next.
+    fn heard(line: &Line) -> Utf8Bytes {
+        match line.outbox.take() {
+            Some(Frame::Text(text)) => text,
+            other => panic!("a text frame: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn whoever_joins_shares_the_state_until_it_changes() {
+        let topics = Topics::default();
+        let name = Name { space: "acme".into(), private: false, topic: "room".into() };
+        let lines: Vec<Arc<Line>> = (0..5).map(|n| joined(&topics, &name, n)).collect();
+        let says = |word: &str| {
+            let said = Map::from_iter([("word".to_owned(), json!(word))]);
+            topics.track(&name, 0, "k", said, || {}).expect("room");
+        };
+        let told = |channel: ChannelId, line: &Line| {
+            topics.watch_presence(&name, channel);
+            heard(line)
+        };
+        says("hello");
+        let (first, second) = (told(1, &lines[1]), told(2, &lines[2]));
+        assert!(first.as_str().contains("presence_state"), "{first:?}");
+        assert!(first.as_str().contains("hello"), "{first:?}");
+        assert_eq!(first.as_str().as_ptr(), second.as_str().as_ptr(), "encoded once");
+        says("later");
+        let third = told(3, &lines[3]);
+        assert!(third.as_str().contains("later"), "{third:?}");
+        assert!(!third.as_str().contains("hello"), "{third:?}");
+        topics.untrack(&name, 0);
+        let fourth = told(4, &lines[4]);
+        assert!(fourth.as_str().contains("presence_state"), "{fourth:?}");
+        assert!(!fourth.as_str().contains("later"), "{fourth:?}");
     }
 }

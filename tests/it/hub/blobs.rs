@@ -1,11 +1,16 @@
 //! `/mcp/artifacts/{tenant}/{sha256}`: who may put and get what, and how it is given.
 
+use std::io;
+use std::time::Duration;
+
 use anyhow::Result;
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::Request;
 use cogo::artifact::Digest;
 use cogo::hub::{Mcp, Options};
 use cogo::identity::{Claims, Keys};
+use futures_util::future::join_all;
+use futures_util::stream;
 use serde_json::{Value, json};
 
 use super::{Answer, SECRET, Setup, TOKEN, TestHub};
@@ -123,5 +128,55 @@ async fn what_is_wrong_too_large_or_no_name_is_refused() -> Result<()> {
     operators.error(400, "invalid_argument")?;
     let absent = send(&hub, "GET", &format!("acme/{}", Digest::of(b"no")), &key, "", "").await?;
     absent.error(404, "not_found")?;
+    Ok(())
+}
+
+/// Time passes when nobody has anything to do.
+#[tokio::test(start_paused = true)]
+async fn uploads_that_do_not_get_on_are_given_up_and_keep_no_other_tenant_from_theirs() -> Result<()>
+{
+    let hub = hub().await?;
+    let (stalls, path) = (worker("acme"), format!("acme/{}", Digest::of(b"x")));
+    let stalled = join_all((0..20).map(|_| {
+        let never = Body::from_stream(stream::pending::<io::Result<Bytes>>());
+        send(&hub, "PUT", &path, &stalls, "text/plain", never)
+    }));
+    let (theirs, at) = (worker("other"), format!("other/{}", Digest::of(b"y")));
+    let other = send(&hub, "PUT", &at, &theirs, "text/plain", "y");
+    let (stalled, other) = tokio::join!(stalled, other);
+    assert_eq!(other?.status, 201);
+    let (mut given_up, mut refused) = (0, 0);
+    for answer in stalled {
+        let answer = answer?;
+        match answer.status.as_u16() {
+            504 => given_up += 1,
+            503 => refused += 1,
+            _ => panic!("{answer:?}"),
+        }
+    }
+    assert_eq!((given_up, refused), (6, 14), "of eight places three quarters");
+    // They were given back.
+    assert_eq!(send(&hub, "PUT", &path, &stalls, "text/plain", "x").await?.status, 201);
+    Ok(())
+}
+
+async fn put_slowly(hub: &TestHub, key: &str, n: u8) -> Result<Answer> {
+    let bytes = Bytes::from(n.to_string());
+    let path = format!("acme/{}", Digest::of(&bytes));
+    let slowly = stream::once(async move {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        io::Result::Ok(bytes)
+    });
+    send(hub, "PUT", &path, key, "text/plain", Body::from_stream(slowly)).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upload_that_finds_all_places_taken_waits_a_little() -> Result<()> {
+    let hub = hub().await?;
+    let key = worker("acme");
+    for answer in join_all((0..10).map(|n| put_slowly(&hub, &key, n))).await {
+        let answer = answer?;
+        assert_eq!(answer.status, 201, "{answer:?}");
+    }
     Ok(())
 }

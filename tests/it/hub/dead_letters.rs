@@ -2,11 +2,11 @@
 
 use anyhow::{Context, Result};
 use cogo::bus::Settle;
-use cogo::message::MessageId;
+use cogo::message::{MessageId, NewMessage};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::hub::TestHub;
+use crate::hub::{TestHub, topic};
 
 impl TestHub {
     async fn dead(&self, class: &str) -> Result<MessageId> {
@@ -60,6 +60,34 @@ async fn dead_letters_are_listed_and_brought_back() -> Result<()> {
         (&last["event_type"], &last["reason"]),
         (&json!("echo_say_requeued"), &json!("mended"))
     );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_list_of_large_ones_ends_at_a_bound_and_says_so() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let mut ids = Vec::new();
+    for _ in 0..7 {
+        let payload = json!({"text": "x".repeat(3 << 20)});
+        ids.push(hub.bus.publish(NewMessage::new(&topic()?, "echo.say", payload)).await?.id);
+        let claim = hub.claim(1).await?.pop().context("a claim")?;
+        claim.fail(json!({"class": "permanent", "message": "no"}), None).await?;
+    }
+    ids.reverse();
+    for (query, count, truncated) in
+        [("", 6, true), ("?limit=7", 6, true), ("?limit=6", 6, false), ("?limit=1", 1, false)]
+    {
+        let answer = hub.get(&format!("/api/dead-letters{query}")).await?;
+        assert!(answer.text.len() < 20 << 20, "{query}: {} bytes", answer.text.len());
+        let answer = answer.json()?;
+        let listed = answer["messages"].as_array().context("messages")?;
+        let listed: Vec<_> = listed.iter().map(|letter| letter["id"].clone()).collect();
+        let wanted: Vec<_> = ids.iter().take(count).map(|id| json!(id)).collect();
+        assert_eq!((listed, &answer["truncated"]), (wanted, &json!(truncated)), "{query}");
+    }
+    // None is too large to be told at all.
+    let one = hub.get("/api/dead-letters?limit=1").await?.json()?;
+    assert_eq!(one["messages"][0]["payload"]["text"].as_str().map(str::len), Some(3 << 20));
     Ok(())
 }
 

@@ -250,6 +250,33 @@ async fn messages_are_listed_newest_first_and_without_what_is_large() -> Result<
     Ok(())
 }
 
+/// Whoever may enqueue chooses the name of a tool; the pages that everybody looks at hold hundreds.
+#[tokio::test]
+async fn a_tools_name_of_megabytes_is_cut_wherever_it_is_told() -> Result<()> {
+    let (db, hub) = hub_with_rights().await?;
+    let (long, told) = ("x".repeat(1 << 20), "x".repeat(255));
+    for _ in 0..3 {
+        hub.bus.publish(call("browser", &long)?).await?;
+    }
+    claim(&hub.bus, "browser").await?.fail(failure(), None).await?;
+    settled(&db, &hub).await?;
+    for (path, tool) in [
+        ("/api/messages", "/messages/0/tool"),
+        ("/api/traces", "/traces/0/tool"),
+        ("/api/metrics/summary", "/mcp/tools/0/tool"),
+        ("/api/metrics/mcp/summary", "/mcp/tools/0/tool"),
+    ] {
+        let answer = hub.get(path).await?;
+        assert!(answer.text.len() < 100_000, "{path}: {} bytes", answer.text.len());
+        assert_eq!(answer.json()?.pointer(tool), Some(&json!(told)), "{path}");
+    }
+    // By what is told of it, its events are found.
+    let found =
+        all(&hub, &format!("/api/events?type=mcp_call_scheduled&tool={told}"), "events").await?;
+    assert_eq!(found.len(), 3);
+    Ok(())
+}
+
 #[tokio::test]
 async fn traces_tell_what_has_become_of_them() -> Result<()> {
     let (db, hub) = hub_with_rights().await?;
@@ -364,6 +391,13 @@ async fn what_is_asked_wrongly_is_refused_by_name() -> Result<()> {
         ("/api/events?toolset=a&service=b", "service"),
         ("/api/events?since=2026-01-02T00:00:00Z&until=2026-01-01T00:00:00Z", "until"),
         ("/api/metrics/mcp/events?role=x", "role"),
+        // Times that we cannot reckon with, and one that the database cannot.
+        ("/api/events?since=-262143-01-01T00:00:00Z", "since"),
+        ("/api/events?since=-5000-01-01T00:00:00Z", "since"),
+        ("/api/events?until=%2B262142-12-31T23:59:59Z", "until"),
+        ("/api/metrics/mcp/events?since=-262143-01-01T00:00:00Z", "since"),
+        ("/api/metrics/mcp/events?until=%2B262142-12-31T23:59:59Z", "until"),
+        ("/api/traces?since=-262143-01-01T00:00:00Z", "since"),
         ("/api/events/stream?after=x", "after"),
         ("/api/events/stream?limit=3", "limit"),
     ] {

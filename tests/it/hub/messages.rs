@@ -33,6 +33,44 @@ async fn a_message_is_answered_with_what_happened_to_it() -> Result<()> {
     Ok(())
 }
 
+/// A thousand events may be answered, each of megabytes.
+#[tokio::test]
+async fn large_events_are_told_whole_up_to_a_bound_and_by_their_beginning_after_it() -> Result<()> {
+    let hub = TestHub::new().await?;
+    let large = json!({"text": "x".repeat(3 << 20)});
+    let first = hub.bus.publish(NewMessage::new(&topic()?, "echo.say", large.clone())).await?;
+    // As large as the error of an attempt may be, without the attempts.
+    sqlx::query(
+        "insert into bus_events (event_type, tenant, message_id, trace_id, payload)
+            select 'echo_say_progress', 'default', $1, $2, $3 from generate_series(1, 6)",
+    )
+    .bind(first.id)
+    .bind(first.trace_id)
+    .bind(&large)
+    .execute(hub.db.as_ref().context("a database")?.pool())
+    .await?;
+    hub.claim(1).await?.pop().context("a claim")?.complete(json!({"text": "done"})).await?;
+
+    for path in [format!("/api/messages/{}", first.id), format!("/api/traces/{}", first.trace_id)] {
+        let answer = hub.get(&path).await?;
+        // Six whole ones, and for a message its row.
+        assert!(answer.text.len() < 23 << 20, "{path}: {} bytes", answer.text.len());
+        let answer = answer.json()?;
+        let events = answer["events"].as_array().context("events")?;
+        let types: Vec<_> =
+            events.iter().filter_map(|event| event["event_type"].as_str()).collect();
+        assert_eq!((types.len(), types[7]), (8, "echo_say_succeeded"), "{path}");
+        assert_eq!(events[0]["payload"]["payload"], large, "{path}");
+        assert_eq!(events[5]["payload"], large, "{path}");
+        let cut = &events[6]["payload"];
+        assert_eq!(cut["truncated"], true, "{path}");
+        assert!(cut["bytes"].as_i64() > Some(3 << 20) && cut["beginning"].is_string(), "{path}");
+        assert!(events[7]["payload"].get("truncated").is_none(), "what is small is whole: {path}");
+        assert_eq!(answer["truncated"], false, "all events are told: {path}");
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_unknown_message_or_trace_is_not_found() -> Result<()> {
     let hub = TestHub::new().await?;

@@ -1,10 +1,15 @@
 //! Which pages on the web may call.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use axum::body::{Body, Bytes};
 use axum::http::request::Builder;
-use cogo::hub::Options;
+use cogo::hub::{Options, Rate, RateLimit};
+use cogo::identity::{Claims, Keys};
+use futures_util::stream;
+use serde_json::json;
 
-use crate::hub::{Setup, TOKEN, TestHub, request};
+use crate::hub::guard::from;
+use crate::hub::{Answer, SECRET, Setup, TOKEN, TestHub, request};
 
 const PAGE: &str = "https://app.example.com";
 
@@ -70,5 +75,87 @@ async fn the_protocols_take_a_wildcard_and_never_credentials() -> Result<()> {
     let answer = hub(&[])?.bare(preflight("/rest/v1/x", PAGE)).await?;
     assert_eq!((answer.status.as_u16(), answer.header("access-control-allow-origin")), (204, PAGE));
     assert!(!answer.headers.contains_key("access-control-allow-credentials"));
+    Ok(())
+}
+
+/// A hub that a page may call everywhere.
+fn hub_of_the_page(rate_limit: RateLimit) -> Result<TestHub> {
+    let pages = vec![PAGE.to_owned()];
+    let options = Options {
+        api_origins: pages.clone(),
+        allowed_origins: pages,
+        rate_limit,
+        ..Options::default()
+    };
+    TestHub::without_database(Setup { options, ..Setup::default() })
+}
+
+#[track_caller]
+fn assert_that_the_page_reads(answer: &Answer, status: u16, path: &str) {
+    let seen = (answer.status.as_u16(), answer.header("access-control-allow-origin"));
+    assert_eq!(seen, (status, PAGE), "{path}: {answer:?}");
+    assert!(answer.header("access-control-expose-headers").contains("Retry-After"), "{path}");
+    let vary: Vec<_> = answer.headers.get_all("vary").iter().collect();
+    assert_eq!(vary, ["Origin"], "{path}");
+}
+
+/// The refusal of a page whose address has asked too much.
+async fn refused(hub: &TestHub, path: &str, origin: &str) -> Result<Answer> {
+    for _ in 0..100 {
+        let answer = hub.bare(from("10.0.0.1", "GET", path)?.header("origin", origin)).await?;
+        if answer.status == 429 {
+            return Ok(answer);
+        }
+    }
+    bail!("{path}: never refused")
+}
+
+#[tokio::test]
+async fn a_page_reads_that_it_asks_too_much() -> Result<()> {
+    // So few that no time that a test takes matters.
+    let per_address = Some(Rate { per_second: 1, burst: 5 });
+    let hub = hub_of_the_page(RateLimit { per_address, ..RateLimit::default() })?;
+    for path in ["/nowhere", "/rest/v1/x", "/realtime/v1/x", "/mcp/x"] {
+        assert_that_the_page_reads(&refused(&hub, path, PAGE).await?, 429, path);
+        let stranger = refused(&hub, path, "https://evil.example").await?;
+        assert!(!stranger.headers.contains_key("access-control-allow-origin"), "{path}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_page_reads_answers_that_are_told_anew() -> Result<()> {
+    let hub = hub_of_the_page(RateLimit::default())?;
+    let nowhere = request("GET", "/nowhere").header("origin", PAGE);
+    assert_that_the_page_reads(&hub.bare(nowhere).await?, 404, "/nowhere");
+    for (method, path) in [
+        ("POST", "/api/dead-letters/requeue"),
+        ("POST", "/rest/v1/rpc/bus_claim"),
+        ("PUT", "/mcp/artifacts/acme/x"),
+    ] {
+        let large = request(method, path)
+            .header("origin", PAGE)
+            .header("x-admin-token", TOKEN)
+            .header("content-length", "999999999");
+        assert_that_the_page_reads(&hub.bare(large).await?, 413, path);
+    }
+    Ok(())
+}
+
+/// Time passes when nobody has anything to do.
+#[tokio::test(start_paused = true)]
+async fn a_page_reads_that_no_answer_came_in_time() -> Result<()> {
+    let hub = hub_of_the_page(RateLimit::default())?;
+    let expires = cogo::clock::utc_now().timestamp() + 3600;
+    let claims: Claims = serde_json::from_value(json!({"role": "service_role", "exp": expires}))?;
+    let key = Keys::new(&[SECRET])?.mint(&claims);
+    let path = "/rest/v1/rpc/bus_claim";
+    let never = Body::from_stream(stream::pending::<std::io::Result<Bytes>>());
+    let request = request("POST", path)
+        .header("origin", PAGE)
+        .header("content-type", "application/json")
+        .header("authorization", format!("Bearer {key}"));
+    let answer = hub.send(request.body(never)?).await?;
+    assert_that_the_page_reads(&answer, 504, path);
     Ok(())
 }

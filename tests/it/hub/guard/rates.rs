@@ -121,6 +121,39 @@ async fn a_key_that_asks_too_much_is_held_back_from_wherever_it_comes() -> Resul
 }
 
 #[tokio::test]
+async fn a_socket_is_counted_by_the_key_that_it_is_asked_for_with() -> Result<()> {
+    let hub = hub(MANY, FEW)?;
+    let socket = "/realtime/v1/websocket";
+    let by_header = |n: u8| {
+        Ok(from(&format!("10.0.6.{n}"), "GET", socket)?
+            .header("apikey", "a.b.h")
+            .header("authorization", format!("Bearer a.b.{n}")))
+    };
+    assert!(passed(&hub, by_header).await? < 50);
+    let by_address = |n: u8| {
+        Ok(from(&format!("10.0.7.{n}"), "GET", &format!("{socket}?apikey=a.b.i&vsn=2.0.0"))?
+            .header("authorization", format!("Bearer a.b.{n}")))
+    };
+    assert!(passed(&hub, by_address).await? < 50);
+    let by_the_first = |n: u8| {
+        Ok(from(&format!("10.0.8.{n}"), "GET", &format!("{socket}?apikey=a.b.{n}"))?
+            .header("x-api-key", "a.b.j")
+            .header("apikey", format!("a.c.{n}")))
+    };
+    assert!(passed(&hub, by_the_first).await? < 50);
+    let by_bearer = |n: u8| {
+        Ok(from(&format!("10.0.9.{n}"), "GET", socket)?.header("authorization", "Bearer a.b.k"))
+    };
+    assert!(passed(&hub, by_bearer).await? < 50);
+    let each_its_own = |n: u8| {
+        Ok(from("10.0.10.1", "GET", &format!("{socket}?apikey=a.d.{n}"))?
+            .header("authorization", "Bearer a.b.l"))
+    };
+    assert_eq!(passed(&hub, each_its_own).await?, 100);
+    Ok(())
+}
+
+#[tokio::test]
 async fn programs_of_this_machine_are_not_counted_unless_they_forward() -> Result<()> {
     let hub = hub(FEW, FEW)?;
     for address in ["127.0.0.1", "::1"] {

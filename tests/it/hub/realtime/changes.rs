@@ -329,6 +329,56 @@ async fn nothing_that_commits_after_subscribed_is_missed() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_database_that_stalls_ends_no_subscription() -> Result<()> {
+    let hub = Served::new().await?;
+    let db = hub.hub.db.as_ref().context("a database")?;
+    // Whoever reads messages as a subscriber waits as long as a lock is held.
+    sqlx::raw_sql(
+        "create function public.waits() returns boolean language plpgsql as $$
+        begin
+            perform pg_catalog.pg_advisory_xact_lock_shared(4711);
+            return true;
+        end $$;
+        grant execute on function public.waits() to authenticated;
+        create policy waits on public.agent_messages as restrictive for select to authenticated
+            using (public.waits());",
+    )
+    .execute(db.pool())
+    .await?;
+    let mut plain = hub.client("2.0.0", &token("acme")).await?;
+    plain.subscribed("plain", all_of("agent_messages")).await?;
+    // It may read something else, so that its rows are read apart.
+    let mut filtered = hub.client("2.0.0", &token_for("acme", &["r/s"])).await?;
+    let bindings = json!([
+        {"event": "*", "schema": "public", "table": "agent_messages", "filter": "status=neq.done"},
+    ]);
+    filtered.subscribed("filtered", bindings).await?;
+
+    // Of no transaction, which the log's readers of all other tests would wait for.
+    let mut stall = db.pool().acquire().await?;
+    sqlx::query("select pg_advisory_lock(4711)").execute(&mut *stall).await?;
+    hub.publish_to("acme", "r/s").await?;
+    // The stall lasts until all tries were in vain: some sixteen seconds.
+    let system = plain.hear_of("system").await?;
+    assert_eq!(system["status"], "error", "{system}");
+    assert_eq!(system["message"], "The database did not answer: changes were missed");
+    assert_eq!(plain.hear_of("system").await?["message"], "Subscribed to PostgreSQL");
+    sqlx::query("select pg_advisory_unlock(4711)").execute(&mut *stall).await?;
+    let last = hub.publish_to("acme", "r/s").await?;
+    for client in [&mut plain, &mut filtered] {
+        loop {
+            let heard = client.hear().await?;
+            let said = heard.payload["message"].as_str().unwrap_or_default();
+            assert!(!said.contains("given parameters"), "{heard:?}");
+            if heard.payload["data"]["record"]["id"] == last {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_burst_is_told_whole() -> Result<()> {
     const MESSAGES: usize = 3000;
     // The client may be slower than the hub, and is not to be dropped for it here.
