@@ -5,6 +5,7 @@ use std::time::Duration;
 use cogo::bus::Bus;
 use cogo::message::{MessageId, NewMessage};
 use cogo::testing::TestDb;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::fixtures::{count, echo, replay_differences};
@@ -93,6 +94,38 @@ async fn what_is_known_among_many_is_told_and_the_rest_is_written_once() {
         }
         assert_eq!(count(&db, "agent_messages").await, 10);
         assert_eq!(count(&db, "bus_events").await, 10);
+    }
+    assert_eq!(replay_differences(&db).await, Vec::<String>::new());
+}
+
+/// A batch of less than eight is inserted in another way than a larger one: they must not come into each other's way.
+#[tokio::test]
+async fn small_and_large_batches_of_the_same_messages_at_once_write_each_once() {
+    const MESSAGES: usize = 60;
+    let db = TestDb::new().await;
+    let messages: Vec<_> = (0..MESSAGES).map(|n| echo(json!(n))).collect();
+    let senders = (0..4).map(|sender| {
+        let (bus, messages) = (Bus::new(db.pool().clone()), &messages);
+        async move {
+            let mut fresh = 0;
+            for round in 0..30 {
+                let size = [3, 20, 7, 12][(sender + round) % 4];
+                let first = round * 13 + sender * 5;
+                // Two of them go through the messages from the end.
+                let step = if sender % 2 == 0 { 1 } else { MESSAGES - 1 };
+                let places = (0..size).map(|n| (first + n * step) % MESSAGES);
+                let batch: Vec<_> = places.map(|place| messages[place].clone()).collect();
+                let receipts = bus.publish_all(&batch).await.expect("published");
+                assert!(receipts.iter().zip(&batch).all(|(receipt, sent)| receipt.id == sent.id));
+                fresh += receipts.iter().filter(|receipt| !receipt.duplicate).count();
+            }
+            fresh
+        }
+    });
+    let fresh: usize = join_all(senders).await.into_iter().sum();
+    assert_eq!(fresh, MESSAGES, "each was new to one sender");
+    for table in ["agent_messages", "bus_events"] {
+        assert_eq!(count(&db, table).await, MESSAGES as i64, "{table}");
     }
     assert_eq!(replay_differences(&db).await, Vec::<String>::new());
 }
